@@ -1,0 +1,59 @@
+"""A model after the front end: static, checked, folded ONNX as plain data.
+
+Invariants, held by whoever makes a `Graph` and relied on by whoever reads one:
+
+1. Nodes stand in topological order; every input is "" (absent), a graph input, a constant or an earlier node's output.
+2. No local functions, no subgraphs, no symbolic dimensions: `types` has the dtype and shape of every value.
+3. Whatever depends on constants alone is a constant.
+4. Names are those of the file; `Node.layer` is the name users know the layer by, the first output of the node as written.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.generic]
+Attribute = int | float | str | Array | tuple[int, ...] | tuple[float, ...] | tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorSpec:
+    """A value's name, NumPy dtype name ("float32", "bfloat16", "int64", "bool") and static shape."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def elements(self) -> int:
+        count = 1
+        for extent in self.shape:
+            count *= extent
+        return count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """One operator; `version` is the opset version in force for its domain ("" is ai.onnx)."""
+
+    op: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    layer: str
+    domain: str = ""
+    version: int = 0
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Graph:
+    """A whole model: `types` covers inputs, constants and every node's outputs."""
+
+    name: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    nodes: tuple[Node, ...]
+    constants: Mapping[str, Array]
+    types: Mapping[str, TensorSpec]
