@@ -1,0 +1,44 @@
+"""What a layer is, for whoever decides or reports: its operator, shapes and costs, without TVM or ONNX."""
+
+from dataclasses import dataclass
+
+from lowprec.convolution import Conv
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gemm:
+    """`batch` products of (rows, depth) by (depth, cols)."""
+
+    batch: int
+    rows: int
+    cols: int
+    depth: int
+
+    @property
+    def macs(self) -> int:
+        return self.batch * self.rows * self.cols * self.depth
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One operator of a model; `name` is what users call it, `output` the tensor it makes.
+
+    `parameters` counts the constant elements it reads, `bytes` all it reads and writes once.
+    """
+
+    name: str
+    op: str
+    output: str
+    input_shapes: tuple[Shape, ...]
+    output_shape: Shape
+    parameters: int
+    macs: int
+    bytes: int
+    geometry: Conv | Gemm | None = None
+
+    @property
+    def intensity(self) -> float:
+        """Floating-point operations (two a MAC) per byte moved."""
+        return 2 * self.macs / self.bytes if self.bytes else 0.0
