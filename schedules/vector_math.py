@@ -1,0 +1,224 @@
+"""Transcendental functions as plain arithmetic, so that LLVM keeps them in vector registers.
+
+LLVM turns a vector of expf calls into sixteen calls, about fifty times slower than the arithmetic below. Every function
+takes a float32 expression of any lane count and returns one of the same type. Errors (asserted by the tests against
+float64): exp, log and erf at most 2 ulp, sigmoid 3, tanh 4, with or without fused multiply-add. NaN comes out as NaN,
+infinities and signed zeros as in C. Results below 2^-126 may lose bits, and sigmoid gives 0 below about -88.7.
+
+Select, and not max or min, does the clamping: a false comparison must let a NaN through.
+"""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import tvm_ffi
+from tvm import tirx
+from tvm.ir import Call, Expr, PrimType
+from tvm.tirx import PrimFunc
+
+LOG2_E = 1.4426950408889634
+# ln 2 split so that the product of the first part with any exponent is exact (Cody and Waite).
+LN2_HIGH, LN2_LOW = 0.693359375, -2.12194440e-4
+# Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits of the float's pattern.
+ROUNDER, ROUNDER_BITS = 12582912.0, 0x4B400000
+ONE_BITS, SIGN_BIT = 0x3F800000, -0x80000000
+
+
+class _Bindings:
+    """Names for values used more than once: expressions are trees, so an unnamed one is computed at each use."""
+
+    def __init__(self) -> None:
+        self._pairs: list[tuple[tirx.Var, Expr]] = []
+
+    def __call__(self, value: Expr) -> Expr:
+        var = tirx.Var(f"t{len(self._pairs)}", value.ty)
+        self._pairs.append((var, value))
+        return var
+
+    def close(self, result: Expr) -> Expr:
+        for var, value in reversed(self._pairs):
+            result = tirx.Let(var, value, result)
+        return result
+
+
+def lanes_of(x: Expr) -> int:
+    return int(x.ty.dtype.lanes)
+
+
+def _typed(kind: str, x: Expr) -> PrimType:
+    lanes = lanes_of(x)
+    return PrimType(kind if lanes == 1 else f"{kind}x{lanes}")
+
+
+def _splat(value: Expr, x: Expr) -> Expr:
+    lanes = lanes_of(x)
+    return value if lanes == 1 else tirx.Broadcast(value, lanes)
+
+
+def constant(value: float, x: Expr) -> Expr:
+    """`value` as float32, in as many lanes as `x` has."""
+    return _splat(tirx.const(value, "float32"), x)
+
+
+def _int(value: int, x: Expr) -> Expr:
+    return _splat(tirx.const(value, "int32"), x)
+
+
+def _bits(x: Expr) -> Expr:
+    return tirx.reinterpret(_typed("int32", x), x)
+
+
+def _from_bits(x: Expr) -> Expr:
+    return tirx.reinterpret(_typed("float32", x), x)
+
+
+def _horner(x: Expr, coefficients: tuple[float, ...]) -> Expr:
+    """coefficients[0] * x^n + ... + coefficients[n]"""
+    result = constant(coefficients[0], x)
+    for coefficient in coefficients[1:]:
+        result = result * x + constant(coefficient, x)
+    return result
+
+
+def _check(x: Expr) -> None:
+    if not str(x.ty).startswith("float32"):
+        raise TypeError(f"vector math on {x.ty}: only float32 is supported, scalar or vector")
+
+
+def exp(x: Expr) -> Expr:
+    """2^n * e^r with n = round(x / ln 2); e^r by Cephes' polynomial on |r| <= ln(2) / 2.
+
+    The scale is applied in two steps, so that 2^n may overflow or be subnormal where the result just is not.
+    """
+    _check(x)
+    let = _Bindings()
+    x = let(x)
+    high = let(tirx.Select(x > constant(89.0, x), constant(89.0, x), x))
+    y = let(tirx.Select(high < constant(-104.0, x), constant(-104.0, x), high))
+    shifted = let(y * constant(LOG2_E, x) + constant(ROUNDER, x))
+    n = let(shifted - constant(ROUNDER, x))
+    r = let(y - n * constant(LN2_HIGH, x) - n * constant(LN2_LOW, x))
+    tail = _horner(r, (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 0.5))
+    e_r = tail * (r * r) + r + constant(1.0, x)
+    power = let(_bits(shifted) - _int(ROUNDER_BITS, x))
+    half = let(power >> _int(1, x))
+    first = _from_bits((half << _int(23, x)) + _int(ONE_BITS, x))
+    second = _from_bits(((power - half) << _int(23, x)) + _int(ONE_BITS, x))
+    return let.close(e_r * first * second)
+
+
+def sigmoid(x: Expr) -> Expr:
+    """1 / (1 + e^-x); exp overflows to infinity, whose reciprocal is the right 0."""
+    _check(x)
+    one = constant(1.0, x)
+    return one / (one + exp(constant(0.0, x) - x))
+
+
+def tanh(x: Expr) -> Expr:
+    """Cephes: an odd polynomial below 0.625, else 1 - 2 / (e^2|x| + 1) with x's sign."""
+    _check(x)
+    let = _Bindings()
+    x = let(x)
+    pattern = let(_bits(x))
+    magnitude = let(_from_bits(pattern & _int(0x7FFFFFFF, x)))
+    square = let(x * x)
+    odd = _horner(square, (-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1))
+    big = constant(1.0, x) - constant(2.0, x) / (exp(magnitude + magnitude) + constant(1.0, x))
+    small = odd * square * magnitude + magnitude
+    result = tirx.Select(magnitude < constant(0.625, x), small, big)
+    return let.close(_from_bits(_bits(result) | (pattern & _int(SIGN_BIT, x))))
+
+
+def erf(x: Expr) -> Expr:
+    """Two minimax polynomials after N. Juffa: x + x P(x^2) below 475/512, else 1 - exp(Q(|x|)) with x's sign."""
+    _check(x)
+    let = _Bindings()
+    x = let(x)
+    pattern = let(_bits(x))
+    t = let(_from_bits(pattern & _int(0x7FFFFFFF, x)))
+    s = let(x * x)
+    small = _horner(s, (-5.96761703e-4, 4.99119423e-3, -2.67681349e-2, 1.12819925e-1, -3.76125336e-1, 1.28379166e-1))
+    upper = _horner(t, (-1.72853470e-5, 3.83197126e-4)) * s + _horner(t, (-3.88396438e-3, 2.42546219e-2))
+    exponent = upper * t - constant(1.06777877e-1, x)
+    exponent = exponent * t - constant(6.34846687e-1, x)
+    exponent = exponent * t - constant(1.28717512e-1, x)
+    big = constant(1.0, x) - exp(exponent * t - t)
+    signed = _from_bits(_bits(big) | (pattern & _int(SIGN_BIT, x)))
+    return let.close(tirx.Select(t > constant(0.927734375, x), signed, small * x + x))
+
+
+def log(x: Expr) -> Expr:
+    """k ln 2 + log1p(m) with m in [-1/3, 1/3], polynomial after N. Juffa; subnormal arguments are scaled first."""
+    _check(x)
+    let = _Bindings()
+    x = let(x)
+    tiny = x < constant(2.0**-126, x)  # no name: TVM's analyzer fails on a bound vector of booleans
+    y = let(tirx.Select(tiny, x * constant(2.0**23, x), x))
+    bits = let(_bits(y))
+    scale = let((bits - _int(0x3F2AAAAB, x)) & _int(-0x800000, x))
+    m = let(_from_bits(bits - scale) - constant(1.0, x))
+    s = let(m * m)
+    odd = _horner(s, (-0.130310059, -0.121483512, -0.166846126, -0.249996200))
+    even = _horner(s, (0.140869141, 0.139814854, 0.200120345))
+    r = let(even * m + odd)
+    r = let((r * m + constant(0.333331972, x)) * m - constant(0.5, x))
+    k = tirx.Select(tiny, constant(-23.0, x), constant(0.0, x))
+    k = tirx.Cast(_typed("float32", x), scale) * constant(2.0**-23, x) + k
+    result = let(k * constant(0.693147182, x) + (r * s + m))
+    infinite = constant(float("inf"), x)
+    result = tirx.Select(x < infinite, result, x)  # infinity and NaN answer themselves
+    result = tirx.Select(x < constant(0.0, x), constant(float("nan"), x), result)
+    return let.close(tirx.Select(tirx.EQ(x, constant(0.0, x)), constant(-float("inf"), x), result))
+
+
+def _quarter_power(x: Expr, quarters: int) -> Expr:
+    """x^(quarters / 4) by square roots and products: what LRN's beta = 0.75 needs."""
+    let = _Bindings()
+    x = let(x)
+    whole, rest = divmod(abs(quarters), 4)
+    if rest:
+        # -0 and -infinity have positive powers here, unlike their square roots.
+        magnitude = tirx.Select(tirx.EQ(x, constant(-float("inf"), x)), constant(float("inf"), x), x)
+        x = let(tirx.Select(tirx.EQ(x, constant(0.0, x)), constant(0.0, x), magnitude))
+    root = let(tirx.sqrt(x)) if rest else x
+    factors = [x] * whole + [root] * (rest >= 2) + [tirx.sqrt(root)] * (rest % 2)
+    product = constant(1.0, x)
+    for index, factor in enumerate(factors):
+        product = let(factor if index == 0 else product * factor)
+    return let.close(product if quarters > 0 else constant(1.0, x) / product)
+
+
+def power(x: Expr, y: Expr) -> Expr:
+    """x^y for a constant y in quarters up to 4 (a few roundings); any other stays a call of the C library's powf."""
+    _check(x)
+    exponent = y.value if isinstance(y, tirx.Broadcast) else y
+    if not isinstance(exponent, tirx.FloatImm):
+        return tirx.pow(x, y)
+    quarters = 4 * float(exponent.value)
+    if quarters == 0 or quarters != int(quarters) or abs(quarters) > 16:
+        return tirx.pow(x, y)
+    return _quarter_power(x, int(quarters))
+
+
+FUNCTIONS: Mapping[str, Callable[..., Expr]] = MappingProxyType(
+    {
+        "tirx.exp": exp,
+        "tirx.erf": erf,
+        "tirx.log": log,
+        "tirx.pow": power,
+        "tirx.sigmoid": sigmoid,
+        "tirx.tanh": tanh,
+    }
+)
+
+
+def with_vector_math(func: PrimFunc) -> PrimFunc:
+    """T.exp(x) --> the arithmetic of `exp`, and so on, wherever the argument is float32."""
+
+    def replace(call: Call) -> Expr:
+        function = FUNCTIONS.get(getattr(call.op, "name", ""))
+        if function is None or not str(call.ty).startswith("float32"):
+            return call
+        return function(*call.args)
+
+    return func.with_body(tvm_ffi.structural_map(func.body, (Call, replace), order="post"))
