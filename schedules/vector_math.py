@@ -189,13 +189,16 @@ def _quarter_power(x: Expr, quarters: int) -> Expr:
 
 
 def power(x: Expr, y: Expr) -> Expr:
-    """x^y for a constant y in quarters up to 4 (a few roundings); any other stays a call of the C library's powf."""
+    """x^y for a constant y in quarters from -1 to 4, in a few roundings; any other stays a call of C's powf.
+
+    Below -1 the reciprocal's denominator may be subnormal where the result is not.
+    """
     _check(x)
     exponent = y.value if isinstance(y, tirx.Broadcast) else y
     if not isinstance(exponent, tirx.FloatImm):
         return tirx.pow(x, y)
     quarters = 4 * float(exponent.value)
-    if quarters == 0 or quarters != int(quarters) or abs(quarters) > 16:
+    if quarters not in (-4, -3, -2, -1, *range(1, 17)):
         return tirx.pow(x, y)
     return _quarter_power(x, int(quarters))
 

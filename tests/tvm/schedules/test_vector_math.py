@@ -18,7 +18,8 @@ from lowprec.schedules import vector_math
 Array = NDArray[np.float32]
 STEP = 1 << 12
 SPECIAL = np.array(
-    "inf -inf nan 0 -0 1 -1 0.625 88.72283 88.73 89 -87.4 -103.9 -104 -105 1e-45 -1e-45 1e-38 -1e-38 3e38 -3e38".split(),
+    [np.inf, -np.inf, np.nan, 0, -0.0, 1, -1, 0.625, 88.72283, 88.73, 89, -87.4, -103.9, -104, -105, 3e38, -3e38]
+    + [sign * tiny for sign in (1, -1) for tiny in (1e-38, 1e-39, 1e-45)],
     np.float32,
 )
 TARGETS = [("x86-64", 1), ("x86-64", 4), ("haswell", 8), ("skylake-avx512", 16)]
@@ -50,7 +51,7 @@ FUNCTIONS = [
     Function(name="erf", build=T.erf, exact=scipy.special.erf, ulps=2),
     Function(name="sigmoid", build=T.sigmoid, exact=scipy.special.expit, ulps=3),
     Function(name="tanh", build=T.tanh, exact=np.tanh, ulps=4),
-    *[_power(exponent) for exponent in (0.5, 0.75, -0.5, 1.0, 2.0, 3.0, -1.25)],
+    *[_power(exponent) for exponent in (0.5, 0.75, 1.25, 2.0, 3.0, -0.5, -0.75)],
 ]
 
 
