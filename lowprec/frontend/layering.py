@@ -1,0 +1,136 @@
+"""A graph's layers as plain data: what the plan decides on and what `inspect` shows."""
+
+import math
+
+import ml_dtypes
+import numpy as np
+
+from lowprec.convolution import Conv
+from lowprec.frontend.graph import Graph, Node
+from lowprec.layers import Gemm, Layer, Shape
+
+# Where the two operands of each product stand among its node's inputs.
+CONVOLUTIONS: dict[str, tuple[int, int]] = {
+    "Conv": (0, 1),
+    "ConvTranspose": (0, 1),
+    "ConvInteger": (0, 1),
+    "QLinearConv": (0, 3),
+}
+PRODUCTS: dict[str, tuple[int, int]] = {"MatMul": (0, 1), "MatMulInteger": (0, 1), "QLinearMatMul": (0, 3)}
+
+
+def layers_of(graph: Graph) -> tuple[Layer, ...]:
+    """One layer per node, in the graph's order."""
+    return tuple(_layer(node, graph) for node in graph.nodes)
+
+
+def _layer(node: Node, graph: Graph) -> Layer:
+    inputs = [graph.types[name] for name in node.inputs if name]
+    outputs = [graph.types[name] for name in node.outputs if name]
+    read = {spec.name: spec for spec in inputs}.values()
+    geometry = _geometry(node, graph)
+    return Layer(
+        name=node.layer,
+        op=node.op,
+        output=outputs[0].name,
+        input_shapes=tuple(spec.shape for spec in inputs),
+        output_shape=outputs[0].shape,
+        parameters=sum(spec.elements for spec in read if spec.name in graph.constants),
+        macs=0 if geometry is None else geometry.macs,
+        bytes=sum(spec.elements * _item_size(spec.dtype) for spec in (*read, *outputs)),
+        geometry=geometry,
+    )
+
+
+def _geometry(node: Node, graph: Graph) -> Conv | Gemm | None:
+    if node.op not in {*CONVOLUTIONS, *PRODUCTS, "Gemm"}:
+        return None
+    places = CONVOLUTIONS.get(node.op) or PRODUCTS.get(node.op) or (0, 1)
+    a, b = (graph.types[node.inputs[place]].shape for place in places)
+    if 0 in (*a, *b):
+        return None
+    if node.op in CONVOLUTIONS:
+        return _convolution(node, a, b)
+    if node.op == "Gemm":
+        return _gemm(node, a, b)
+    return _product(a, b)
+
+
+def _gemm(node: Node, a: Shape, b: Shape) -> Gemm:
+    rows, depth = a[::-1] if node.attributes.get("transA", 0) else a
+    cols = b[0] if node.attributes.get("transB", 0) else b[1]
+    return Gemm(batch=1, rows=rows, cols=cols, depth=depth)
+
+
+def _product(a: Shape, b: Shape) -> Gemm:
+    """NumPy's matmul: a vector is a row on the left and a column on the right; leading axes broadcast."""
+    a, b = (a if len(a) > 1 else (1, *a)), (b if len(b) > 1 else (*b, 1))
+    batch = math.prod(np.broadcast_shapes(a[:-2], b[:-2]))
+    if math.prod(b[:-2]) == 1:
+        return Gemm(batch=1, rows=math.prod(a[:-1]), cols=b[-1], depth=a[-1])
+    return Gemm(batch=batch, rows=a[-2], cols=b[-1], depth=a[-1])
+
+
+def _convolution(node: Node, x: Shape, w: Shape) -> Conv:
+    rank = len(x) - 2
+    transposed = node.op == "ConvTranspose"
+    groups = _whole(node, "group", 1)
+    kernel, size = w[2:], x[2:]
+    stride, dilation = _extents(node, "strides", (1,) * rank), _extents(node, "dilations", (1,) * rank)
+    extra = _extents(node, "output_padding", (0,) * rank) if transposed else ()
+    begin, end = _pads(node, size, kernel, stride, dilation, extra)
+    return Conv(
+        batch=x[0],
+        in_channels=x[1],
+        out_channels=w[1] * groups if transposed else w[0],
+        groups=groups,
+        size=size,
+        kernel=kernel,
+        stride=stride,
+        dilation=dilation,
+        pads_begin=begin,
+        pads_end=end,
+        transposed=transposed,
+        output_padding=extra,
+    )
+
+
+def _pads(node: Node, size: Shape, kernel: Shape, stride: Shape, dilation: Shape, extra: Shape) -> tuple[Shape, Shape]:
+    """Explicit pads, or those that `auto_pad` or `output_shape` imply."""
+    rank = len(size)
+    mode = node.attributes.get("auto_pad", "NOTSET")
+    wanted = _extents(node, "output_shape", ())[-rank:]
+    if mode == "VALID":
+        return (0,) * rank, (0,) * rank
+    if mode == "NOTSET" and not wanted:
+        pads = _extents(node, "pads", (0,) * (2 * rank))
+        return pads[:rank], pads[rank:]
+    reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
+    if node.op == "ConvTranspose":
+        outputs = wanted or tuple(n * s for n, s in zip(size, stride, strict=True))
+        axes = zip(size, stride, reach, extra, outputs, strict=True)
+        totals = [max(0, (n - 1) * s + r + more - out) for n, s, r, more, out in axes]
+    else:
+        totals = [max(0, (-(-n // s) - 1) * s + r - n) for n, s, r in zip(size, stride, reach, strict=True)]
+    small = tuple(total // 2 for total in totals)
+    large = tuple(total - total // 2 for total in totals)
+    lower = mode == "SAME_LOWER" or (node.op == "ConvTranspose" and mode == "NOTSET")
+    return (large, small) if lower else (small, large)
+
+
+def _extents(node: Node, name: str, default: Shape) -> Shape:
+    value = node.attributes.get(name, default)
+    assert isinstance(value, tuple), (node.layer, name)
+    return tuple(int(extent) for extent in value)
+
+
+def _whole(node: Node, name: str, default: int) -> int:
+    value = node.attributes.get(name, default)
+    assert isinstance(value, int), (node.layer, name)
+    return value
+
+
+def _item_size(dtype: str) -> int:
+    """Bytes of one element; strings count as nothing."""
+    known = getattr(ml_dtypes, dtype, dtype)
+    return 0 if dtype in ("string", "str", "object") else np.dtype(known).itemsize

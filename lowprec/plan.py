@@ -1,0 +1,139 @@
+"""What will be done, layer by layer, and why: decided from plain data before anything is compiled.
+
+Declining is not failing: a wish that does not fit a layer leaves one sentence in `Choice.declined`, and the layer takes
+the best that does.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from lowprec.convolution import Conv
+from lowprec.layers import Gemm, Layer
+from lowprec.recipe import Recipe
+from lowprec.targets import Target
+from lowprec.vocabulary import ALGORITHMS, PRECISIONS
+
+GENERIC = "generic"
+GENERIC_REASON = "no product to choose an algorithm for: one vectorized rule, fused into its producer where it can be"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Formats:
+    """The formats of one layer: its operands and what its sums are kept in."""
+
+    weights: str = "fp32"
+    activations: str = "fp32"
+    sums: str = "fp32"
+
+    def __str__(self) -> str:
+        if self.weights == self.activations == self.sums:
+            return self.weights
+        return f"{self.weights} x {self.activations} in {self.sums}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """The decision for one layer; `declined` holds a sentence for each wish that did not fit."""
+
+    layer: str
+    op: str
+    algorithm: str
+    formats: Formats
+    reason: str
+    declined: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Every layer's choice, in the model's order; printed, operators that offer no choice are one row a kind."""
+
+    choices: tuple[Choice, ...]
+
+    def choice(self, layer: str) -> Choice:
+        return next(choice for choice in self.choices if choice.layer == layer)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"choices": [asdict(choice) | {"declined": list(choice.declined)} for choice in self.choices]}
+
+    @classmethod
+    def from_json(cls, plan: Mapping[str, Any]) -> "Plan":
+        return cls(choices=tuple(map(_choice, plan["choices"])))
+
+    def __str__(self) -> str:
+        header = ("layer", "op", "algorithm", "formats", "reason")
+        products = [choice for choice in self.choices if choice.algorithm != GENERIC]
+        generic = Counter(choice.op for choice in self.choices if choice.algorithm == GENERIC)
+        rest = [(f"({count} layers)", op, GENERIC, "fp32", GENERIC_REASON) for op, count in generic.items()]
+        return table([header, *(row for choice in products for row in _rows(choice)), *rest])
+
+
+def make_plan(
+    layers: Sequence[Layer], *, recipe: Recipe, algorithm: str = "auto", precision: str = "fp32", target: Target
+) -> Plan:
+    """One choice a layer; a rule of the recipe wins over `algorithm`, which wins over our own judgement."""
+    PRECISIONS.check(precision)
+    ALGORITHMS.check(algorithm)
+    wishes = [recipe.setting("algorithm", layer.name, layer.op) or algorithm for layer in layers]
+    return Plan(choices=tuple(_choose(layer, wish, target) for layer, wish in zip(layers, wishes, strict=True)))
+
+
+def _choose(layer: Layer, wish: str, target: Target) -> Choice:
+    algorithm, reason = _best(layer, target)
+    declined: tuple[str, ...] = ()
+    if wish not in ("auto", algorithm) and layer.geometry is not None:
+        declined = (f"{wish}: this layer is a matrix product, and {wish} needs a convolution",)
+    return Choice(
+        layer=layer.name, op=layer.op, algorithm=algorithm, formats=Formats(), reason=reason, declined=declined
+    )
+
+
+def _best(layer: Layer, target: Target) -> tuple[str, str]:
+    lanes = f"{target.lanes} fp32 lanes"
+    match layer.geometry:
+        case Conv() as conv:
+            return "direct", f"{describe(conv)}: {_direct_reason(conv)}, {lanes}"
+        case Gemm() as gemm:
+            times = f"{gemm.batch} times " if gemm.batch > 1 else ""
+            return "gemm", f"{times}{gemm.rows} x {gemm.depth} by {gemm.depth} x {gemm.cols}: blocked product, {lanes}"
+        case None:
+            return GENERIC, GENERIC_REASON
+
+
+def _direct_reason(conv: Conv) -> str:
+    if conv.depthwise:
+        return "depthwise, so channels fill the lanes and no product repeats"
+    if conv.transposed:
+        return "transposed, one direct kernel a phase"
+    if conv.groups > 1:
+        return f"{conv.groups} groups, each a direct kernel"
+    if conv.pointwise:
+        return "pointwise, a matrix product over pixels"
+    return "direct kernel with its epilogue fused"
+
+
+def describe(conv: Conv) -> str:
+    """A convolution in a few words: `3x3 stride 2, 64 -> 128 at 56x56`."""
+    text = "x".join(map(str, conv.kernel))
+    for name, values in (("stride", conv.stride), ("dilation", conv.dilation)):
+        if set(values) != {1}:
+            text += f" {name} {values[0] if len(set(values)) == 1 else 'x'.join(map(str, values))}"
+    return f"{text}, {conv.in_channels} -> {conv.out_channels} at {'x'.join(map(str, conv.size))}"
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows in aligned columns, a rule under the first; the last column is left ragged."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+
+
+def _rows(choice: Choice) -> list[tuple[str, str, str, str, str]]:
+    first = (choice.layer, choice.op, choice.algorithm, str(choice.formats), choice.reason)
+    return [first, *(("", "", "", "", f"declined {sentence}") for sentence in choice.declined)]
+
+
+def _choice(entry: Mapping[str, Any]) -> Choice:
+    changed = {"formats": Formats(**entry["formats"]), "declined": tuple(entry["declined"])}
+    return Choice(**{**entry, **changed})
