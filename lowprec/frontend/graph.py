@@ -14,24 +14,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from lowprec.tensors import TensorSpec
+
+__all__ = ["Array", "Attribute", "Graph", "Node", "TensorSpec"]
+
 Array = NDArray[np.generic]
 Attribute = int | float | str | Array | tuple[int, ...] | tuple[float, ...] | tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TensorSpec:
-    """A value's name, NumPy dtype name ("float32", "bfloat16", "int64", "bool") and static shape."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-
-    @property
-    def elements(self) -> int:
-        count = 1
-        for extent in self.shape:
-            count *= extent
-        return count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,86 @@
+"""Small artifacts made by hand with TVM, for tests of loading and running: no front end, no passes, no schedules of ours."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import tvm
+from numpy.typing import NDArray
+from tvm import relax
+
+from lowprec import manifest as manifests
+from lowprec.artifact import write
+from lowprec.manifest import CallSpec, Manifest, ModelSource, ProbeSpec, TargetNeeds
+from lowprec.plan import Choice, Formats, Plan
+from lowprec.targets import machine_arch
+from lowprec.tensors import TensorSpec
+
+Array = NDArray[np.generic]
+Body = Callable[[relax.BlockBuilder, Sequence[relax.Var]], relax.Expr]
+
+
+def build_library(path: Path, shapes: Sequence[tuple[str, tuple[int, ...], str]], body: Body) -> None:
+    """A library whose `main` takes parameters of these names, shapes and dtypes and computes `body` of them."""
+    builder = relax.BlockBuilder()
+    parameters = [relax.Var(name, relax.TensorType(shape, dtype)) for name, shape, dtype in shapes]
+    with builder.function("main", parameters):
+        with builder.dataflow():
+            result = builder.emit_output(body(builder, parameters))
+        builder.emit_func_output(result)
+    tvm.compile(builder.get(), "llvm").export_library(str(path))
+
+
+def toy_manifest(
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    *,
+    calls: Sequence[CallSpec] = (),
+    probes: Sequence[ProbeSpec] = (),
+    features: Sequence[str] = (),
+    threads: int | None = None,
+) -> Manifest:
+    """A manifest for a library made by hand; `write` adds files and weights."""
+    choice = Choice(layer="y", op="Gemm", algorithm="direct", formats=Formats(), reason="made by hand")
+    return Manifest(
+        inputs=tuple(inputs),
+        outputs=tuple(outputs),
+        plan=Plan(choices=(choice,)),
+        options={"model": "toy.onnx", "precision": "fp32"},
+        target=TargetNeeds(name="toy", arch=machine_arch(), features=tuple(features)),
+        versions=manifests.current_versions(),
+        calls=tuple(calls),
+        probes=tuple(probes),
+        model=ModelSource(path="toy.onnx", sha256=hashlib.sha256(b"toy").hexdigest()),
+        command="lowprec compile toy.onnx -o toy.lowprec",
+        threads=threads,
+    )
+
+
+def linear(folder: Path, *, rows: int = 3, depth: int = 5, cols: int = 4, name: str = "linear.lowprec") -> Path:
+    """y = x @ w + b: one input, two weights, one output. Returns the artifact's directory."""
+    library = folder / f"{name}.so"
+    build_library(
+        library,
+        [("x", (rows, depth), "float32"), ("w", (depth, cols), "float32"), ("b", (cols,), "float32")],
+        lambda bb, p: relax.op.add(bb.emit(relax.op.matmul(p[0], p[1])), p[2]),
+    )
+    manifest = toy_manifest(
+        [TensorSpec(name="x", dtype="float32", shape=(rows, depth))],
+        [TensorSpec(name="y", dtype="float32", shape=(rows, cols))],
+        calls=(
+            CallSpec(symbol="matmul", layer="y", op="Gemm", output="y"),
+            CallSpec(symbol="add", layer="y", op="Gemm", output="y"),
+        ),
+    )
+    write(folder / name, library, linear_weights(depth, cols), manifest)
+    return folder / name
+
+
+def linear_weights(depth: int = 5, cols: int = 4) -> list[Array]:
+    """The weights of `linear`."""
+    generator = np.random.default_rng(7)
+    return [
+        generator.standard_normal((depth, cols)).astype(np.float32),
+        generator.standard_normal(cols).astype(np.float32),
+    ]
