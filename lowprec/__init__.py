@@ -1,0 +1,86 @@
+"""A low-precision compiler toolkit: trained ONNX networks to fast, verified CPU artifacts.
+
+    import lowprec
+
+    art = lowprec.compile("model.onnx")     # -> Artifact
+    y = art(x)                              # one output: an array; several: a dict in the model's order
+    art.save("model.lowprec")               # a directory, which lowprec.load opens
+    print(art.plan)                         # layer, algorithm, formats, reason
+    report = lowprec.verify(art, "model.onnx")
+
+Names load when they are first used, so that `import lowprec` costs milliseconds.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lowprec.artifact import Artifact, load
+    from lowprec.compilation import compile
+    from lowprec.errors import (
+        BuildFailed,
+        EnvironmentMismatch,
+        InvalidModel,
+        LowprecError,
+        OutOfBounds,
+        Unsupported,
+        UsageError,
+    )
+    from lowprec.plan import Choice, Plan
+    from lowprec.recipe import Recipe, Rule
+    from lowprec.targets import Target
+    from lowprec.verification import verify
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "lowprec.artifact": ("Artifact", "load"),
+    "lowprec.compilation": ("compile",),
+    "lowprec.errors": (
+        "BuildFailed",
+        "EnvironmentMismatch",
+        "InvalidModel",
+        "LowprecError",
+        "OutOfBounds",
+        "Unsupported",
+        "UsageError",
+    ),
+    "lowprec.plan": ("Choice", "Plan"),
+    "lowprec.recipe": ("Recipe", "Rule"),
+    "lowprec.targets": ("Target",),
+    "lowprec.verification": ("verify",),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Artifact",
+    "BuildFailed",
+    "Choice",
+    "EnvironmentMismatch",
+    "InvalidModel",
+    "LowprecError",
+    "OutOfBounds",
+    "Plan",
+    "Recipe",
+    "Rule",
+    "Target",
+    "Unsupported",
+    "UsageError",
+    "compile",
+    "load",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """PEP 562: a public name is imported from its module when it is first asked for, and kept."""
+    module = _HOME.get(name)
+    if module is None:
+        raise AttributeError(f"module 'lowprec' has no attribute {name!r}")
+    value = getattr(importlib.import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

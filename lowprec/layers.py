@@ -1,6 +1,7 @@
 """What a layer is, for whoever decides or reports: its operator, shapes and costs, without TVM or ONNX."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from lowprec.convolution import Conv
 
@@ -42,3 +43,7 @@ class Layer:
     def intensity(self) -> float:
         """Floating-point operations (two a MAC) per byte moved."""
         return 2 * self.macs / self.bytes if self.bytes else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field, and what is derived from them that readers ask for."""
+        return asdict(self) | {"intensity": self.intensity}

@@ -1,0 +1,184 @@
+"""From a call to a compiled artifact: every argument checked, then the work done in a child process.
+
+The caller's process stays small: neither ONNX nor TVM's compiler is imported into it.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lowprec import isolation, targets
+from lowprec.artifact import Artifact, load
+from lowprec.errors import Unsupported, UsageError
+from lowprec.recipe import Recipe
+from lowprec.vocabulary import ALGORITHMS, PRECISIONS, ROUNDINGS
+
+Shapes = Mapping[str, Sequence[int]]
+
+# Arguments of the contract that nothing built so far can use, and what each is for.
+_NOT_BUILT = {
+    "calibration": "precisions that need ranges (int8, qI.F)",
+    "records": "tuning",
+    "min_sqnr": "precision 'auto'",
+    "max_ms": "precision 'auto'",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """Every choice of one compilation, checked; it travels to the child process and into the manifest as JSON."""
+
+    precision: str = "fp32"
+    rounding: str = "nearest"
+    algorithm: str = "auto"
+    recipe: Recipe | None = None
+    target: str = "native"
+    threads: int | None = None
+    seed: int = 0
+    input_shapes: Shapes | None = None
+
+    def __post_init__(self) -> None:
+        PRECISIONS.check(self.precision)
+        if self.rounding in ROUNDINGS.planned and self.precision in ("fp32", "binary"):
+            raise UsageError(f"rounding {self.rounding!r} is for formats that round; {self.precision} takes 'nearest'")
+        ROUNDINGS.check(self.rounding)
+        ALGORITHMS.check(self.algorithm)
+        targets.NAMES.check(self.target)
+        if self.recipe is not None and not isinstance(self.recipe, Recipe):
+            raise UsageError(f"recipe is a {type(self.recipe).__name__}: give a lowprec.Recipe or a TOML file's path")
+        if self.threads is not None:
+            _whole(self.threads, "threads", least=1, most=1024)
+        _whole(self.seed, "seed", least=0, most=2**64 - 1)
+        for name, shape in (self.input_shapes or {}).items():
+            for extent in shape:
+                _whole(extent, f"an extent of input {name!r}", least=1, most=2**31 - 1)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "precision": self.precision,
+            "rounding": self.rounding,
+            "algorithm": self.algorithm,
+            "recipe": [] if self.recipe is None else self.recipe.to_json(),
+            "target": self.target,
+            "threads": self.threads,
+            "seed": int(self.seed),
+            "input_shapes": {name: list(map(int, shape)) for name, shape in (self.input_shapes or {}).items()},
+        }
+
+
+def compile(
+    model: Any,
+    *,
+    precision: str = "fp32",
+    recipe: Recipe | str | os.PathLike[str] | None = None,
+    target: str = "native",
+    algorithm: str = "auto",
+    calibration: Any = None,
+    records: Any = None,
+    input_shapes: Shapes | None = None,
+    threads: int | None = None,
+    rounding: str = "nearest",
+    seed: int = 0,
+    min_sqnr: float | None = None,
+    max_ms: float | None = None,
+) -> Artifact:
+    """Compile an ONNX model (a path, bytes or an `onnx.ModelProto`) to an artifact.
+
+    The artifact lies in a temporary directory until `save` copies it.
+    """
+    options = Options(
+        precision=precision,
+        rounding=rounding,
+        algorithm=algorithm,
+        recipe=as_recipe(recipe),
+        target=target,
+        threads=threads,
+        seed=seed,
+        input_shapes=input_shapes,
+    )
+    refuse_not_built(calibration=calibration, records=records, min_sqnr=min_sqnr, max_ms=max_ms)
+    with model_file(model) as path:
+        directory = tempfile.mkdtemp(prefix="lowprec-")
+        try:
+            compile_to(directory, path, options, command=_call_text(model, options))
+            return load(directory, temporary=True)
+        except BaseException:
+            shutil.rmtree(directory, ignore_errors=True)
+            raise
+
+
+def compile_to(directory: str, model: Path, options: Options, *, command: str, probe: bool = False) -> dict[str, Any]:
+    """Compile the model's file into `directory` and answer what the child process says of it."""
+    request = options.to_json() | {"out": os.path.abspath(directory), "probe": probe, "command": command}
+    return run_on_model("compile", model, request)
+
+
+def run_on_model(task: str, model: Path, request: Mapping[str, Any]) -> dict[str, Any]:
+    """One task of the child process on a model's file."""
+    return isolation.run(task, {"model": str(model.absolute()), **request}, model_bytes=model.stat().st_size)
+
+
+def refuse_not_built(**arguments: object) -> None:
+    """Arguments of the contract that are accepted by name alone until what they serve is built."""
+    for name, value in arguments.items():
+        if value is not None:
+            raise Unsupported(f"{name} is for {_NOT_BUILT[name]}, which is not built yet: leave it out")
+
+
+def as_recipe(recipe: Recipe | str | os.PathLike[str] | None) -> Recipe | None:
+    """A recipe, read from its file where a path is given."""
+    return Recipe.load(Path(recipe)) if isinstance(recipe, (str, os.PathLike)) else recipe
+
+
+@contextmanager
+def model_file(model: object) -> Iterator[Path]:
+    """The model as a file: its own, or a temporary one for bytes and `onnx.ModelProto`."""
+    if isinstance(model, (str, os.PathLike)):
+        yield existing_file(model, "model")
+        return
+    content = _serialized(model)
+    with tempfile.TemporaryDirectory(prefix="lowprec-model-") as folder:
+        path = Path(folder) / "model.onnx"
+        path.write_bytes(content)
+        yield path
+
+
+def existing_file(path: str | os.PathLike[str], kind: str) -> Path:
+    """The path of a regular file, or UsageError."""
+    found = Path(path)
+    if not found.exists():
+        raise UsageError(f"{kind} {str(found)!r} does not exist: give the path of a file")
+    if not found.is_file():
+        raise UsageError(f"{kind} {str(found)!r} is not a file: give the path of a file")
+    return found
+
+
+def _serialized(model: object) -> bytes:
+    if isinstance(model, (bytes, bytearray, memoryview)):
+        return bytes(model)
+    serialize = getattr(model, "SerializeToString", None)  # onnx.ModelProto, without importing onnx
+    if not callable(serialize):
+        raise UsageError(f"model is a {type(model).__name__}: give a path, bytes or an onnx.ModelProto")
+    content: bytes = serialize()
+    return content
+
+
+def _whole(value: object, name: str, *, least: int, most: int) -> None:
+    is_whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not is_whole or not least <= int(value) <= most:  # type: ignore[call-overload]
+        raise UsageError(f"{name} is {value!r}: give a whole number from {least} to {most}")
+
+
+def _call_text(model: object, options: Options) -> str:
+    """The Python call that makes the same artifact, with what differs from the defaults."""
+    shown = repr(os.fspath(model)) if isinstance(model, (str, os.PathLike)) else f"<{type(model).__name__}>"
+    defaults = Options().to_json()
+    changed = {name: value for name, value in options.to_json().items() if value != defaults[name]}
+    return f"lowprec.compile({', '.join([shown, *(f'{name}={value!r}' for name, value in changed.items())])})"
