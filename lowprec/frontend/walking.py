@@ -1,0 +1,272 @@
+"""The model's nodes, one after the other: calls and branches inlined, types inferred, constants folded."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto
+
+from lowprec.errors import InvalidModel, LowprecError, Unsupported
+from lowprec.frontend import folding
+from lowprec.frontend.attributes import attributes_of
+from lowprec.frontend.checks import check_node
+from lowprec.frontend.graph import Array, Graph, Node, TensorSpec
+from lowprec.frontend.inference import infer, schema_of
+from lowprec.frontend.limits import Limits
+from lowprec.frontend.naming import label, quote
+from lowprec.frontend.reading import Source
+from lowprec.frontend.scopes import FunctionKey, Scope, domain_of, key_of, resolved, unused
+from lowprec.frontend.shapes import Declared, Shapes, declared_type, input_specs
+from lowprec.frontend.tensors import check_tensor, to_array
+
+
+@dataclass(slots=True, kw_only=True)
+class Walk:
+    """What is known so far; grows as the nodes pass by."""
+
+    limits: Limits
+    functions: dict[FunctionKey, FunctionProto]
+    declared: dict[str, Declared]
+    taken: set[str]
+    types: dict[str, TensorSpec] = field(default_factory=dict)
+    constants: dict[str, Array] = field(default_factory=dict)
+    nodes: list[Node] = field(default_factory=list)
+    untyped: set[str] = field(default_factory=set)
+    visited: int = 0
+    folded_bytes: int = 0
+    effort: int = 0
+
+
+def walk(source: Source, input_shapes: Shapes) -> Graph:
+    """The model as a flat, static, folded graph."""
+    graph = source.proto.graph
+    stored = {tensor.name for tensor in graph.initializer}
+    inputs = input_specs([info for info in graph.input if info.name not in stored], input_shapes, source.limits)
+    state = Walk(
+        limits=source.limits,
+        functions={key_of(function): function for function in source.proto.functions},
+        declared={
+            info.name: declared_type(info.type, f"value {quote(info.name)}")
+            for info in (*graph.value_info, *graph.output)
+            if info.type.WhichOneof("value") is not None
+        },
+        taken=_names(graph),
+    )
+    state.types.update((spec.name, spec) for spec in inputs)
+    _add_initializers(graph, source, state)
+    versions = {domain_of(entry.domain): entry.version for entry in source.proto.opset_import}
+    _run_block(graph.node, Scope(versions=versions), state)
+    return _finish(graph, inputs, state)
+
+
+def _names(graph: GraphProto) -> set[str]:
+    names = {info.name for info in graph.input}
+    names.update(tensor.name for tensor in graph.initializer)
+    for node in graph.node:
+        names.update(node.output)
+    return names
+
+
+def _add_initializers(graph: GraphProto, source: Source, state: Walk) -> None:
+    for tensor in graph.initializer:
+        array = to_array(tensor, source.payloads.get(tensor.name), f"initializer {quote(tensor.name)}")
+        _add_constant(tensor.name, array, state)
+
+
+def _add_constant(name: str, array: Array, state: Walk) -> None:
+    dtype = "string" if array.dtype == object else array.dtype.name
+    state.constants[name] = array
+    state.types[name] = TensorSpec(name=name, dtype=dtype, shape=array.shape)
+
+
+def _run_block(nodes: Sequence[NodeProto], scope: Scope, state: Walk) -> None:
+    """Every node of a graph, a function body or a branch, in order."""
+    if scope.depth > state.limits.nesting:
+        raise InvalidModel(
+            f"{quote(scope.prefix)}: calls and branches are nested more than {state.limits.nesting} deep"
+        )
+    for node in nodes:
+        state.visited += 1
+        if state.visited > state.limits.nodes:
+            raise InvalidModel(f"{label(node)}: more than {state.limits.nodes} nodes once functions are expanded")
+        node = resolved(node, scope, state.taken)
+        function = state.functions.get(key_of(node))
+        if function is not None:
+            _run_function(node, function, scope, state)
+        elif node.domain == "" and node.op_type == "If":
+            _run_branch(node, scope, state)
+        else:
+            _visit(node, scope, state)
+
+
+def _run_function(node: NodeProto, function: FunctionProto, scope: Scope, state: Walk) -> None:
+    """The body in place of the call."""
+    if len(node.input) > len(function.input) or len(node.output) > len(function.output):
+        raise InvalidModel(
+            f"{label(node)}: {len(node.input)} inputs and {len(node.output)} outputs; the function "
+            f"{quote(function.name)} takes {len(function.input)} and gives {len(function.output)}"
+        )
+    actual = [*node.input, *[""] * (len(function.input) - len(node.input))]
+    wanted = [*node.output, *[""] * (len(function.output) - len(node.output))]
+    names = dict(zip(function.input, actual, strict=True))
+    inner = Scope(
+        versions={domain_of(entry.domain): entry.version for entry in function.opset_import},
+        flat=False,
+        prefix=_first_output(node),
+        depth=scope.depth + 1,
+        names=names,
+        results={
+            formal: name for formal, name in zip(function.output, wanted, strict=True) if name and formal not in names
+        },
+        bound=_bound(node, function),
+    )
+    _run_block(function.node, inner, state)
+    for formal, name in zip(function.output, wanted, strict=True):
+        if name:
+            _deliver(formal, name, node, inner, state)
+
+
+def _deliver(formal: str, name: str, node: NodeProto, inner: Scope, state: Walk) -> None:
+    """Makes the caller's name mean the body's result, by an Identity where the body did not define it itself."""
+    found = inner.names.get(formal)
+    if not found:
+        raise InvalidModel(f"{label(node)}: its body never defines its output {quote(formal)}")
+    if found != name:
+        identity = NodeProto(op_type="Identity", input=[found], output=[name])
+        _visit(identity, Scope(versions={"": max(inner.versions.get("", 1), 1)}), state)
+
+
+def _bound(node: NodeProto, function: FunctionProto) -> dict[str, AttributeProto]:
+    """The function's attributes at this call: given, or by default."""
+    given = {attribute.name: attribute for attribute in node.attribute}
+    known = {*function.attribute, *(attribute.name for attribute in function.attribute_proto)}
+    for name in given:
+        if name not in known:
+            raise InvalidModel(
+                f"{label(node)}: attribute {quote(name)} is not one of the function {quote(function.name)}"
+            )
+    bound = {attribute.name: attribute for attribute in function.attribute_proto}
+    return bound | given
+
+
+def _run_branch(node: NodeProto, scope: Scope, state: Walk) -> None:
+    """If with a constant condition: the branch taken, in place."""
+    condition = state.constants.get(node.input[0]) if node.input else None
+    if condition is None:
+        raise Unsupported(
+            f"{label(node)}: its condition is known only when the model runs; only constant ones are supported"
+        )
+    if condition.size != 1 or condition.dtype.name != "bool":
+        raise InvalidModel(
+            f"{label(node)}: its condition must be one bool, found {condition.dtype} {list(condition.shape)}"
+        )
+    wanted = "then_branch" if condition.item() else "else_branch"
+    branch = next((attribute.g for attribute in node.attribute if attribute.name == wanted), None)
+    if branch is None or len(branch.output) != len(node.output):
+        raise InvalidModel(f"{label(node)}: its {wanted} must exist and give {len(node.output)} outputs")
+    visible = {name: name for name in state.types} if scope.flat else dict(scope.names)
+    inner = Scope(
+        versions=scope.versions,
+        flat=False,
+        prefix=_first_output(node),
+        depth=scope.depth + 1,
+        names=visible,
+        results={info.name: name for info, name in zip(branch.output, node.output, strict=True) if name},
+        bound=scope.bound,
+    )
+    for tensor in branch.initializer:
+        _add_inner_initializer(tensor.name, branch, inner, state)
+    _run_block(branch.node, inner, state)
+    for info, name in zip(branch.output, node.output, strict=True):
+        if name:
+            _deliver(info.name, name, node, inner, state)
+
+
+def _add_inner_initializer(name: str, branch: GraphProto, inner: Scope, state: Walk) -> None:
+    tensor = next(tensor for tensor in branch.initializer if tensor.name == name)
+    what = f"initializer {quote(name)} of a branch of {quote(inner.prefix)}"
+    if tensor.data_location:
+        raise Unsupported(f"{what} is kept outside the file; only the model's own initializers may be")
+    check_tensor(tensor, None, what, state.limits)
+    flat = unused(f"{inner.prefix}/{name}", state.taken)
+    state.taken.add(flat)
+    inner.names[name] = flat
+    inner.results.pop(name, None)
+    _add_constant(flat, to_array(tensor, None, what), state)
+
+
+def _first_output(node: NodeProto) -> str:
+    return next((name for name in node.output if name), node.op_type)
+
+
+def _visit(node: NodeProto, scope: Scope, state: Walk) -> None:
+    """One plain operator: typed, then folded or kept."""
+    version = scope.versions.get(node.domain)
+    if version is None:
+        raise InvalidModel(
+            f"{label(node)}: domain {quote(node.domain)} is not imported by the model or the function around it"
+        )
+    schema_of(node, version)
+    for name in node.input:
+        if name and name not in state.types:
+            raise _missing(name, node, state)
+    attributes = attributes_of(node, state.limits)
+    check_node(node, version, attributes, state.types, state.constants)
+    outputs = infer(node, version, state.types, state.constants, state.declared, state.limits)
+    state.types.update((spec.name, spec) for spec in outputs)
+    state.untyped.update(name for name in node.output if name and name not in state.types)
+    inputs = [state.constants.get(name) if name else None for name in node.input]
+    constant = all(not name or name in state.constants for name in node.input)
+    known = folding.can_fold(node) and (constant or folding.depends_on_types_alone(node))
+    if known and _affordable(node, inputs, outputs, state):
+        types = [state.types.get(name) for name in node.input]
+        values = folding.fold(node, version, attributes, inputs, types, outputs)
+        state.constants.update((spec.name, value) for spec, value in zip(outputs, values, strict=True))
+        return
+    state.nodes.append(
+        Node(
+            op=node.op_type,
+            inputs=tuple(node.input),
+            outputs=tuple(node.output),
+            layer=_first_output(node),
+            domain=node.domain,
+            version=version,
+            attributes=attributes,
+        )
+    )
+
+
+def _missing(name: str, node: NodeProto, state: Walk) -> LowprecError:
+    if name in state.untyped:
+        return Unsupported(f"{label(node)}: the shape of input {quote(name)} is known only when the model runs")
+    return InvalidModel(f"{label(node)}: input {quote(name)} is defined nowhere before it")
+
+
+def _affordable(node: NodeProto, inputs: Sequence[Array | None], outputs: Sequence[TensorSpec], state: Walk) -> bool:
+    """Whether folding fits the budget of memory (else refused) and of work (else it stays a node)."""
+    state.folded_bytes += folding.materialized_bytes(node, outputs)
+    if state.folded_bytes > state.limits.folded_bytes:
+        raise InvalidModel(f"{label(node)}: constants computed so far take more than {state.limits.folded_bytes} bytes")
+    effort = folding.effort(node, inputs, outputs)
+    if state.effort + effort > state.limits.evaluation:
+        return False
+    state.effort += effort
+    return True
+
+
+def _finish(graph: GraphProto, inputs: Sequence[TensorSpec], state: Walk) -> Graph:
+    outputs = []
+    for info in graph.output:
+        spec = state.types.get(info.name)
+        if spec is None:
+            if info.name in state.untyped:
+                raise Unsupported(f"output {quote(info.name)}: its shape is known only when the model runs")
+            raise InvalidModel(f"output {quote(info.name)} is computed by no node")
+        outputs.append(spec)
+    return Graph(
+        name=graph.name,
+        inputs=tuple(inputs),
+        outputs=tuple(outputs),
+        nodes=tuple(state.nodes),
+        constants=state.constants,
+        types=state.types,
+    )

@@ -1,0 +1,82 @@
+"""The child of `isolation`: `python -m lowprec.worker TASK FD` reads a request, does the task, answers through FD."""
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from lowprec.confinement import OutOfTime, confined, die_with_parent
+from lowprec.errors import InvalidModel, LowprecError
+from lowprec.frontend import load_graph
+from lowprec.frontend.graph import Graph
+
+Request = Mapping[str, Any]
+Say = Callable[[Mapping[str, Any]], None]
+
+
+def accept(request: Request) -> Graph:
+    """The request's model through the front end, under limits that end with it."""
+    path = str(request["model"])
+    shapes = {name: tuple(shape) for name, shape in (request.get("input_shapes") or {}).items()}
+    size = os.path.getsize(path) if os.path.isfile(path) else 0
+    name = os.path.basename(path)
+    try:
+        with confined(size):
+            return load_graph(path, input_shapes=shapes)
+    except OutOfTime as error:
+        raise InvalidModel(f"{name}: refused, because checking it took longer than a file of its size may") from error
+    except MemoryError as error:
+        raise InvalidModel(
+            f"{name}: refused, because checking it needs more memory than a file of its size may"
+        ) from error
+
+
+def _inspect(request: Request, graph: Graph) -> dict[str, Any]:
+    from lowprec.frontend.layering import layers_of
+
+    return {"layers": [asdict(layer) for layer in layers_of(graph)]}
+
+
+def _compile(request: Request, graph: Graph) -> dict[str, Any]:
+    sys.modules["torch"] = None  # type: ignore[assignment]  # TVM's FFI would import it: a second, for nothing
+    from lowprec.pipeline import compile_task
+
+    return compile_task(request, graph)
+
+
+TASKS: Mapping[str, Callable[[Request, Graph], dict[str, Any]]] = {"inspect": _inspect, "compile": _compile}
+
+
+def main() -> int:
+    """Answers one request."""
+    task, descriptor = sys.argv[1], int(sys.argv[2])
+    die_with_parent()
+    with os.fdopen(descriptor, "w", encoding="utf-8") as channel:
+
+        def say(message: Mapping[str, Any]) -> None:
+            channel.write(json.dumps(message) + "\n")
+            channel.flush()
+
+        say(answer(task, json.load(sys.stdin), say))
+    return 0
+
+
+def answer(task: str, request: Request, say: Say) -> Mapping[str, Any]:
+    """{"result"} or {"error"}; an unexpected exception is a bug of ours, and travels with its traceback."""
+    try:
+        say({"stage": "front end"})
+        graph = accept(request)
+        say({"stage": "build"})
+        return {"result": TASKS[task](request, graph)}
+    except LowprecError as error:
+        return {"error": {"exit_code": error.exit_code, "message": str(error), "details": traceback.format_exc()}}
+    except BaseException as error:
+        message = f"internal error in {task}: {type(error).__name__}: {error}"
+        return {"error": {"exit_code": 70, "message": " ".join(message.split()), "details": traceback.format_exc()}}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
