@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from lowprec.frontend import load_graph
 from lowprec.frontend.graph import Graph
 from lowprec.frontend.layering import layers_of
 from lowprec.plan import Plan, make_plan
@@ -12,9 +11,8 @@ from lowprec.recipe import Recipe
 from lowprec.targets import parse_target
 
 
-def inspect_task(request: Mapping[str, Any]) -> dict[str, Any]:
+def inspect_task(_request: Mapping[str, Any], graph: Graph) -> dict[str, Any]:
     """The model's inputs, outputs and layers with their costs."""
-    graph = read_graph(request)
     return {
         "name": graph.name,
         "inputs": [asdict(spec) for spec in graph.inputs],
@@ -23,15 +21,9 @@ def inspect_task(request: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def plan_task(request: Mapping[str, Any]) -> dict[str, Any]:
+def plan_task(request: Mapping[str, Any], graph: Graph) -> dict[str, Any]:
     """The plan, as JSON."""
-    return plan_for(read_graph(request), request).to_json()
-
-
-def read_graph(request: Mapping[str, Any]) -> Graph:
-    """The request's model, with the request's input shapes."""
-    shapes = {name: tuple(shape) for name, shape in request.get("input_shapes", {}).items()}
-    return load_graph(request["model"], input_shapes=shapes)
+    return plan_for(graph, request).to_json()
 
 
 def plan_for(graph: Graph, request: Mapping[str, Any]) -> Plan:
