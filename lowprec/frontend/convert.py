@@ -1,0 +1,125 @@
+"""A checked, static graph -> one Relax function of standard operators, every ONNX value under its own name.
+
+    Graph --> IRModule { main(inputs) -> output, or a tuple of several }
+
+NCHW as in the file; no dynamic shapes. The attribute `lowprec.layers` of main maps each value's name to the layer that
+users know it by. An operator without a converter is refused, never guessed at.
+"""
+
+from collections.abc import Iterator
+
+import tvm
+from tvm import relax, topi
+from tvm.ir import GenericConst
+
+from lowprec.errors import Unsupported
+from lowprec.frontend.converters import CONVERTERS
+from lowprec.frontend.converters.site import Expr, Result, Site, describe
+from lowprec.frontend.graph import Graph, Node, TensorSpec
+
+LAYERS = "lowprec.layers"
+DTYPES = frozenset("float16 bfloat16 float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool".split())
+
+
+class Values(dict[str, Expr]):
+    """What each name stands for. A constant becomes Relax when it is first asked for, and once."""
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__()
+        self.constants = graph.constants
+
+    def __missing__(self, name: str) -> Expr:
+        self[name] = relax.const(self.constants[name])
+        return self[name]
+
+
+def tensor_type(spec: TensorSpec) -> relax.TensorType:
+    return relax.TensorType(spec.shape, spec.dtype)
+
+
+def check_types(graph: Graph) -> None:
+    """Every value a node reads or makes has a type that compiled code can hold."""
+    for node in graph.nodes:
+        for name in (*node.inputs, *node.outputs):
+            if name and graph.types[name].dtype not in DTYPES:
+                raise Unsupported(f"{describe(node)}: tensor {name!r} is {graph.types[name].dtype}, not supported yet")
+
+
+def bind(builder: relax.BlockBuilder, name: str, expression: Expr, *, is_output: bool) -> Expr:
+    """A variable with exactly this name; `BlockBuilder.emit` would make names unique by changing them."""
+    value = builder.normalize(expression)
+    kind = relax.Var if is_output else relax.DataflowVar
+    variable = kind(name, value.ty)
+    builder.emit_normalized(relax.VarBinding(variable, value))
+    return variable
+
+
+def convert_node(builder: relax.BlockBuilder, graph: Graph, values: Values, node: Node) -> Result:
+    converter = CONVERTERS.get(node.op) if node.domain == "" else None
+    if converter is None:
+        domain = f" of domain {node.domain!r}" if node.domain else ""
+        raise Unsupported(f"{describe(node)}: the operator{domain} is not supported")
+    return converter(Site(builder=builder, node=node, graph=graph, values=values))
+
+
+def named_results(node: Node, result: Result) -> Iterator[tuple[str, Expr]]:
+    parts = result if isinstance(result, tuple) else (result,)
+    if len(node.outputs) > len(parts) and any(node.outputs[len(parts) :]):
+        raise Unsupported(f"{describe(node)}: output {node.outputs[len(parts)]!r} is not supported")
+    yield from ((name, part) for name, part in zip(node.outputs, parts, strict=False) if name)
+
+
+def check_shape(node: Node, spec: TensorSpec, variable: Expr) -> None:
+    """What was built must be what the front end inferred: a difference is a bug of ours, caught before it is run."""
+    shape, dtype = tuple(int(n) for n in variable.ty.shape), str(variable.ty.dtype)
+    if shape != spec.shape or dtype != spec.dtype:
+        raise Unsupported(
+            f"{describe(node)}: converted to {dtype}{list(shape)} where {spec.dtype}{list(spec.shape)} is expected"
+        )
+
+
+def settle(builder: relax.BlockBuilder, name: str, expression: Expr, *, is_output: bool) -> Expr:
+    """The value a name stands for. A node that changes nothing (Identity) needs no binding, an output its own memory."""
+    if not isinstance(expression, relax.Var | GenericConst):
+        return bind(builder, name, expression, is_output=is_output)
+    return bind(builder, name, copied(builder, expression), is_output=True) if is_output else expression
+
+
+def copied(builder: relax.BlockBuilder, expression: Expr) -> Expr:
+    return builder.call_te(topi.identity, expression, primfunc_attrs={"lowprec.op": "Identity"})
+
+
+def convert_nodes(builder: relax.BlockBuilder, graph: Graph, values: Values) -> None:
+    outputs = {spec.name for spec in graph.outputs}
+    for node in graph.nodes:
+        for name, expression in named_results(node, convert_node(builder, graph, values, node)):
+            values[name] = settle(builder, name, expression, is_output=name in outputs)
+            check_shape(node, graph.types[name], values[name])
+
+
+def output_values(builder: relax.BlockBuilder, graph: Graph, values: Values) -> list[Expr]:
+    """Results belong to the caller: an output that is an input or a constant is copied."""
+    made = {name for node in graph.nodes for name in node.outputs}
+    return [
+        values[spec.name]
+        if spec.name in made
+        else bind(builder, spec.name, copied(builder, values[spec.name]), is_output=True)
+        for spec in graph.outputs
+    ]
+
+
+def to_relax(graph: Graph) -> tvm.IRModule:
+    """The whole graph as one Relax function named "main"."""
+    check_types(graph)
+    builder, values = relax.BlockBuilder(), Values(graph)
+    parameters = [relax.Var(spec.name, tensor_type(spec)) for spec in graph.inputs]
+    values.update(zip((spec.name for spec in graph.inputs), parameters, strict=True))
+    with builder.function("main", params=parameters):
+        with builder.dataflow():
+            convert_nodes(builder, graph, values)
+            outputs = output_values(builder, graph, values)
+        builder.emit_func_output(outputs[0] if len(outputs) == 1 else relax.Tuple(outputs))
+    layers = {name: node.layer for node in graph.nodes for name in node.outputs if name}
+    module = builder.get()
+    module["main"] = module["main"].with_attr(LAYERS, layers)
+    return module

@@ -1,0 +1,180 @@
+"""Normalizations, as Relax's own operators where it has one."""
+
+from typing import Any
+
+import numpy as np
+from tvm import relax, te, tirx
+
+from lowprec.frontend.converters.convolution import per_channel
+from lowprec.frontend.converters.site import Converter, Expr, Result, Site, constant
+
+
+def scale_and_shift(site: Site, mean: Expr, variance: Expr, epsilon: float) -> Expr:
+    """(x - mean) / sqrt(variance + epsilon) * scale + shift over channels; the vectors broadcast already."""
+    deviation = site.emit(relax.op.sqrt(site.emit(relax.op.add(variance, constant(epsilon, site.dtype(0))))))
+    centred = site.emit(relax.op.subtract(site.input(0), mean))
+    factor = site.emit(relax.op.divide(per_channel(site, 1), deviation))
+    return relax.op.add(site.emit(relax.op.multiply(centred, factor)), per_channel(site, 2))
+
+
+def folded_batch_norm(site: Site, epsilon: float) -> Expr | None:
+    """One multiplication and one addition when all four vectors are constants; computed in double."""
+    known = [site.known(index) for index in range(1, 5)]
+    if any(value is None for value in known):
+        return None
+    scale, shift, mean, variance = (np.asarray(value, np.float64) for value in known)
+    factor = scale / np.sqrt(variance + epsilon)
+    shape = (1, -1, *(1,) * (site.rank() - 2))
+    dtype = site.dtype()
+    product = relax.op.multiply(site.input(0), constant(factor.reshape(shape), dtype))
+    return relax.op.add(site.emit(product), constant((shift - mean * factor).reshape(shape), dtype))
+
+
+def moments(site: Site, axes: list[int]) -> tuple[Expr, Expr]:
+    """Mean and variance of the first input, kept broadcastable; two passes, so that a large mean costs no digits."""
+    data = site.input(0)
+    mean = site.emit(relax.op.mean(data, axes, keepdims=True))
+    centred = site.emit(relax.op.subtract(data, mean))
+    return mean, site.emit(relax.op.mean(site.emit(relax.op.multiply(centred, centred)), axes, keepdims=True))
+
+
+def running(site: Site, index: int, current: Expr) -> Expr:
+    """old * momentum + current * (1 - momentum), as a vector."""
+    momentum = site.number("momentum", 0.9)
+    dtype = site.dtype(index)
+    kept = site.emit(relax.op.multiply(site.input(index), constant(momentum, dtype)))
+    flat = site.emit(relax.op.reshape(current, site.shape(index)))
+    return relax.op.add(kept, site.emit(relax.op.multiply(flat, constant(1 - momentum, dtype))))
+
+
+def convert_batch_norm(site: Site) -> Result:
+    epsilon = site.number("epsilon", 1e-5)
+    if site.integer("training_mode", 0):
+        axes = [0, *range(2, site.rank())]
+        mean, variance = moments(site, axes)
+        result = scale_and_shift(site, mean, variance, epsilon)
+        return result, running(site, 3, mean), running(site, 4, variance)
+    folded = folded_batch_norm(site, epsilon)
+    if folded is not None:
+        return folded
+    return scale_and_shift(site, per_channel(site, 3), per_channel(site, 4), epsilon)
+
+
+def channel_window(size: int) -> tuple[int, int]:
+    """How far the window of an LRN reaches to both sides; an even size reaches further up (ONNX's definition)."""
+    return (size - 1) // 2, size - 1 - (size - 1) // 2
+
+
+def response_power(base: Any, beta: float) -> Any:
+    """base ** beta; the usual 3/4 and 1/2 through square roots, which vectorize."""
+    if beta == 0.75:
+        root = tirx.sqrt(base)
+        return root * tirx.sqrt(root)
+    if beta == 0.5:
+        return tirx.sqrt(base)
+    return tirx.power(base, tirx.const(beta, base.dtype))
+
+
+def convert_lrn(site: Site) -> Expr:
+    size, alpha = site.integer("size", 1), site.number("alpha", 1e-4)
+    beta, bias = site.number("beta", 0.75), site.number("bias", 1.0)
+    down, _ = channel_window(size)
+    channels = site.shape()[1]
+
+    def compute(x: te.Tensor) -> te.Tensor:
+        offset = te.reduce_axis((0, size), name="offset")
+
+        def squares(n: Any, c: Any, *rest: Any) -> Any:
+            k = c - down + offset
+            inside = tirx.all(k >= 0, k < channels)
+            value = tirx.if_then_else(inside, x(n, k, *rest) * x(n, k, *rest), tirx.const(0, x.dtype))
+            return te.sum(value, axis=offset)
+
+        total = te.compute(x.shape, squares, name="lrn_squares")
+        factor, base = tirx.const(alpha / size, x.dtype), tirx.const(bias, x.dtype)
+        return te.compute(x.shape, lambda *i: x(*i) / response_power(base + factor * total(*i), beta), name="lrn")
+
+    return site.te(compute, site.input(0), op="LRN", size=size, alpha=alpha, beta=beta, bias=bias)
+
+
+def convert_instance_norm(site: Site) -> Expr:
+    axes = list(range(2, site.rank()))
+    return relax.op.nn.instance_norm(site.input(0), site.input(1), site.input(2), 1, axes, site.number("epsilon", 1e-5))
+
+
+def convert_group_norm(site: Site) -> Expr:
+    """From opset 21 on scale and shift are per channel; before, per group."""
+    groups = site.integer("num_groups", 1)
+    channels = site.shape()[1]
+    scale, shift = site.input(1), site.input(2)
+    if site.shape(1)[0] != channels:
+        repeats = channels // groups
+        scale, shift = (site.emit(relax.op.repeat(value, repeats, 0)) for value in (scale, shift))
+    axes = list(range(2, site.rank()))
+    return relax.op.nn.group_norm(site.input(0), scale, shift, groups, 1, axes, site.number("epsilon", 1e-5))
+
+
+def neutral(site: Site, index: int, shape: tuple[int, ...], value: float) -> Expr:
+    """The input, or what changes nothing where it is absent; spread to the normalized shape."""
+    if not site.has(index):
+        return constant(np.full(shape, value), site.dtype())
+    known = site.known(index)
+    if known is not None:
+        return constant(np.broadcast_to(known, shape))
+    return (
+        site.input(index) if site.shape(index) == shape else site.emit(relax.op.broadcast_to(site.input(index), shape))
+    )
+
+
+def convert_layer_norm(site: Site) -> Result:
+    axis, epsilon = site.axis("axis", -1), site.number("epsilon", 1e-5)
+    axes = list(range(axis, site.rank()))
+    shape = site.shape()[axis:]
+    result = relax.op.nn.layer_norm(
+        site.input(0), neutral(site, 1, shape, 1), neutral(site, 2, shape, 0), axes, epsilon
+    )
+    if not (site.wants(1) or site.wants(2)):
+        return result
+    mean, variance = moments(site, axes)
+    deviation = site.emit(relax.op.sqrt(site.emit(relax.op.add(variance, constant(epsilon, site.dtype())))))
+    return result, mean, relax.op.divide(constant(1, site.dtype()), deviation)
+
+
+def convert_rms_norm(site: Site) -> Expr:
+    axis = site.axis("axis", -1)
+    shape = site.shape()[axis:]
+    axes = list(range(axis, site.rank()))
+    return relax.op.nn.rms_norm(site.input(0), neutral(site, 1, shape, 1), axes, site.number("epsilon", 1e-5))
+
+
+def convert_mean_variance(site: Site) -> Expr:
+    axes = [axis % site.rank() for axis in site.integers("axes", (0, 2, 3))]
+    mean, variance = moments(site, axes)
+    deviation = site.emit(relax.op.add(site.emit(relax.op.sqrt(variance)), constant(1e-9, site.dtype())))
+    return relax.op.divide(site.emit(relax.op.subtract(site.input(0), mean)), deviation)
+
+
+def convert_lp_normalization(site: Site) -> Expr:
+    """x over its norm along one axis; a zero norm gives zeros."""
+    axis, data = site.axis("axis", -1), site.input(0)
+    magnitude = site.emit(relax.op.abs(data))
+    zero, one = constant(0, site.dtype()), constant(1, site.dtype())
+    if site.integer("p", 2) == 1:
+        norm = site.emit(relax.op.sum(magnitude, [axis], keepdims=True))
+    else:
+        squares = site.emit(relax.op.multiply(data, data))
+        norm = site.emit(relax.op.sqrt(site.emit(relax.op.sum(squares, [axis], keepdims=True))))
+    safe = site.emit(relax.op.where(site.emit(relax.op.equal(norm, zero)), one, norm))
+    return relax.op.divide(data, safe)
+
+
+CONVERTERS: dict[str, Converter] = {
+    "BatchNormalization": convert_batch_norm,
+    "GroupNormalization": convert_group_norm,
+    "InstanceNormalization": convert_instance_norm,
+    "LayerNormalization": convert_layer_norm,
+    "LpNormalization": convert_lp_normalization,
+    "LRN": convert_lrn,
+    "MeanVarianceNormalization": convert_mean_variance,
+    "RMSNormalization": convert_rms_norm,
+}

@@ -1,0 +1,100 @@
+"""Shapes and layouts: nothing is computed, elements only move.
+
+The output's shape is static, so whatever merely renames axes is one reshape to it.
+"""
+
+import numpy as np
+from tvm import relax
+
+from lowprec.frontend.converters.site import Converter, Expr, Result, Shape, Site, constant
+
+
+def unchanged(site: Site) -> Expr:
+    """The input itself; the walk copies it where it is an output of the model."""
+    return site.input(0)
+
+
+def convert_reshape(site: Site) -> Expr:
+    return relax.op.reshape(site.input(0), site.out().shape)
+
+
+def convert_transpose(site: Site) -> Expr:
+    order = site.integers("perm", range(site.rank())[::-1])
+    return relax.op.permute_dims(site.input(0), list(order))
+
+
+def convert_concat(site: Site) -> Expr:
+    inputs = [site.input(i) for i in range(len(site.node.inputs)) if np.prod(site.shape(i)) > 0]
+    if len(inputs) == 1:
+        return inputs[0]
+    return relax.op.concat(inputs, site.axis("axis", 1))
+
+
+def convert_split(site: Site) -> Result:
+    """One slice per output, so that each is a tensor of its own."""
+    axis = site.axis("axis", 0)
+    results, begin = [], 0
+    for index in range(len(site.node.outputs)):
+        if not site.wants(index):
+            site.refuse(f"output {index} has no name; every part needs one")
+        end = begin + site.out(index).shape[axis]
+        results.append(relax.op.strided_slice(site.input(0), [axis], [begin], [end]))
+        begin = end
+    return tuple(results)
+
+
+def convert_expand(site: Site) -> Expr:
+    return relax.op.broadcast_to(site.input(0), site.out().shape)
+
+
+def convert_tile(site: Site) -> Expr:
+    """Repeats follow from the two shapes; on an empty axis any would do."""
+    pairs = zip(site.out().shape, site.shape(), strict=True)
+    return relax.op.tile(site.input(0), [o // i if i else 1 for o, i in pairs])
+
+
+def convert_dropout(site: Site) -> Result:
+    """At inference the input, and a mask of ones."""
+    if site.has(2) and site.known(2) is None:
+        site.refuse("training_mode is computed at run time; only inference is supported")
+    if site.has(2) and site.scalar(2, "training_mode"):
+        site.refuse("training_mode is set; only inference is supported")
+    if not site.wants(1):
+        return unchanged(site)
+    return unchanged(site), constant(np.ones(site.shape()), site.out(1).dtype)
+
+
+def shuffled(site: Site, inner: Shape, order: list[int]) -> Expr:
+    split = site.emit(relax.op.reshape(site.input(0), inner))
+    return relax.op.reshape(site.emit(relax.op.permute_dims(split, order)), site.out().shape)
+
+
+def convert_depth_to_space(site: Site) -> Expr:
+    n, c, h, w = site.shape()
+    block = site.integer("blocksize", 1)
+    if site.text("mode", "DCR") == "DCR":
+        return shuffled(site, (n, block, block, c // block**2, h, w), [0, 3, 4, 1, 5, 2])
+    return shuffled(site, (n, c // block**2, block, block, h, w), [0, 1, 4, 2, 5, 3])
+
+
+def convert_space_to_depth(site: Site) -> Expr:
+    n, c, h, w = site.shape()
+    block = site.integer("blocksize", 1)
+    return shuffled(site, (n, c, h // block, block, w // block, block), [0, 3, 5, 1, 2, 4])
+
+
+CONVERTERS: dict[str, Converter] = {
+    "Concat": convert_concat,
+    "DepthToSpace": convert_depth_to_space,
+    "Dropout": convert_dropout,
+    "Expand": convert_expand,
+    "Flatten": convert_reshape,
+    "Identity": unchanged,
+    "Reshape": convert_reshape,
+    "SpaceToDepth": convert_space_to_depth,
+    "Split": convert_split,
+    "Squeeze": convert_reshape,
+    "Tile": convert_tile,
+    "Transpose": convert_transpose,
+    "Unsqueeze": convert_reshape,
+}
