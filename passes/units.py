@@ -1,0 +1,209 @@
+"""One function per kernel: an operator with everything elementwise that follows it.
+
+    before:  y = conv2d(x, w); z = add(y, b); u = add(z, r); v = relu(u)
+    after:   v = unit(x, r)    where  unit(x, r) = relu(add(add(conv2d(x, w), b), r))
+
+A unit is a private function that carries what it is ("lowprec.kind"), the layer it is known by and its operators. It grows
+from an operator along the elementwise ones that use its result, as long as no value but the last is needed outside.
+Declines when: the next user is not elementwise, changes the shape, or is one that the kernel's epilogue cannot do.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from tvm import IRModule, ir, relax
+
+from lowprec.passes.editing import (
+    LAYERS,
+    MAIN,
+    Emitter,
+    attributes_of,
+    bindings,
+    dtype_of,
+    is_constant,
+    is_tensor,
+    op_name,
+    replace_tensors,
+    result_of,
+    shape_of,
+    tensors_in,
+)
+from lowprec.passes.elementwise import ELEMENTWISE_OPS, EPILOGUE_OPS
+
+KIND = "lowprec.kind"
+LAYER = "lowprec.layer"
+OPERATORS = "lowprec.operators"
+LONGEST = 24  # operators a unit may have
+
+
+class Kind(StrEnum):
+    """Which family of kernels computes a unit."""
+
+    CONVOLUTION = "convolution"
+    PRODUCT = "product"
+    GENERIC = "generic"
+
+
+CONVOLUTIONS = frozenset(f"relax.nn.conv{n}d" for n in (1, 2, 3))
+FREE = frozenset({"relax.reshape"})  # the runtime makes these without a kernel
+CALLS = frozenset({"relax.call_tir"})
+
+
+@dataclass(slots=True)
+class _Line:
+    """One binding of main, with who uses it."""
+
+    index: int
+    var: relax.Var
+    value: relax.Expr
+    users: list[int] = field(default_factory=list)
+    returned: bool = False
+
+
+def group_units(module: IRModule) -> IRModule:
+    """The pass, over main."""
+    main = module[MAIN]
+    lines = _read(main)
+    groups = _grow_all(lines)
+    layers = {str(tensor): str(layer) for tensor, layer in main.attrs.get(LAYERS, {}).items()} if main.attrs else {}
+    emitter = Emitter()
+    functions: dict[ir.GlobalVar, relax.Function] = {}
+    new: dict[relax.Var, relax.Expr] = {}
+    for line in lines:
+        members = groups.get(line.index)
+        if members is None:
+            if not any(line.index in group for group in groups.values()):
+                new[line.var] = emitter.emit(replace_tensors(line.value, new), line.var.name)
+            continue
+        function, arguments = _outline([lines[index] for index in members], layers)
+        var = ir.GlobalVar(f"unit{len(functions)}")
+        relax.expr._update_type(var, function.ty)  # the call below needs it
+        functions[var] = function
+        new[line.var] = emitter.emit(relax.Call(var, [new.get(a, a) for a in arguments]), line.var.name)
+    result = replace_tensors(result_of(main), new)
+    updated = emitter.function(list(main.params), result, attributes_of(main))
+    others = {var: f for var, f in module.functions_items() if var.name_hint != MAIN}
+    return IRModule({**others, **functions, ir.GlobalVar(MAIN): updated}, attrs=module.attrs)
+
+
+def _read(main: relax.Function) -> list[_Line]:
+    lines = [_Line(index, var, value) for index, (var, value) in enumerate(bindings(main))]
+    by_var = {line.var: line for line in lines}
+    for line in lines:
+        for source in set(tensors_in(line.value)):
+            if source in by_var:
+                by_var[source].users.append(line.index)
+    for source in tensors_in(result_of(main)):
+        if source in by_var:
+            by_var[source].returned = True
+    return lines
+
+
+def kind_of(value: relax.Expr) -> Kind | None:
+    """The family an operator belongs to, None for what needs no kernel or is no operator."""
+    name = op_name(value)
+    if name in FREE or not name:
+        return None
+    if name in CONVOLUTIONS and _is_plain_convolution(value):
+        return Kind.CONVOLUTION
+    if name == "relax.matmul" and _is_plain_product(value):
+        return Kind.PRODUCT
+    if name.startswith("relax.call_") and name not in CALLS:
+        return None
+    return Kind.GENERIC if _has_tensors(value) else None
+
+
+def _has_tensors(value: relax.Expr) -> bool:
+    types = value.ty.fields if isinstance(value.ty, relax.TupleType) else [value.ty]
+    return all(isinstance(ty, relax.TensorType) for ty in types)
+
+
+def _is_plain_convolution(value: relax.Call) -> bool:
+    """float32, channels last, constant weights: what the direct kernel computes."""
+    last = str(value.attrs.data_layout) in ("NWC", "NHWC", "NDHWC")
+    return last and is_constant(value.args[1]) and dtype_of(value) == dtype_of(value.args[0]) == "float32"
+
+
+def _is_plain_product(value: relax.Call) -> bool:
+    """float32, at least rank 2 and at most 5, right-hand side constant and 2-D, or of the same leading axes."""
+    left, right = map(shape_of, value.args)
+    if dtype_of(value) != "float32" or dtype_of(value.args[0]) != "float32" or 0 in left + right:
+        return False
+    if not 2 <= len(left) <= 5:
+        return False
+    return len(right) == 2 or (len(left) == len(right) and left[:-2] == right[:-2])
+
+
+def _grow_all(lines: list[_Line]) -> dict[int, list[int]]:
+    """Index of each unit's last line -> the unit's lines."""
+    taken: set[int] = set()
+    groups: dict[int, list[int]] = {}
+    for line in lines:
+        kind = kind_of(line.value)
+        if line.index in taken or kind is None:
+            continue
+        members = _grow(lines, line, kind, taken)
+        taken.update(members)
+        groups[members[-1]] = members
+    return groups
+
+
+def _grow(lines: list[_Line], anchor: _Line, kind: Kind, taken: set[int]) -> list[int]:
+    members = [anchor.index]
+    best = list(members)
+    if not is_tensor(anchor.var):
+        return best
+    allowed = ELEMENTWISE_OPS if kind is Kind.GENERIC else EPILOGUE_OPS.keys()
+    while len(members) < LONGEST:
+        users = sorted({user for index in members for user in lines[index].users} - set(members))
+        if not users or users[0] in taken or not _may_follow(lines[users[0]], anchor, allowed):
+            break
+        members.append(users[0])
+        if _is_closed(lines, members):
+            best = list(members)
+    return best
+
+
+def _may_follow(line: _Line, anchor: _Line, allowed: Iterable[str]) -> bool:
+    name = op_name(line.value)
+    if name not in allowed or not is_tensor(line.var) or shape_of(line.var) != shape_of(anchor.var):
+        return False
+    if op_name(anchor.value) in CONVOLUTIONS | {"relax.matmul"} and kind_of(anchor.value) is not Kind.GENERIC:
+        return all(dtype_of(source) == "float32" for source in (line.var, *tensors_in(line.value)))
+    return True
+
+
+def _is_closed(lines: list[_Line], members: list[int]) -> bool:
+    """No value but the last is used outside."""
+    inside = set(members)
+    return all(not lines[index].returned and inside.issuperset(lines[index].users) for index in members[:-1])
+
+
+def _outline(members: list[_Line], layers: dict[str, str]) -> tuple[relax.Function, list[relax.Var]]:
+    """The unit's function, and what main calls it with."""
+    inside = {line.var for line in members}
+    sources = (source for line in members for source in tensors_in(line.value) if isinstance(source, relax.Var))
+    arguments = [source for source in dict.fromkeys(sources) if source not in inside]
+    params = [relax.Var(argument.name, argument.ty) for argument in arguments]
+    new: dict[relax.Var, relax.Expr] = dict(zip(arguments, params, strict=True))
+    emitter = Emitter()
+    for line in members:
+        new[line.var] = emitter.emit(replace_tensors(line.value, new), line.var.name)
+    attributes = {
+        KIND: str(kind_of(members[0].value)),
+        LAYER: next((layers[line.var.name] for line in members if line.var.name in layers), members[-1].var.name),
+        OPERATORS: [_short(line.value) for line in members],
+        "Primitive": 1,
+    }
+    return emitter.function(params, new[members[-1].var], attributes), arguments
+
+
+def _short(value: relax.Expr) -> str:
+    """`relax.nn.conv2d` -> `conv2d`; a kernel that a converter wrote is known by its function's name."""
+    name = op_name(value)
+    if name in CALLS:
+        return str(value.args[0].name_hint)
+    return name.rsplit(".", 1)[-1]
+
+

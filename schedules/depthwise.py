@@ -1,0 +1,120 @@
+"""Depthwise convolution: nothing is summed over channels, so vectors run along them.
+
+    before:  Y[n, p, c] = f(sum over taps t of X[n, p * stride + t * dilation, c] * W[t, c])
+    after:   for each row of pixels and each vector of channels, in parallel: a few neighbouring pixels at once, each tap's
+             weights loaded once for all of them
+
+Channels that a vector does not divide are handled by overlap, as in `direct`.
+"""
+
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+from tvm import ir, tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T
+
+from lowprec.schedules.direct import Triple, decode, start_of
+from lowprec.schedules.epilogue import Epilogue
+from lowprec.schedules.halo import Halo, fill_halo
+from lowprec.schedules.tiling import ceil_div
+from lowprec.schedules.views import Index, View, load, register, splat, store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Depthwise:
+    """One depthwise kernel: geometry, views and epilogue."""
+
+    batch: int
+    channels: int
+    size: Triple
+    kernel: Triple
+    stride: Triple
+    dilation: Triple
+    input: View
+    output: View
+    halo: Halo | None
+    bias: bool
+    epilogue: Epilogue
+    lanes: int
+    registers: int
+
+    @property
+    def width(self) -> int:
+        """Channels of one vector."""
+        return min(self.lanes, self.channels)
+
+    @property
+    def rows(self) -> int:
+        """Pixels computed at once: enough to hide latency, few enough for the registers."""
+        most = max(1, min(self.registers // 3, 8))
+        tiles = ceil_div(self.size[2], most)
+        return ceil_div(self.size[2], tiles)
+
+
+def pack_depthwise(weights: NDArray[np.float32], kernel: Triple) -> NDArray[np.float32]:
+    """[C, 1, taps...] -> [taps..., C]."""
+    return np.ascontiguousarray(weights.reshape(len(weights), prod(kernel)).T).reshape(*kernel, len(weights))
+
+
+def build_depthwise(spec: Depthwise) -> tirx.PrimFunc:
+    """The kernel: arguments X, W, [bias], the epilogue's operands, Y."""
+    with IRBuilder() as builder, T.prim_func(s_tir=True):
+        T.func_name("main")
+        x = spec.input.buffer("X")
+        w = T.arg("W", T.buffer((*spec.kernel, spec.channels), "float32"))
+        bias = T.arg("B", T.buffer((max(spec.lanes, spec.channels),), "float32")) if spec.bias else None
+        operands = [view.buffer(f"E{i}") for i, view in enumerate(spec.epilogue.operands)]
+        y = spec.output.buffer("Y")
+        T.func_attr({"tirx.noalias": True, "global_symbol": "main"})
+        if spec.halo is not None:
+            fill_halo(y, spec.halo, spec.lanes)
+        extents = (
+            spec.batch,
+            spec.size[0],
+            spec.size[1],
+            ceil_div(spec.channels, spec.width),
+            ceil_div(spec.size[2], spec.rows),
+        )
+        with T.parallel(0, prod(extents)) as task:
+            n, d, h, block, tile = decode(task, extents)
+            first = start_of(tile, spec.rows, spec.size[2])
+            channel = start_of(block, spec.width, spec.channels)
+            _tile(spec, (n, d, h, first, channel), x, w, bias, operands, y)
+    return builder.get()
+
+
+def _tile(
+    spec: Depthwise,
+    at: tuple[Index, Index, Index, Index, Index],
+    x: tirx.Buffer,
+    w: tirx.Buffer,
+    bias: tirx.Buffer | None,
+    operands: list[tirx.Buffer],
+    y: tirx.Buffer,
+) -> None:
+    n, d, h, first, channel = at
+    width = spec.width
+    accumulators = [register(width) for _ in range(spec.rows)]
+    zero = splat(tirx.const(0.0, "float32"), width)
+    begin = zero if bias is None else T.bind(load(bias, channel, width))
+    for accumulator in accumulators:
+        store(accumulator, 0, begin, width)
+    with T.serial(0, spec.kernel[0]) as r, T.serial(0, spec.kernel[1]) as s, T.serial(0, spec.kernel[2]) as t:
+        tap = (r * spec.kernel[1] + s) * spec.kernel[2] + t
+        weight = T.bind(load(w, tap * spec.channels + channel, width))
+        for i, accumulator in enumerate(accumulators):
+            position = [
+                place * stride + index * dilation
+                for place, stride, index, dilation in zip(
+                    (d, h, first + i), spec.stride, (r, s, t), spec.dilation, strict=True
+                )
+            ]
+            value = load(x, spec.input.address((n, *position, channel)), width)
+            store(accumulator, 0, load(accumulator, 0, width) + value * weight, width)
+    for i, accumulator in enumerate(accumulators):
+        coordinates = (n, d, h, first + i, channel)
+        value = spec.epilogue.apply(load(accumulator, 0, width), operands, coordinates, width)
+        store(y, spec.output.address(coordinates), value, width)

@@ -1,0 +1,131 @@
+"""What happens to an accumulator before it is stored: a straight-line program over vectors.
+
+An `Epilogue` is data (hashable, part of a kernel's identity). Value 0 is the accumulator; step i makes value i + 1.
+A step's arguments are earlier values, operands (tensors read at the same coordinates) or constants.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import assert_never
+
+from tvm import ir, tirx
+
+from lowprec.schedules import vector_math
+from lowprec.schedules.views import Index, View, load, register, splat, store
+
+Expression = ir.Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """The result of an earlier step; 0 is the accumulator."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """A tensor argument of the kernel, read at the coordinates of the element at hand."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """A number known when the kernel is built."""
+
+    number: float
+
+
+Argument = Value | Operand | Constant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One elementwise operation; `op` is a key of `ELEMENTWISE`."""
+
+    op: str
+    arguments: tuple[Argument, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Epilogue:
+    """Steps, and the views of the operands they read; the last step's value is stored."""
+
+    steps: tuple[Step, ...] = ()
+    operands: tuple[View, ...] = ()
+
+    def apply(
+        self, accumulator: Expression, buffers: list[tirx.Buffer], coordinates: tuple[Index, ...], lanes: int
+    ) -> Expression:
+        """The value to store for `lanes` consecutive channels at `coordinates`."""
+        values = [accumulator]
+
+        def evaluate(argument: Argument) -> Expression:
+            match argument:
+                case Value(index):
+                    return values[index]
+                case Operand(index):
+                    return _read(self.operands[index], buffers[index], coordinates, lanes)
+                case Constant(number):
+                    return splat(tirx.const(number, "float32"), lanes)
+                case _:
+                    assert_never(argument)
+
+        for step in self.steps:
+            values.append(_kept(ELEMENTWISE[step.op](*map(evaluate, step.arguments)), lanes))
+        return values[-1]
+
+
+def _kept(value: Expression, lanes: int) -> Expression:
+    """The value through a buffer of its own, which LLVM keeps in a register: expressions are trees, and a later step may
+    use this one twice."""
+    buffer = register(lanes)
+    store(buffer, 0, value, lanes)
+    return load(buffer, 0, lanes)
+
+
+def _read(view: View, buffer: tirx.Buffer, coordinates: tuple[Index, ...], lanes: int) -> Expression:
+    position = view.address(coordinates)
+    if view.strides[-1] == 0:
+        return splat(load(buffer, position, 1), lanes)
+    return load(buffer, position, lanes)
+
+
+def _relu(x: Expression) -> Expression:
+    return tirx.max(x, vector_math.constant(0.0, x))
+
+
+def _leaky_relu(x: Expression, slope: Expression) -> Expression:
+    return tirx.Select(x > vector_math.constant(0.0, x), x, x * slope)
+
+
+def _clip(x: Expression, low: Expression, high: Expression) -> Expression:
+    return tirx.min(tirx.max(x, low), high)
+
+
+def _gelu(x: Expression) -> Expression:
+    return x * vector_math.constant(0.5, x) * (vector_math.constant(1.0, x) + vector_math.erf(x * vector_math.constant(0.5**0.5, x)))
+
+
+ELEMENTWISE: dict[str, Callable[..., Expression]] = {
+    "abs": lambda x: tirx.max(x, -x),
+    "add": lambda x, y: x + y,
+    "clip": _clip,
+    "divide": lambda x, y: x / y,
+    "erf": vector_math.erf,
+    "exp": vector_math.exp,
+    "gelu": _gelu,
+    "leakyrelu": _leaky_relu,
+    "maximum": lambda x, y: tirx.max(x, y),
+    "minimum": lambda x, y: tirx.min(x, y),
+    "multiply": lambda x, y: x * y,
+    "negative": lambda x: -x,
+    "relu": _relu,
+    "sigmoid": vector_math.sigmoid,
+    "silu": lambda x: x * vector_math.sigmoid(x),
+    "sqrt": lambda x: tirx.sqrt(x),
+    "square": lambda x: x * x,
+    "subtract": lambda x, y: x - y,
+    "tanh": vector_math.tanh,
+}

@@ -1,0 +1,50 @@
+"""The register tile of a kernel: how many pixels by how many vectors are accumulated at once.
+
+The innermost loop of a direct convolution or matrix product multiplies `rows` broadcast scalars with `vectors` weight vectors
+into rows x vectors accumulators. Its cost per input channel is the largest of what the multipliers, the load ports and the
+latency of a chain of multiply-adds take, and what the weights' way from L2 takes; the best tile is the one with the least total over the layer, waste included.
+"""
+
+from dataclasses import dataclass
+
+MULTIPLIERS = 2  # fused multiply-adds a cycle, of full vectors
+LOADS = 2  # loads a cycle
+LATENCY = 4  # cycles from one multiply-add to the next on the same accumulator
+L2_BYTES = 32  # bytes a cycle that L2 really gives while L1 is busy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tile:
+    """`rows` pixels by `vectors` vectors of output channels."""
+
+    rows: int
+    vectors: int
+
+
+def choose_tile(*, pixels: int, channels: int, lanes: int, registers: int) -> Tile:
+    """The tile with the least predicted time for rows of `pixels` outputs with `channels` channels."""
+    widest = ceil_div(channels, lanes)
+    candidates = (
+        Tile(rows=rows, vectors=vectors)
+        for vectors in range(1, min(widest, 8) + 1)
+        for rows in range(1, min(pixels, registers) + 1)
+        if _fits(rows, vectors, registers)
+    )
+    return min(candidates, key=lambda tile: (_cost(tile, pixels, widest, lanes), -tile.rows * tile.vectors, tile.rows))
+
+
+def _fits(rows: int, vectors: int, registers: int) -> bool:
+    # Accumulators, one row of weight vectors and one broadcast; a broadcast used once is folded into its instruction.
+    return rows * vectors + (vectors + 1 if rows > 1 else 1) <= registers
+
+
+def _cost(tile: Tile, pixels: int, widest: int, lanes: int) -> float:
+    multiplies = tile.rows * tile.vectors / MULTIPLIERS
+    loads = (tile.rows + tile.vectors) / LOADS
+    weights = tile.vectors * lanes * 4 / L2_BYTES
+    per_channel = max(multiplies, loads, weights, LATENCY)
+    return ceil_div(pixels, tile.rows) * ceil_div(widest, tile.vectors) * per_channel
+
+
+def ceil_div(value: int, divisor: int) -> int:
+    return -(-value // divisor)

@@ -1,0 +1,79 @@
+"""Strided views: how a kernel's loop coordinates (n, d, h, w, c) address a tensor.
+
+Every kernel of ours walks the same five coordinates whatever the tensor's rank: a 1-D convolution has d = h = 0, a matrix
+product's rows are w. A view carries the tensor's true shape (what the caller passes) and one element stride per coordinate,
+so crops, halos, broadcast operands and flattened leading axes are all the same thing:
+
+    element(n, d, h, w, c) = base[offset + n*sn + d*sd + h*sh + w*sw + c*sc]
+"""
+
+from dataclasses import dataclass
+from itertools import accumulate
+from operator import mul
+
+from tvm import ir, tirx
+from tvm.script.ir_builder import tirx as T
+
+COORDINATES = 5
+
+Index = ir.Expr | int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """A tensor of `shape`, addressed by (n, d, h, w, c) with element `strides` from `offset`."""
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    offset: int = 0
+
+    def __post_init__(self) -> None:
+        if len(self.strides) != COORDINATES:
+            raise ValueError(f"a view has {COORDINATES} strides, not {len(self.strides)}")
+
+    def address(self, coordinates: tuple[Index, ...]) -> Index:
+        """The linear element offset of one element."""
+        position: Index = self.offset
+        for index, stride in zip(coordinates, self.strides, strict=True):
+            if stride:
+                position = position + index * stride
+        return position
+
+    def buffer(self, name: str, dtype: str = "float32") -> tirx.Buffer:
+        """Declare this tensor as the next argument of the function under construction."""
+        return T.arg(name, T.buffer(self.shape, dtype))
+
+
+def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Element strides of a contiguous tensor."""
+    return tuple(reversed(tuple(accumulate((1, *reversed(shape[1:])), mul))))
+
+
+def load(buffer: tirx.Buffer, position: Index, lanes: int) -> ir.Expr:
+    """`lanes` consecutive elements at a linear position."""
+    return tirx.BufferLoad(buffer, _index(buffer, position, lanes))
+
+
+def store(buffer: tirx.Buffer, position: Index, value: ir.Expr, lanes: int) -> None:
+    """Write `lanes` consecutive elements at a linear position."""
+    T.buffer_store(buffer, value, _index(buffer, position, lanes))
+
+
+def register(lanes: int) -> tirx.Buffer:
+    """Room for one vector. One small buffer each: LLVM keeps those in registers, a large one it spills."""
+    return T.alloc_buffer((lanes,), "float32", scope="global")
+
+
+def splat(value: ir.Expr, lanes: int) -> ir.Expr:
+    """One value in every lane."""
+    return value if lanes == 1 else tirx.Broadcast(value, lanes)
+
+
+def ramp(position: Index, lanes: int) -> Index:
+    """`lanes` consecutive indices."""
+    return position if lanes == 1 else tirx.Ramp(position, 1, lanes)
+
+
+def _index(buffer: tirx.Buffer, position: Index, lanes: int) -> list[Index]:
+    # Buffers are contiguous, so the last axis alone, indexed past its extent, reaches every element.
+    return [0] * (len(buffer.shape) - 1) + [ramp(position, lanes)]
