@@ -137,7 +137,7 @@ def from_text(text: str | bytes) -> Manifest:
 
 def current_versions() -> dict[str, str]:
     """The versions that a compile of now would record."""
-    return {name: _version(name) for name in _VERSIONED}
+    return {name: installed_version(name) for name in _VERSIONED}
 
 
 def dtype_of(name: str) -> np.dtype[np.generic]:
@@ -158,7 +158,8 @@ def weight_bytes(spec: WeightSpec) -> int:
     return count * dtype_of(spec.dtype).itemsize
 
 
-def _version(name: str) -> str:
+def installed_version(name: str) -> str:
+    """A package's version, or the words "not installed"."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

@@ -1,0 +1,109 @@
+"""The parent's side of an engine process: asked, stopped between questions, mourned when it dies."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from lowprec.errors import LowprecError, UsageError
+
+ANSWER_SECONDS = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """The times of one engine's turn, and the worst error among its runs."""
+
+    seconds: tuple[float, ...]
+    error: float
+
+
+class Child:
+    """An engine's process, seen from the parent: running while asked, stopped otherwise."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", log: Path) -> None:
+        self.process = process
+        self.opened: dict[str, Any] = {}
+        self._log = log
+
+    def ask(self, request: Mapping[str, object]) -> dict[str, Any]:
+        """The child's answer; a LowprecError when it refuses, dies or says nothing for ten minutes."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        guard = threading.Timer(ANSWER_SECONDS, self.process.kill)
+        guard.start()
+        try:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.stdin.write(json.dumps(request).encode() + b"\n")
+            self.process.stdin.flush()
+            line = self.process.stdout.readline()
+        except BrokenPipeError:
+            line = b""
+        finally:
+            guard.cancel()
+        if not line:
+            raise LowprecError(self._obituary())
+        self.process.send_signal(signal.SIGSTOP)
+        answer: dict[str, Any] = json.loads(line)
+        if "failed" in answer:
+            raise UsageError(answer["failed"])
+        return answer
+
+    def turn(self, count: int) -> Turn:
+        """One run that is not counted, then `count` that are."""
+        self.ask({"do": "run", "count": 1})
+        answer = self.ask({"do": "run", "count": count})
+        return Turn(tuple(answer["seconds"]), float(answer["error"]))
+
+    def _obituary(self) -> str:
+        """Why the child died: the signal, or the last line it wrote."""
+        status = self.process.wait()
+        lines = self._log.read_text(errors="replace").strip().splitlines()
+        return f"died of {signal.Signals(-status).name}" if status < 0 else (lines or [f"exit status {status}"])[-1]
+
+
+@contextmanager
+def child_process(log: Path) -> Iterator[Child]:
+    """A fresh engine process, killed at the end whatever happens."""
+    command = [sys.executable, "-P", "-m", "lowprec.engines"]
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr)
+    try:
+        yield Child(process, log)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+class BusyMeter:
+    """How many cores programs other than these processes and this one kept busy since it was made."""
+
+    def __init__(self, pids: Sequence[int]) -> None:
+        self._processes = [psutil.Process(pid) for pid in (*pids, os.getpid())]
+        self._began = time.monotonic()
+        self._all, self._own = _busy_seconds(), self._own_seconds()
+
+    def share_of_others(self) -> float:
+        elapsed = time.monotonic() - self._began
+        everybody, own = _busy_seconds() - self._all, self._own_seconds() - self._own
+        return max(0.0, (everybody - own) / elapsed)
+
+    def _own_seconds(self) -> float:
+        times = [process.cpu_times() for process in self._processes if process.is_running()]
+        return sum(float(time.user + time.system) for time in times)
+
+
+def _busy_seconds() -> float:
+    times = psutil.cpu_times()
+    parts = (times.user, times.system, times.nice, times.irq, times.softirq, getattr(times, "steal", 0.0))
+    return sum(map(float, parts))
