@@ -28,6 +28,7 @@ _NOT_BUILT = {
     "records": "tuning",
     "min_sqnr": "precision 'auto'",
     "max_ms": "precision 'auto'",
+    "write_recipe": "precision 'auto'",
 }
 
 

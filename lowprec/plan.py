@@ -16,7 +16,7 @@ from lowprec.targets import Target
 from lowprec.vocabulary import ALGORITHMS, PRECISIONS
 
 GENERIC = "generic"
-GENERIC_REASON = "no product to choose an algorithm for: one vectorized rule, fused into its producer where it can be"
+GENERIC_REASON = "no product, so no choice: one vectorized rule, fused into its producer where it can be"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +65,10 @@ class Plan:
         header = ("layer", "op", "algorithm", "formats", "reason")
         products = [choice for choice in self.choices if choice.algorithm != GENERIC]
         generic = Counter(choice.op for choice in self.choices if choice.algorithm == GENERIC)
-        rest = [(f"({count} layers)", op, GENERIC, "fp32", GENERIC_REASON) for op, count in generic.items()]
+        rest = [
+            (f"({count} layer{'s' * (count > 1)})", op, GENERIC, "fp32", GENERIC_REASON)
+            for op, count in generic.items()
+        ]
         return table([header, *(row for choice in products for row in _rows(choice)), *rest])
 
 

@@ -56,4 +56,4 @@ ALGORITHMS = Vocabulary(
     planned=("im2col", "winograd", "winograd:2", "winograd:4", "winograd:6", "fft", "strassen", "split"),
 )
 SCALES = Vocabulary(kind="scale", built=(), planned=("none", "tensor", "channel"))
-PEERS = Vocabulary(kind="engine", built=("onnxruntime", "openvino", "torch"))
+PEERS = Vocabulary(kind="engine", built=("onnxruntime", "openvino"), planned=("torch",))

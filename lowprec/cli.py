@@ -1,0 +1,293 @@
+"""The command line: `lowprec VERB`, results on stdout, one line on stderr for whatever goes wrong.
+
+Only the verb that is asked for is imported, so that `--help` answers at once.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from lowprec.errors import EnvironmentMismatch, LowprecError, UsageError
+from lowprec.options import parse_names, parse_number, parse_shape, parse_whole
+from lowprec.vocabulary import PRECISIONS, ROUNDINGS, Vocabulary, suggestion
+
+INTERRUPTED = 130
+BUG = 70
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a verb has to say: the JSON document, the same for people, and the exit code."""
+
+    document: dict[str, Any]
+    text: str
+    exit_code: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verb:
+    """A verb: the function of `lowprec.verbs` by the same name does it; `words` adds its options to a parser."""
+
+    name: str
+    help: str
+    words: Callable[[argparse.ArgumentParser], None]
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, whose complaints become `UsageError` and name the nearest option."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}: see `{self.prog} --help`")
+
+    def parse_all(self, words: Sequence[str]) -> argparse.Namespace:
+        namespace, unknown = self.parse_known_args(words)
+        if unknown:
+            known = [option for action in self._actions for option in action.option_strings]
+            hint = suggestion(unknown[0].partition("=")[0], known)
+            raise UsageError(f"unknown argument {unknown[0]!r}{hint}: see `{self.prog} --help`")
+        return namespace
+
+
+def _no_words(_parser: argparse.ArgumentParser) -> None:
+    """The verb takes nothing of its own."""
+
+
+def _model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="an ONNX file")
+
+
+def _artifact(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("artifact", metavar="DIR", help="an artifact, as `lowprec compile -o DIR` makes it")
+
+
+def _shapes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--input-shape",
+        metavar="NAME:1x3x224x224",
+        action="append",
+        default=[],
+        type=parse_shape,
+        help="fix an input's shape; once per input with a symbolic one",
+    )
+
+
+def _threads(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--threads",
+        metavar="N",
+        type=lambda text: parse_whole(text, "--threads", least=1),
+        help="threads to use (default: LOWPREC_NUM_THREADS, else every core allowed)",
+    )
+
+
+def _compiling(parser: argparse.ArgumentParser) -> None:
+    """compile's options, which plan and bench share; those that serve what is not built yet are not shown."""
+    parser.add_argument("--precision", metavar="NAME", default="fp32", help=_choices(PRECISIONS))
+    parser.add_argument("--rounding", metavar="NAME", default="nearest", help=_choices(ROUNDINGS))
+    parser.add_argument("--algorithm", metavar="NAME", default="auto", help="for every layer it fits: auto, direct")
+    parser.add_argument("--recipe", metavar="FILE", help="a TOML file of [[rule]] tables, one layer or operator each")
+    parser.add_argument(
+        "--target",
+        metavar="NAME",
+        default="native",
+        help="native, x86-64, x86-64-v3, x86-64-v4, cascadelake, sapphirerapids, aarch64",
+    )
+    _threads(parser)
+    _shapes(parser)
+    for option in ("--calibration", "--records", "--min-sqnr", "--max-ms", "--write-recipe"):
+        parser.add_argument(option, help=argparse.SUPPRESS)
+
+
+def _choices(vocabulary: Vocabulary) -> str:
+    return ", ".join(vocabulary.built)
+
+
+def _plan(parser: argparse.ArgumentParser) -> None:
+    _model(parser)
+    _compiling(parser)
+
+
+def _inspect(parser: argparse.ArgumentParser) -> None:
+    _model(parser)
+    _shapes(parser)
+
+
+def _compile(parser: argparse.ArgumentParser) -> None:
+    _plan(parser)
+    parser.add_argument("-o", "--output", metavar="DIR", required=True, help="the artifact's directory")
+
+
+def _run(parser: argparse.ArgumentParser) -> None:
+    _artifact(parser)
+    parser.add_argument("--inputs", metavar="IN.npz", help="the inputs by name (default: seeded random ones)")
+    parser.add_argument("--outputs", metavar="OUT.npz", help="where the outputs are written by name")
+    _threads(parser)
+
+
+def _verify(parser: argparse.ArgumentParser) -> None:
+    _artifact(parser)
+    parser.add_argument("--model", metavar="MODEL", required=True, help="the ONNX file it was compiled from")
+    parser.add_argument("--inputs", metavar="IN.npz", help="the inputs by name (default: seeded random ones)")
+    parser.add_argument(
+        "--min-sqnr",
+        metavar="DB",
+        type=lambda text: parse_number(text, "--min-sqnr"),
+        help="the least signal to noise ratio of every output, in place of the precision's own bound",
+    )
+    _threads(parser)
+
+
+def _bench(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("subject", metavar="DIR_OR_MODEL", help="an artifact, or an ONNX file to compile first")
+    parser.add_argument("--model", metavar="MODEL", help="the ONNX file of DIR, for the engines beside it")
+    parser.add_argument(
+        "--against", metavar="NAMES", default=(), type=parse_names, help="engines beside it: onnxruntime,openvino"
+    )
+    parser.add_argument(
+        "--duration",
+        metavar="S",
+        default=5.0,
+        type=lambda text: parse_number(text, "--duration"),
+        help="seconds to measure each engine for (default 5)",
+    )
+    _compiling(parser)
+
+
+def _report(parser: argparse.ArgumentParser) -> None:
+    _artifact(parser)
+    parser.add_argument("--model", metavar="MODEL", help="the ONNX file it was compiled from")
+    parser.add_argument("-o", "--output", metavar="FILE.html", help="the report (default: DIR with .html behind)")
+    _threads(parser)
+
+
+VERBS = (
+    Verb(name="doctor", help="what this machine and installation can do, and what to mend", words=_no_words),
+    Verb(name="inspect", help="a model's layers: shapes, parameters, operations, memory", words=_inspect),
+    Verb(name="plan", help="what compile would do with each layer, and why", words=_plan),
+    Verb(name="compile", help="make an artifact of a model", words=_compile),
+    Verb(name="run", help="run an artifact", words=_run),
+    Verb(name="verify", help="hold an artifact against ONNX Runtime, layer by layer", words=_verify),
+    Verb(name="bench", help="measure an artifact or model, beside other engines if asked", words=_bench),
+    Verb(name="report", help="one HTML file: plan, time and error per layer, environment", words=_report),
+)
+NAMES = Vocabulary(kind="verb", built=tuple(verb.name for verb in VERBS), planned=("tune", "export", "db"))
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Do what the command line asks; the exit code says how it went."""
+    words = sys.argv[1:] if words is None else words
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    verbose = any(word in ("-v", "--verbose") for word in words)
+    try:
+        return _answer(words)
+    except KeyboardInterrupt:
+        _complain("interrupted", None, verbose=False)
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except LowprecError as error:
+        if error.exit_code == BUG:
+            return _report_bug(error, words, verbose=verbose)
+        _complain(str(error), error, verbose=verbose)
+        return error.exit_code
+    except ModuleNotFoundError as error:
+        advice = f"{error.name} is not installed: run `lowprec doctor`, or pip install 'lowprec[bench]'"
+        _complain(advice, error, verbose=verbose)
+        return EnvironmentMismatch.exit_code
+    except BaseException as error:
+        if isinstance(error, SystemExit):  # argparse, after --help
+            raise
+        return _report_bug(error, words, verbose=verbose)
+
+
+def _answer(words: Sequence[str]) -> int:
+    if not words:
+        raise UsageError(f"no verb was given: `lowprec --help` lists {', '.join(NAMES.built)}")
+    if words[0] in ("-h", "--help"):
+        print(help_text())
+        return 0
+    if words[0] == "--version":
+        print(importlib.import_module("lowprec").__version__)
+        return 0
+    if words[0].startswith("-"):
+        raise UsageError(f"option {words[0]!r} stands before the verb: write `lowprec VERB {words[0]}`")
+    verb = next(verb for verb in VERBS if verb.name == NAMES.check(words[0]))
+    arguments = _parser(verb).parse_all(words[1:])
+    arguments.command = list(words)
+    _route_warnings(quiet=arguments.quiet)
+    answer: Answer = getattr(importlib.import_module("lowprec.verbs"), verb.name)(arguments)
+    document = {"schema": f"lowprec.{verb.name}/1", **answer.document}
+    print(json.dumps(document, allow_nan=False) if arguments.json else answer.text, flush=True)
+    return answer.exit_code
+
+
+def help_text() -> str:
+    """`lowprec --help`."""
+    verbs = "\n".join(f"  {verb.name:<9}{verb.help}" for verb in VERBS)
+    return (
+        "usage: lowprec VERB ...\n\nTrained ONNX networks to fast, verified CPU artifacts.\n\n"
+        f"{verbs}\n\n"
+        "Every verb takes --json (one JSON document on stdout), -v, -q and --seed N.\n"
+        "`lowprec VERB --help` shows the rest; `lowprec --version` the version."
+    )
+
+
+def _parser(verb: Verb) -> Parser:
+    parser = Parser(prog=f"lowprec {verb.name}", description=f"{verb.help}.".capitalize(), allow_abbrev=False)
+    verb.words(parser)
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    parser.add_argument("-v", "--verbose", action="store_true", help="details and tracebacks on stderr")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress and no warnings on stderr")
+    parser.add_argument(
+        "--seed",
+        metavar="N",
+        default=0,
+        type=lambda text: parse_whole(text, "--seed"),
+        help="for everything random (default 0)",
+    )
+    return parser
+
+
+def _route_warnings(*, quiet: bool) -> None:
+    """Our own warnings are lines on stderr; other libraries' are nobody's business here."""
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        print(f"lowprec: warning: {one_line(str(message))}", file=sys.stderr)
+
+    warnings.resetwarnings()
+    warnings.simplefilter("ignore")
+    if not quiet:
+        warnings.filterwarnings("always", category=UserWarning, module=r"lowprec(\..*)?$")
+    warnings.showwarning = show
+
+
+def one_line(text: str) -> str:
+    """The text in one printable line: names in a stranger's model may hold anything, terminal codes included."""
+    joined = " ".join(text.split())
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in joined)
+    return shown if len(shown) <= 1000 else f"{shown[:990]} [...]"
+
+
+def _complain(message: str, error: BaseException | None, *, verbose: bool) -> None:
+    if verbose and error is not None:
+        traceback.print_exception(error, file=sys.stderr)
+    print(f"lowprec: {one_line(message)}", file=sys.stderr)
+
+
+def _report_bug(error: BaseException, words: Sequence[str], *, verbose: bool) -> int:
+    """A bug of ours: its traceback goes into a file to attach to a report."""
+    from lowprec.bundles import write_bundle
+
+    path = write_bundle(error, words)
+    said = str(error) if isinstance(error, LowprecError) else f"internal error: {type(error).__name__}: {error}"
+    _complain(f"{said}; please report it with {path}", error, verbose=verbose)
+    return BUG

@@ -1,0 +1,216 @@
+"""What each verb does: its arguments in, an `Answer` out. Nothing here is imported before its verb is asked for."""
+
+import argparse
+import shlex
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lowprec.cli import Answer
+from lowprec.compilation import (
+    Options,
+    as_recipe,
+    compile_to,
+    existing_file,
+    model_file,
+    refuse_not_built,
+    run_on_model,
+)
+from lowprec.errors import EnvironmentMismatch, OutOfBounds, UsageError
+from lowprec.options import gather_shapes
+from lowprec.plan import Plan, table
+
+
+def doctor(_arguments: argparse.Namespace) -> Answer:
+    from lowprec.doctor import Status, examine
+
+    checks = examine()
+    usable = all(check.status is not Status.PROBLEM for check in checks)
+    width = max(len(check.name) for check in checks)
+    lines = []
+    for check in checks:
+        mark = "" if check.status is Status.FINE else f"{check.status.value}: "
+        lines.append(f"{check.name.ljust(width)}  {mark}{check.found}")
+        if check.advice:
+            lines.append(f"{' ' * width}  -> {check.advice}")
+    document = {"usable": usable, "checks": [check.to_json() for check in checks]}
+    return Answer(document=document, text="\n".join(lines), exit_code=0 if usable else EnvironmentMismatch.exit_code)
+
+
+def inspect(arguments: argparse.Namespace) -> Answer:
+    request = {"input_shapes": gather_shapes(arguments.input_shape)}
+    with model_file(arguments.model) as path:
+        found = run_on_model("inspect", path, request)
+    layers = found["layers"]
+    totals = {name: sum(layer[name] for layer in layers) for name in ("parameters", "macs", "bytes")} | {
+        "layers": len(layers)
+    }
+    return Answer(document={**found, "totals": totals}, text=_inspection(found, totals))
+
+
+def plan(arguments: argparse.Namespace) -> Answer:
+    options = _options(arguments)
+    with model_file(arguments.model) as path:
+        found = Plan.from_json(run_on_model("plan", path, options.to_json()))
+    return Answer(document={"options": options.to_json(), **found.to_json()}, text=str(found))
+
+
+def compile(arguments: argparse.Namespace) -> Answer:
+    options = _options(arguments)
+    with model_file(arguments.model) as path:
+        seconds = _compile(path, arguments.output, options, arguments)
+    from lowprec.storage import read
+
+    manifest = read(Path(arguments.output))
+    size = sum(file.bytes for file in manifest.files.values())
+    document = {
+        "artifact": arguments.output,
+        "seconds": seconds,
+        "bytes": size,
+        "inputs": [asdict(spec) for spec in manifest.inputs],
+        "outputs": [asdict(spec) for spec in manifest.outputs],
+        "target": asdict(manifest.target),
+        "plan": manifest.plan.to_json(),
+    }
+    text = f"{arguments.output}: {size / 1e6:.1f} MB for {manifest.target.name}, compiled in {seconds:.1f} s"
+    return Answer(document=document, text=text)
+
+
+def run(arguments: argparse.Namespace) -> Answer:
+    from lowprec.archives import read_inputs, write_outputs
+    from lowprec.artifact import load
+    from lowprec.samples import sample_inputs
+
+    artifact = load(arguments.artifact, threads=arguments.threads)
+    given = arguments.inputs
+    inputs = read_inputs(given, artifact.inputs) if given else sample_inputs(artifact.inputs, arguments.seed)
+    began = time.perf_counter()
+    outputs = artifact(inputs)
+    seconds = time.perf_counter() - began
+    assert isinstance(outputs, dict)
+    if arguments.outputs:
+        write_outputs(arguments.outputs, outputs)
+    specs = [asdict(spec) for spec in artifact.outputs]
+    lines = [f"{spec['name']}: {spec['dtype']}{list(spec['shape'])}" for spec in specs]
+    where = f", written to {arguments.outputs}" if arguments.outputs else ""
+    text = "\n".join([*lines, f"{1e3 * seconds:.2f} ms, the first run included{where}"])
+    return Answer(document={"outputs": specs, "seconds": seconds, "file": arguments.outputs}, text=text)
+
+
+def verify(arguments: argparse.Namespace) -> Answer:
+    from lowprec.archives import read_inputs
+    from lowprec.artifact import load
+    from lowprec.verification import verify as verify_artifact
+
+    artifact = load(arguments.artifact, threads=arguments.threads)
+    inputs = read_inputs(arguments.inputs, artifact.inputs) if arguments.inputs else None
+    model = existing_file(arguments.model, "model")
+    verdict = verify_artifact(artifact, model, inputs=inputs, min_sqnr=arguments.min_sqnr, seed=arguments.seed)
+    code = 0 if verdict.passed else OutOfBounds.exit_code
+    return Answer(document=verdict.to_json(), text=str(verdict), exit_code=code)
+
+
+def bench(arguments: argparse.Namespace) -> Answer:
+    from lowprec.benchmarking import bench as bench_artifact
+
+    if arguments.duration <= 0:
+        raise UsageError(f"--duration is {arguments.duration}: give seconds above 0")
+    with _benchable(arguments) as (directory, model):
+        measured = bench_artifact(
+            directory,
+            model=model,
+            against=arguments.against,
+            threads=arguments.threads,
+            duration=arguments.duration,
+            seed=arguments.seed,
+        )
+    for warning in measured.warnings:
+        warnings.warn(warning, stacklevel=1)
+    return Answer(document=measured.to_json(), text=str(measured))
+
+
+def report(arguments: argparse.Namespace) -> Answer:
+    from lowprec.artifact import load
+    from lowprec.report import write_report
+
+    path = arguments.output or f"{arguments.artifact.rstrip('/')}.html"
+    artifact = load(arguments.artifact, threads=arguments.threads)
+    model = existing_file(arguments.model, "model") if arguments.model else None
+    write_report(artifact, path, model=model, seed=arguments.seed)
+    return Answer(document={"report": path}, text=path)
+
+
+@contextmanager
+def _benchable(arguments: argparse.Namespace) -> Iterator[tuple[str, str | None]]:
+    """An artifact's directory and its model: DIR itself, or MODEL compiled into a temporary place."""
+    if Path(arguments.subject).is_dir():
+        yield arguments.subject, arguments.model
+        return
+    options = _options(arguments)
+    with model_file(arguments.subject) as path, tempfile.TemporaryDirectory(prefix="lowprec-bench-") as folder:
+        _compile(path, f"{folder}/artifact", options, arguments)
+        yield f"{folder}/artifact", str(path)
+
+
+def _options(arguments: argparse.Namespace) -> Options:
+    """compile's options, checked."""
+    refuse_not_built(
+        calibration=arguments.calibration,
+        records=arguments.records,
+        min_sqnr=arguments.min_sqnr,
+        max_ms=arguments.max_ms,
+        write_recipe=arguments.write_recipe,
+    )
+    return Options(
+        precision=arguments.precision,
+        rounding=arguments.rounding,
+        algorithm=arguments.algorithm,
+        recipe=as_recipe(arguments.recipe),
+        target=arguments.target,
+        threads=arguments.threads,
+        seed=arguments.seed,
+        input_shapes=gather_shapes(arguments.input_shape),
+    )
+
+
+def _compile(model: Path, directory: str, options: Options, arguments: argparse.Namespace) -> float:
+    """Compile, saying so on stderr; the seconds it took."""
+    if not arguments.quiet:
+        print(f"lowprec: compiling {model.name} for {options.target}", file=sys.stderr)
+    began = time.perf_counter()
+    compile_to(directory, model, options, command=shlex.join(["lowprec", *arguments.command]))
+    return time.perf_counter() - began
+
+
+def _inspection(found: dict[str, Any], totals: dict[str, int]) -> str:
+    header = ("layer", "op", "inputs", "output", "parameters", "MMACs", "MB", "FLOP/byte")
+    rows = [
+        (
+            layer["name"],
+            layer["op"],
+            " ".join(map(_dims, layer["input_shapes"])),
+            _dims(layer["output_shape"]),
+            f"{layer['parameters']:,}",
+            f"{layer['macs'] / 1e6:.2f}",
+            f"{layer['bytes'] / 1e6:.2f}",
+            f"{layer['intensity']:.1f}",
+        )
+        for layer in found["layers"]
+    ]
+    total = ("total", "", "", "", f"{totals['parameters']:,}", f"{totals['macs'] / 1e6:.2f}", "", "")
+    ends = [
+        f"{kind} {spec['name']}: {spec['dtype']}{list(spec['shape'])}"
+        for kind, specs in (("input", found["inputs"]), ("output", found["outputs"]))
+        for spec in specs
+    ]
+    return "\n".join([*ends, "", table([header, *rows, total])])
+
+
+def _dims(shape: list[int]) -> str:
+    return "x".join(map(str, shape)) or "scalar"
