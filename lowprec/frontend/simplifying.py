@@ -2,10 +2,21 @@
 
 from collections.abc import Callable
 
+from lowprec.frontend.absorbing import absorb_affines
+from lowprec.frontend.autopad import spell_out_windows
+from lowprec.frontend.bypassing import bypass
 from lowprec.frontend.graph import Graph
+from lowprec.frontend.padding import absorb_padding
 from lowprec.frontend.pruning import prune
 
-REWRITES: tuple[Callable[[Graph], Graph], ...] = (prune,)
+REWRITES: tuple[Callable[[Graph], Graph], ...] = (
+    prune,
+    bypass,
+    spell_out_windows,
+    absorb_padding,
+    absorb_affines,
+    prune,
+)
 
 
 def simplify(graph: Graph) -> Graph:
