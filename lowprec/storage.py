@@ -124,12 +124,12 @@ def _write_weights(path: Path, weights: Sequence[Array]) -> tuple[WeightSpec, ..
 
 
 def _describe(path: Path) -> FileSpec:
-    return FileSpec(sha256=_digest(path), bytes=path.stat().st_size)
+    return FileSpec(sha256=sha256(path), bytes=path.stat().st_size)
 
 
-def _digest(path: Path) -> str:
+def sha256(path: Path) -> str:
     with path.open("rb", buffering=0) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.filesha256(file, "sha256").hexdigest()
 
 
 def _read_manifest(directory: Path) -> Manifest:
@@ -150,7 +150,7 @@ def _check_file(directory: Path, name: str, spec: FileSpec) -> None:
     size = path.stat().st_size
     if size != spec.bytes:
         raise EnvironmentMismatch(f"{directory}: {name} has {size} bytes, the manifest says {spec.bytes}; {_AGAIN}")
-    found = _digest(path)
+    found = sha256(path)
     if found != spec.sha256:
         raise EnvironmentMismatch(
             f"{directory}: {name} has SHA-256 {found[:12]}..., the manifest says {spec.sha256[:12]}...: it is damaged"

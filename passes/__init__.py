@@ -2,3 +2,14 @@
 
 if __name__ != "lowprec.passes":
     raise ImportError("import lowprec.passes: the folder passes/ is part of the package lowprec, not a package of its own")
+
+from collections.abc import Callable
+
+from tvm import IRModule
+
+from lowprec.passes.channels_last import channels_last
+from lowprec.passes.halos import move_padding
+from lowprec.passes.units import group_units
+
+PASSES: tuple[Callable[[IRModule], IRModule], ...] = (channels_last, group_units, move_padding)
+"""Every pass, in the order they run."""

@@ -98,6 +98,10 @@ class Emitter:
         self._bindings.append(relax.VarBinding(var, value))
         return var
 
+    def keep(self, var: relax.Var, value: relax.Expr) -> None:
+        """A binding as it stands."""
+        self._bindings.append(relax.VarBinding(var, value))
+
     def function(
         self, params: list[relax.Var], result: relax.Expr, attrs: Mapping[str, object] | None = None
     ) -> relax.Function:

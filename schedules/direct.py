@@ -238,7 +238,7 @@ class _Micro:
                 indices = (self.group, self.panel, *tap, channel, j * spec.lanes)
                 return sum(index * stride for index, stride in zip(indices, row_major(shape), strict=True))
             case StridedWeights(view=view, channel_stride=stride):
-                return view.address((self.n, 0, 0, 0, self.base + self.vectors[j])) + channel * stride
+                return view.address((self.n, *self.row[:2], 0, self.base + self.vectors[j])) + channel * stride
 
     def finish(self, operands: list[tirx.Buffer], y: tirx.Buffer) -> None:
         spec = self.spec

@@ -1,0 +1,100 @@
+"""A checked graph -> a library and its weights: convert, rewrite, lower, build.
+
+    Graph -> Relax -> channels last -> units -> padding in producers -> kernels -> library
+"""
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tvm import IRModule
+
+from lowprec import storage
+from lowprec.frontend.convert import to_relax
+from lowprec.frontend.graph import Graph
+from lowprec.inspection import plan_for
+from lowprec.manifest import CallSpec, Manifest, ModelSource, ProbeSpec, TargetNeeds, current_versions
+from lowprec.passes import PASSES
+from lowprec.passes.editing import Array
+from lowprec.passes.lowering import LoweredCall, lower_units
+from lowprec.passes.probes import Probe, add_probes
+from lowprec.plan import Plan
+from lowprec.targets import Target, available_cores, parse_target
+from lowprec.building import build_library
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """What compiling a graph gives, before it is an artifact."""
+
+    weights: tuple[Array, ...]
+    calls: tuple[LoweredCall, ...]
+    probes: tuple[Probe, ...]
+
+
+def compile_graph(
+    graph: Graph, target: Target, plan: Plan, *, threads: int, library: Path, probe: bool = False
+) -> Built:
+    """Build the graph's library at `library`; with `probe`, every unit's result is an output as well."""
+    module = rewrite(to_relax(graph))
+    probes: tuple[Probe, ...] = ()
+    if probe:
+        module, probes = add_probes(module)
+    lowered = lower_units(module, target)
+    build_library(lowered.module, lowered.kernels, target, threads=threads, path=library)
+    return Built(weights=lowered.weights, calls=lowered.calls, probes=probes)
+
+
+def rewrite(module: IRModule) -> IRModule:
+    """Every pass, in order."""
+    for rewrite_pass in PASSES:
+        module = rewrite_pass(module)
+    return module
+
+
+def compile_task(request: Mapping[str, Any], graph: Graph) -> dict[str, Any]:
+    """The child's task `compile`: an artifact at request["out"]."""
+    target = parse_target(request["target"])
+    plan = plan_for(graph, request)
+    threads = request.get("threads")
+    with tempfile.TemporaryDirectory(prefix="lowprec-build-") as folder:
+        library = Path(folder) / "model.so"
+        built = compile_graph(
+            graph,
+            target,
+            plan,
+            threads=threads or available_cores(),
+            library=library,
+            probe=bool(request.get("probe")),
+        )
+        storage.write(request["out"], library, built.weights, _manifest(request, graph, target, plan, built))
+    return {"kernels": len({call.symbol for call in built.calls}), "calls": len(built.calls)}
+
+
+def _manifest(
+    request: Mapping[str, Any], graph: Graph, target: Target, plan: Plan, built: Built
+) -> Manifest:
+    return Manifest(
+        inputs=graph.inputs,
+        outputs=graph.outputs,
+        plan=plan,
+        options={key: value for key, value in request.items() if key not in ("out", "probe", "command", "model")},
+        target=TargetNeeds(name=target.name, arch=target.arch, features=target.required_features),
+        versions=current_versions(),
+        calls=tuple(map(_call_spec, built.calls)),
+        model=ModelSource(path=request["model"], sha256=storage.sha256(Path(request["model"]))),
+        command=request["command"],
+        seed=request["seed"],
+        threads=request.get("threads"),
+        probes=tuple(map(_probe_spec, built.probes)),
+    )
+
+
+def _call_spec(call: LoweredCall) -> CallSpec:
+    return CallSpec(symbol=call.symbol, layer=call.layer, op="+".join(call.operators), output=call.output)
+
+
+def _probe_spec(probe: Probe) -> ProbeSpec:
+    return ProbeSpec(tensor=probe.tensor, layer=probe.layer, axes=probe.axes, crop=probe.crop)

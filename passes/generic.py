@@ -1,0 +1,89 @@
+"""Units that no template computes: one fused TIR function each, scheduled by the one generic rule.
+
+    before:  v = unit(x, r)                    unit: any operators, constants inside
+    after:   v = call_tir(fused, (x, r, constants))
+"""
+
+import tvm_ffi
+from tvm import IRModule, ir, relax, tirx
+from tvm.relax.transform import FuseTIR, LegalizeOps
+
+from lowprec.errors import Unsupported
+from lowprec.passes.editing import (
+    MAIN,
+    Array,
+    Constant,
+    Emitter,
+    array_of,
+    bindings,
+    replace_tensors,
+    result_of,
+    tensors_in,
+)
+from lowprec.passes.templates import KernelCall
+from lowprec.passes.units import LAYER, OPERATORS
+from lowprec.schedules.generic import schedule_generic
+from lowprec.targets import Target
+
+Cache = dict[int, list[tuple[relax.Function, tirx.PrimFunc]]]
+
+
+def lower_generic(module: IRModule, function: relax.Function, target: Target, cache: Cache) -> KernelCall:
+    """The kernel call that replaces a call of the unit; equal units share a kernel through `cache`."""
+    lifted, constants = _lift_constants(function)
+    kernel = _cached(lifted, cache)
+    if kernel is None:
+        kernel = schedule_generic(_fuse(module, lifted, function), target)
+        cache.setdefault(tvm_ffi.structural_hash(lifted), []).append((lifted, kernel))
+    return KernelCall(identity=_Same(kernel), family="generic", arguments=(*function.params, *constants), kernel=kernel)
+
+
+class _Same:
+    """Identity of a kernel object, for a dictionary key."""
+
+    def __init__(self, kernel: tirx.PrimFunc) -> None:
+        self._kernel = kernel
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self._kernel.same_as(other._kernel)
+
+    def __hash__(self) -> int:
+        return hash(self._kernel)
+
+
+def _cached(lifted: relax.Function, cache: Cache) -> tirx.PrimFunc | None:
+    for known, kernel in cache.get(tvm_ffi.structural_hash(lifted), []):
+        if tvm_ffi.structural_equal(known, lifted):
+            return kernel
+    return None
+
+
+def _lift_constants(function: relax.Function) -> tuple[relax.Function, list[Array]]:
+    """The unit with its arrays as further parameters; single numbers stay inside, where they fold."""
+    constants: dict[Constant, relax.Var] = {}
+    emitter = Emitter()
+    params = [relax.Var(param.name, param.ty) for param in function.params]
+    new: dict[relax.Expr, relax.Expr] = dict(zip(function.params, params, strict=True))
+    for var, value in bindings(function):
+        for source in tensors_in(value):
+            if isinstance(source, Constant) and array_of(source).size > 1 and source not in constants:
+                constants[source] = new[source] = relax.Var("constant", source.ty)
+        new[var] = emitter.emit(replace_tensors(value, new), "v")
+    lifted = emitter.function([*params, *constants.values()], new[result_of(function)], {"Primitive": 1})
+    return lifted, [array_of(constant) for constant in constants]
+
+
+def _fuse(module: IRModule, lifted: relax.Function, function: relax.Function) -> tirx.PrimFunc:
+    """The unit's operators as TIR, in one function."""
+    unit = ir.GlobalVar("unit")
+    relax.expr._update_type(unit, lifted.ty)
+    params = [relax.Var(param.name, param.ty) for param in lifted.params]
+    caller = Emitter()
+    main = caller.function(params, caller.emit(relax.Call(unit, params)), {"global_symbol": MAIN})
+    kernels = {var: f for var, f in module.functions_items() if isinstance(f, tirx.PrimFunc)}
+    fused = FuseTIR()(LegalizeOps()(IRModule({unit: lifted, ir.GlobalVar(MAIN): main, **kernels})))
+    calls = [value for _, value in bindings(fused[MAIN])]
+    if len(calls) != 1 or not isinstance(calls[0].args[0], ir.GlobalVar):
+        operators = ", ".join(str(name) for name in function.attrs[OPERATORS])
+        raise Unsupported(f"layer {function.attrs[LAYER]!r}: no kernel can be made for {operators}")
+    return fused[calls[0].args[0]]

@@ -1,0 +1,221 @@
+"""Padding written by whoever makes a tensor, so that convolutions read their whole neighbourhood without asking.
+
+    before:  y = unit1(x);                     z = unit2(y)   with  unit2 = conv2d(y, w, padding=1) + ...;   u = unit3(y)
+    after:   y = unit1(x), ending in pad(.);   z = unit2(y)   with  unit2 = conv2d(y, w, padding=0) + ...;   u = unit3(y),
+             which begins with a slice of y
+
+The widest padding asked for is written once; whoever needs less reads a window of it.
+Declines when: the tensor is an input or output of the model, or used by anything but units. It is then padded by a unit
+of its own, in front of the convolution.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tvm import IRModule, ir, relax
+
+from lowprec.passes.editing import (
+    MAIN,
+    WINDOWS,
+    Emitter,
+    attributes_of,
+    bindings,
+    op_name,
+    replace_tensors,
+    result_of,
+    shape_of,
+    tensors_in,
+)
+from lowprec.passes.units import KIND, LAYER, OPERATORS, Kind
+
+Pads = tuple[tuple[int, int], ...]  # (before, after) of each physical axis
+
+
+def move_padding(module: IRModule) -> IRModule:
+    """The pass, over main and its units."""
+    main = module[MAIN]
+    pads = _halos(module, main)
+    mover = _Mover(module=module, halos=pads)
+    for var, value in bindings(main):
+        mover.move(var, value)
+    windows = {
+        var.name: [*(before for before, _ in widths), *shape_of(var)] for var, widths in pads.items() if var.name
+    }
+    result = replace_tensors(result_of(main), mover.new)
+    updated = mover.emitter.function(list(main.params), result, attributes_of(main) | {WINDOWS: windows})
+    others = {var: f for var, f in module.functions_items() if KIND not in (f.attrs or {}) and var.name_hint != MAIN}
+    return IRModule({**others, **mover.functions, ir.GlobalVar(MAIN): updated}, attrs=module.attrs)
+
+
+def unit_of(module: IRModule, value: relax.Expr) -> relax.Function | None:
+    """The unit that a value of main calls, if it calls one."""
+    if isinstance(value, relax.Call) and isinstance(value.op, ir.GlobalVar):
+        function = module[value.op]
+        return function if function.attrs and KIND in function.attrs else None
+    return None
+
+
+def _halos(module: IRModule, main: relax.Function) -> dict[relax.Var, Pads]:
+    """How much border each tensor of main will be written with."""
+    wanted: dict[relax.Var, Pads] = {}
+    barred: set[relax.Expr] = {*main.params, *tensors_in(result_of(main))}
+    for var, value in bindings(main):
+        function = unit_of(module, value)
+        if function is None:
+            barred.update((var, *tensors_in(value)))
+            continue
+        source = _padded_source(function)
+        if source is not None:
+            param, pads = source
+            argument = value.args[list(function.params).index(param)]
+            wanted[argument] = _widest(wanted.get(argument), pads)
+    return {var: pads for var, pads in wanted.items() if var not in barred}
+
+
+def _widest(first: Pads | None, second: Pads) -> Pads:
+    if first is None:
+        return second
+    return tuple((max(a, c), max(b, d)) for (a, b), (c, d) in zip(first, second, strict=True))
+
+
+def _padded_source(function: relax.Function) -> tuple[relax.Var, Pads] | None:
+    """The parameter that a unit's convolution pads, and by how much."""
+    if function.attrs[KIND] != Kind.CONVOLUTION:
+        return None
+    _, anchor = next(iter(bindings(function)))
+    pads = _pads_of(anchor)
+    return (anchor.args[0], pads) if any(map(any, pads)) else None
+
+
+def _pads_of(convolution: relax.Call) -> Pads:
+    padding = [int(width) for width in convolution.attrs.padding]
+    half = len(padding) // 2
+    return ((0, 0), *zip(padding[:half], padding[half:], strict=True), (0, 0))
+
+
+@dataclass(slots=True, kw_only=True)
+class _Mover:
+    module: IRModule
+    halos: Mapping[relax.Var, Pads]
+    emitter: Emitter = field(default_factory=Emitter)
+    new: dict[relax.Var, relax.Expr] = field(default_factory=dict)
+    functions: dict[ir.GlobalVar, relax.Function] = field(default_factory=dict)
+    padded: dict[tuple[relax.Expr, Pads], relax.Var] = field(default_factory=dict)
+
+    def move(self, var: relax.Var, value: relax.Expr) -> None:
+        function = unit_of(self.module, value)
+        if function is None:
+            self.new[var] = self.emitter.emit(replace_tensors(value, self.new), var.name)
+            return
+        arguments = dict(zip(function.params, value.args, strict=True))
+        source = _padded_source(function)
+        called: dict[relax.Var, relax.Expr] = {}
+        for param, argument in arguments.items():
+            alone = source is not None and source[0].same_as(param) and argument not in self.halos
+            if alone and not _used_twice(function, param):
+                called[param] = self._padded_alone(argument, source[1])
+            else:
+                called[param] = self.new.get(argument, argument)
+        rebuilt, order = self._rebuild(function, arguments, called, var)
+        self.new[var] = self.call(rebuilt, order, var.name)
+
+    def call(self, function: relax.Function, arguments: list[relax.Expr], name: str) -> relax.Var:
+        var = ir.GlobalVar(f"unit{len(self.functions)}")
+        relax.expr._update_type(var, function.ty)
+        self.functions[var] = function
+        return self.emitter.emit(relax.Call(var, arguments), name)
+
+    def _padded_alone(self, argument: relax.Expr, pads: Pads) -> relax.Var:
+        """A copy of a tensor with a border, made by a unit of its own."""
+        key = (argument, pads)
+        if key not in self.padded:
+            physical = self.new.get(argument, argument)
+            param = relax.Var(argument.name, physical.ty)
+            inner = Emitter()
+            result = inner.emit(_pad(param, pads))
+            attributes = {KIND: str(Kind.GENERIC), LAYER: argument.name, OPERATORS: ["pad"], "Primitive": 1}
+            self.padded[key] = self.call(inner.function([param], result, attributes), [physical], "")
+        return self.padded[key]
+
+    def _rebuild(
+        self,
+        function: relax.Function,
+        arguments: Mapping[relax.Var, relax.Expr],
+        called: Mapping[relax.Var, relax.Expr],
+        result: relax.Var,
+    ) -> tuple[relax.Function, list[relax.Expr]]:
+        """The unit on the tensors as they now lie: windows in front, the border behind."""
+        inner = Emitter()
+        params = {param: relax.Var(param.name, argument.ty) for param, argument in called.items()}
+        inside: dict[relax.Var, relax.Expr] = {}
+        lines = list(bindings(function))
+        if _padded_source(function) is not None:
+            anchor, value = lines.pop(0)
+            inside[anchor] = inner.emit(self._unpadded(inner, value, arguments, params), anchor.name)
+        for param, physical in params.items():
+            used = any(param in tensors_in(value) for _, value in lines)
+            if not used:
+                continue
+            halo = self.halos.get(arguments[param])
+            inside[param] = physical if halo is None else _window(inner, physical, halo, shape_of(param))
+        for var, value in lines:
+            inside[var] = inner.emit(replace_tensors(value, inside), var.name)
+        value = inside[result_of(function)]
+        if result in self.halos:
+            value = inner.emit(_pad(value, self.halos[result]))
+        return inner.function(list(params.values()), value, attributes_of(function)), list(called.values())
+
+    def _unpadded(
+        self,
+        inner: Emitter,
+        convolution: relax.Call,
+        arguments: Mapping[relax.Var, relax.Expr],
+        params: Mapping[relax.Var, relax.Var],
+    ) -> relax.Expr:
+        param = convolution.args[0]
+        pads = _pads_of(convolution)
+        physical = params[param]
+        halo = self.halos.get(arguments[param])
+        extents = tuple(b + extent + a for (b, a), extent in zip(pads, shape_of(param), strict=True))
+        if halo is None and shape_of(physical) != extents:
+            source: relax.Expr = inner.emit(_pad(physical, pads))
+        elif halo is None:
+            source = physical
+        else:
+            inset = tuple((b - own, 0) for (b, _), (own, _) in zip(halo, pads, strict=True))
+            source = _window(inner, physical, inset, extents)
+        attrs = convolution.attrs
+        function = getattr(relax.op.nn, op_name(convolution).rsplit(".", 1)[1])
+        return function(
+            source,
+            convolution.args[1],
+            strides=attrs.strides,
+            padding=[0] * len(attrs.padding),
+            dilation=attrs.dilation,
+            groups=attrs.groups,
+            data_layout=attrs.data_layout,
+            kernel_layout=attrs.kernel_layout,
+            out_layout=attrs.out_layout,
+            out_dtype=attrs.out_dtype,
+        )
+
+
+def _used_twice(function: relax.Function, param: relax.Var) -> bool:
+    """Whether a unit reads a parameter elsewhere than in its convolution."""
+    return any(param in tensors_in(value) for _, value in list(bindings(function))[1:])
+
+
+def _pad(value: relax.Expr, pads: Pads) -> relax.Expr:
+    return relax.op.nn.pad(value, [width for pair in pads for width in pair])
+
+
+def _window(inner: Emitter, value: relax.Expr, pads: Pads, extents: tuple[int, ...]) -> relax.Expr:
+    """The slice of `extents` that begins after the borders."""
+    if shape_of(value) == extents:
+        return value
+    begin = [before for before, _ in pads]
+    end = [start + extent for start, extent in zip(begin, extents, strict=True)]
+    axes = list(range(len(extents)))
+    return inner.emit(relax.op.strided_slice(value, axes, begin, end))
+
+

@@ -1,0 +1,182 @@
+"""What a unit asks of a kernel: where its tensors lie, and what follows its operator.
+
+A unit that a template of ours computes has this form, each part but the operator optional:
+
+    windows:    x' = strided_slice(x)      for any parameter
+    operator:   y = conv2d(x', constant)   or matmul(x', constant or r')
+    epilogue:   elementwise steps on y, parameters, windows of them and constants
+    border:     pad(.)
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from tvm import relax
+
+from lowprec.passes.editing import (
+    Array,
+    Constant,
+    array_of,
+    bindings,
+    is_constant,
+    op_name,
+    result_of,
+    shape_of,
+)
+from lowprec.passes.elementwise import EPILOGUE_OPS
+from lowprec.schedules.epilogue import Argument, Epilogue, Operand, Step, Value
+from lowprec.schedules.epilogue import Constant as Number
+from lowprec.schedules.views import View
+from lowprec.schedules.windows import Window, whole
+
+Source = relax.Var | Constant  # what a kernel is called with: a parameter of the unit, or a constant
+
+
+class Declined(Exception):  # noqa: N818 - an answer, not an error
+    """The unit is not of the form a template computes; the generic rule takes it."""
+
+
+@dataclass(slots=True, kw_only=True)
+class UnitReading:
+    """A unit, read: its operator, where its operands and result lie, and its epilogue."""
+
+    operator: relax.Call
+    windows: dict[relax.Var, tuple[relax.Var, Window]]
+    result: Window
+    bias: Array | None
+    epilogue: Epilogue
+    sources: list[Source]
+
+    def place(self, value: relax.Expr) -> tuple[relax.Var, Window]:
+        """The parameter that the operator reads, and the part of it."""
+        if value not in self.windows:
+            raise Declined(f"{op_name(self.operator)} reads what is neither a parameter nor a window of one")
+        return self.windows[value]
+
+
+def read_unit(function: relax.Function) -> UnitReading:
+    """The reading of a unit, or Declined."""
+    windows = {param: (param, whole(shape_of(param))) for param in function.params}
+    lines = list(bindings(function))
+    while lines and op_name(lines[0][1]) == "relax.strided_slice":
+        var, value = lines.pop(0)
+        windows[var] = _window(value, windows)
+    # Windows of epilogue operands may follow the operator.
+    anchor, operator = lines.pop(0)
+    reader = _Reader(windows=windows, shape=shape_of(anchor), values={anchor: 0}, may_start=_packs(operator))
+    result = whole(shape_of(anchor))
+    last = anchor
+    for var, value in lines:
+        name = op_name(value)
+        if name == "relax.strided_slice":
+            windows[var] = _window(value, windows)
+        elif name == "relax.nn.pad" and value.args[0].same_as(last):
+            result = _border(value, result)
+            last = var
+        else:
+            reader.step(var, value)
+            last = var
+    if not last.same_as(result_of(function)):
+        raise Declined("the unit's last value is not its result")
+    return UnitReading(
+        operator=operator,
+        windows=windows,
+        result=result,
+        bias=reader.bias,
+        epilogue=Epilogue(steps=tuple(reader.steps), operands=tuple(reader.operands)),
+        sources=reader.sources,
+    )
+
+
+def _packs(operator: relax.Call) -> bool:
+    """Whether the kernel packs constant weights, and with them takes a bias."""
+    weights = operator.args[1]
+    return is_constant(weights) and (op_name(operator) != "relax.matmul" or len(shape_of(weights)) == 2)
+
+
+def _window(
+    value: relax.Call, windows: dict[relax.Var, tuple[relax.Var, Window]]
+) -> tuple[relax.Var, Window]:
+    if value.args[0] not in windows:
+        raise Declined("a slice of something computed")
+    param, outer = windows[value.args[0]]
+    axes, begin, _, *steps = ([int(item) for item in argument.fields] for argument in value.args[1:])
+    if not outer.is_whole or (steps and set(steps[0]) != {1}) or len(axes) != len(outer.shape):
+        raise Declined("a slice that is no window")
+    return param, Window(shape=outer.shape, begin=tuple(begin), extents=shape_of(value))
+
+
+def _border(value: relax.Call, result: Window) -> Window:
+    widths = [int(width) for width in value.attrs.pad_width]
+    if float(value.attrs.pad_value) != 0 or not result.is_whole:
+        raise Declined("a border that is not of zeros, or a second one")
+    return Window(shape=shape_of(value), begin=tuple(widths[::2]), extents=result.extents)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Reader:
+    """Collects the epilogue."""
+
+    windows: dict[relax.Var, tuple[relax.Var, Window]]
+    shape: tuple[int, ...]
+    values: dict[relax.Var, int]
+    may_start: bool
+    steps: list[Step] = field(default_factory=list)
+    operands: list[View] = field(default_factory=list)
+    sources: list[Source] = field(default_factory=list)
+    bias: Array | None = None
+
+    def step(self, var: relax.Var, value: relax.Expr) -> None:
+        name = EPILOGUE_OPS.get(op_name(value))
+        if name is None or shape_of(value) != self.shape:
+            raise Declined(f"{op_name(value)} cannot follow in a kernel")
+        if self.may_start and not self.steps and self.bias is None and name == "add" and self._take_bias(value):
+            self.values[var] = 0
+            return
+        arguments = [self._argument(argument) for argument in value.args]
+        if name == "leakyrelu":
+            arguments.append(Number(float(value.attrs.alpha)))
+        self.steps.append(Step(op=name, arguments=tuple(arguments)))
+        self.values[var] = len(self.steps)
+
+    def _take_bias(self, value: relax.Call) -> bool:
+        """A first addition of one constant a channel is the accumulators' start."""
+        first, second = value.args
+        constant = second if is_constant(second) else first
+        other = first if is_constant(second) else second
+        if not is_constant(constant) or self.values.get(other) != 0:
+            return False
+        array = array_of(constant)
+        if array.size != self.shape[-1] or (array.ndim and array.shape[-1] != array.size) or self.shape[-1] == 1:
+            return False
+        self.bias = array.reshape(-1)
+        return True
+
+    def _argument(self, argument: relax.Expr) -> Argument:
+        if argument in self.values:
+            return Value(self.values[argument])
+        if is_constant(argument):
+            array = array_of(argument)
+            if array.size == 1:
+                return Number(float(array.reshape(())))
+            return self._operand(argument, whole(shape_of(argument)))
+        if argument in self.windows:
+            return self._operand(*self.windows[argument])
+        number = getattr(argument, "value", None)
+        if not isinstance(number, int | float):
+            raise Declined(f"an epilogue argument of type {type(argument).__name__}")
+        return Number(float(number))
+
+    def _operand(self, source: Source, window: Window) -> Operand:
+        if len(window.extents) > len(self.shape):
+            raise Declined("an operand of higher rank than the result")
+        aligned = self.shape[len(self.shape) - len(window.extents) :]
+        if any(have not in (1, want) for have, want in zip(window.extents, aligned, strict=True)):
+            raise Declined("an operand that would broadcast the result")
+        self.sources.append(source)
+        self.operands.append(window.view(self.shape))
+        return Operand(len(self.operands) - 1)
+
+
+def as_float32(array: Array) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    return np.ascontiguousarray(array, dtype=np.float32)

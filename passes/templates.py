@@ -1,0 +1,120 @@
+"""Units that a kernel template of ours computes: convolutions and matrix products.
+
+    before:  v = unit(x, r)          unit: windows, conv2d or matmul, epilogue, border
+    after:   v = call_tir(kernel, (x, packed weights, bias, r))
+
+Declines when: weights are not constant, the unit is not of the template's form, an extent is zero.
+"""
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+from tvm import relax, tirx
+
+from lowprec.convolution import Conv
+from lowprec.passes.editing import Array, Constant, array_of, is_constant, shape_of
+from lowprec.passes.reading_units import Declined, Source, UnitReading, as_float32, read_unit
+from lowprec.passes.units import KIND, Kind
+from lowprec.schedules.convolution import ConvolutionRequest, build_convolution, convolution_kernel, pack_convolution
+from lowprec.schedules.depthwise import Depthwise
+from lowprec.schedules.direct import Direct
+from lowprec.schedules.product import ProductRequest, pack_product, product_kernel
+from lowprec.schedules.windows import whole
+from lowprec.targets import Target
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelCall:
+    """A kernel and what it is called with: parameters of the unit, or constants. Equal identities share one kernel."""
+
+    identity: Hashable
+    family: str
+    arguments: tuple[Source | Array, ...]
+    kernel: Direct | Depthwise | tirx.PrimFunc
+
+    def build(self) -> tirx.PrimFunc:
+        """The kernel's code."""
+        match self.kernel:
+            case Direct() | Depthwise():
+                return build_convolution(self.kernel)
+            case _:
+                return self.kernel
+
+
+def lower_by_template(function: relax.Function, target: Target) -> KernelCall | None:
+    """The kernel call that replaces a call of the unit; None when no template computes it."""
+    kind = function.attrs[KIND]
+    if kind == Kind.GENERIC:
+        return None
+    try:
+        reading = read_unit(function)
+        return _convolution(reading, target) if kind == Kind.CONVOLUTION else _product(reading, target)
+    except Declined:
+        return None
+
+
+def _convolution(reading: UnitReading, target: Target) -> KernelCall:
+    operator = reading.operator
+    param, window = reading.place(operator.args[0])
+    weights = as_float32(array_of(operator.args[1]))
+    conv = _geometry(operator, window.extents, weights)
+    request = ConvolutionRequest(
+        conv=conv,
+        source=window,
+        result=reading.result,
+        epilogue=reading.epilogue,
+        bias=reading.bias is not None,
+    )
+    kernel = convolution_kernel(request, target)
+    bias = None if reading.bias is None else as_float32(reading.bias)
+    packed = pack_convolution(kernel, conv, weights, bias)
+    family = "depthwise" if isinstance(kernel, Depthwise) else "direct"
+    return KernelCall(identity=kernel, family=family, arguments=(param, *packed, *reading.sources), kernel=kernel)
+
+
+def _geometry(operator: relax.Call, extents: tuple[int, ...], weights: Array) -> Conv:
+    attrs = operator.attrs
+    if any(int(width) for width in attrs.padding) or 0 in (*extents, *weights.shape):
+        raise Declined("the convolution still pads, or is empty")
+    rank = len(extents) - 2
+    return Conv(
+        batch=extents[0],
+        in_channels=extents[-1],
+        out_channels=weights.shape[0],
+        groups=int(attrs.groups),
+        size=extents[1:-1],
+        kernel=weights.shape[2:],
+        stride=tuple(int(step) for step in attrs.strides),
+        dilation=tuple(int(step) for step in attrs.dilation),
+        pads_begin=(0,) * rank,
+        pads_end=(0,) * rank,
+    )
+
+
+def _product(reading: UnitReading, target: Target) -> KernelCall:
+    left, right = reading.operator.args
+    param, window = reading.place(left)
+    depth = window.extents[-1]
+    constant = is_constant(right) and len(shape_of(right)) == 2
+    if constant:
+        place, source = None, None
+    elif isinstance(right, Constant):
+        place, source = whole(shape_of(right)), right
+    else:
+        source, place = reading.place(right)
+    request = ProductRequest(
+        depth=depth,
+        left=window,
+        right=place,
+        result=reading.result,
+        epilogue=reading.epilogue,
+        bias=reading.bias is not None,
+    )
+    kernel = product_kernel(request, target)
+    if constant:
+        bias = None if reading.bias is None else as_float32(reading.bias)
+        weights: list[Source | Array] = list(pack_product(kernel, as_float32(array_of(right)), bias))
+    else:
+        weights = [source]
+    return KernelCall(identity=kernel, family="gemm", arguments=(param, *weights, *reading.sources), kernel=kernel)
+

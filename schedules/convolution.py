@@ -1,0 +1,160 @@
+"""A convolution's geometry -> the kernel that computes it, and its weights packed as that kernel reads them.
+
+Three cases, by groups:
+- depthwise (one channel in, one out, a group): vectors run over channels, see `depthwise`;
+- groups at least a vector wide, or no groups: the direct kernel, group by group;
+- narrow groups: several are merged into one dense, block-diagonal group at least a vector wide.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from tvm import tirx
+
+from lowprec.convolution import Conv
+from lowprec.schedules.depthwise import Depthwise, build_depthwise, pack_depthwise
+from lowprec.schedules.direct import Direct, PackedWeights, build_direct, pack_weights
+from lowprec.schedules.epilogue import Epilogue
+from lowprec.schedules.tiling import choose_tile
+from lowprec.schedules.windows import Window, collapse, coordinates
+from lowprec.targets import Target
+
+Weights = NDArray[np.float32]
+Kernel = Direct | Depthwise
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConvolutionRequest:
+    """One convolution as the graph wants it: what it reads (its padding included), what it writes, what follows it.
+
+    `conv` has no padding of its own: `source` is as large as all that the taps reach.
+    """
+
+    conv: Conv
+    source: Window
+    result: Window
+    epilogue: Epilogue
+    bias: bool
+
+    def __post_init__(self) -> None:
+        if self.conv.transposed or any((*self.conv.pads_begin, *self.conv.pads_end)):
+            raise ValueError(f"a kernel computes plain, unpadded convolutions: {self.conv}")
+
+
+def convolution_kernel(request: ConvolutionRequest, target: Target) -> Kernel:
+    """The kernel's parameters for a target."""
+    if _is_depthwise(request.conv):
+        return _depthwise(request, target)
+    return _direct(request, target)
+
+
+def _direct(request: ConvolutionRequest, target: Target) -> Direct:
+    conv, epilogue = request.conv, request.epilogue
+    groups = merged_groups(conv, target.lanes)
+    out_channels = conv.out_channels // groups
+    extents: tuple[int, ...] = coordinates(request.result.extents)[:4]
+    views = (request.source.view(), request.result.view(), *epilogue.operands)
+    if _is_pointwise(conv):
+        extents, views = collapse(extents, views)
+    source, result, *operands = views
+    return Direct(
+        batch=extents[0],
+        groups=groups,
+        in_channels=conv.in_channels // groups,
+        out_channels=out_channels,
+        size=_triple(extents[1:]),
+        kernel=triple(conv.kernel),
+        stride=triple(conv.stride),
+        dilation=triple(conv.dilation),
+        input=source,
+        output=result,
+        halo=request.result.halo,
+        weights=PackedWeights(bias=request.bias),
+        epilogue=replace(epilogue, operands=tuple(operands)),
+        lanes=target.lanes,
+        tile=choose_tile(
+            pixels=extents[3], channels=out_channels, lanes=target.lanes, registers=target.vector_registers
+        ),
+    )
+
+
+def _depthwise(request: ConvolutionRequest, target: Target) -> Depthwise:
+    conv = request.conv
+    return Depthwise(
+        batch=conv.batch,
+        channels=conv.out_channels,
+        size=triple(conv.output_size),
+        kernel=triple(conv.kernel),
+        stride=triple(conv.stride),
+        dilation=triple(conv.dilation),
+        input=request.source.view(),
+        output=request.result.view(),
+        halo=request.result.halo,
+        bias=request.bias,
+        epilogue=request.epilogue,
+        lanes=target.lanes,
+        registers=target.vector_registers,
+    )
+
+
+def build_convolution(kernel: Kernel) -> tirx.PrimFunc:
+    """The kernel's code."""
+    return build_depthwise(kernel) if isinstance(kernel, Depthwise) else build_direct(kernel)
+
+
+def pack_convolution(kernel: Kernel, conv: Conv, weights: Weights, bias: Weights | None) -> list[Weights]:
+    """The arrays the kernel takes after its input: weights, and the bias if it has one."""
+    if isinstance(kernel, Depthwise):
+        packed = pack_depthwise(weights, triple(conv.kernel))
+    else:
+        dense = block_diagonal(weights, groups=conv.groups, merged=kernel.groups)
+        dense = dense.reshape(*dense.shape[:2], *triple(conv.kernel))
+        packed = pack_weights(dense, groups=kernel.groups, panel=kernel.panel, lanes=kernel.lanes)
+    return [packed] if bias is None else [packed, pad_channels(bias, kernel.lanes)]
+
+
+def pad_channels(values: Weights, lanes: int) -> Weights:
+    """A per-channel vector, filled up with zeros to a whole vector when it is shorter than one."""
+    return np.pad(values, (0, max(0, lanes - len(values))))
+
+
+def merged_groups(conv: Conv, lanes: int) -> int:
+    """How many dense groups the kernel computes: the fewest merges that make a group at least a vector wide."""
+    per_group = conv.out_channels // conv.groups
+    for merge in range(1, conv.groups):
+        if conv.groups % merge == 0 and per_group * merge >= lanes:
+            return conv.groups // merge
+    return 1
+
+
+def block_diagonal(weights: Weights, *, groups: int, merged: int) -> Weights:
+    """[K, C/groups, ...] -> [K, C/merged, ...] with zeros where a group does not see a channel."""
+    if merged == groups:
+        return weights
+    total, channels, *taps = weights.shape
+    merge = groups // merged
+    per_group = total // groups
+    dense = np.zeros((merged, merge, per_group, merge, channels, *taps), weights.dtype)
+    split = weights.reshape(merged, merge, per_group, channels, *taps)
+    for index in range(merge):
+        dense[:, index, :, index] = split[:, index]
+    return dense.reshape(total, merge * channels, *taps)
+
+
+def triple(values: tuple[int, ...]) -> tuple[int, int, int]:
+    """One to three spatial extents as three, the missing outer ones being 1."""
+    return _triple((1,) * (3 - len(values)) + values)
+
+
+def _triple(values: tuple[int, ...]) -> tuple[int, int, int]:
+    d, h, w = values
+    return d, h, w
+
+
+def _is_depthwise(conv: Conv) -> bool:
+    return conv.groups == conv.in_channels == conv.out_channels and conv.groups > 1
+
+
+def _is_pointwise(conv: Conv) -> bool:
+    return all(extent == 1 for extent in (*conv.kernel, *conv.stride))

@@ -1,0 +1,74 @@
+"""Matrix products as direct kernels with one tap.
+
+    before:  Y[..., m, n] = f(sum over k of A[..., m, k] * B[k, n])          B constant: packed into panels
+    before:  Y[..., m, n] = f(sum over k of A[..., m, k] * B[..., k, n])     B computed: read where it lies
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowprec.schedules.convolution import pad_channels
+from lowprec.schedules.direct import Direct, PackedWeights, StridedWeights, pack_weights
+from lowprec.schedules.epilogue import Epilogue
+from lowprec.schedules.tiling import choose_tile
+from lowprec.schedules.windows import Window, collapse, coordinates
+from lowprec.targets import Target
+
+Weights = NDArray[np.float32]
+ONES = (1, 1, 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProductRequest:
+    """One matrix product: `right` is the right-hand side's place, or None when it is constant and will be packed."""
+
+    depth: int
+    left: Window
+    right: Window | None
+    result: Window
+    epilogue: Epilogue
+    bias: bool
+
+
+def product_kernel(request: ProductRequest, target: Target) -> Direct:
+    """The kernel's parameters for a target."""
+    extents: tuple[int, ...] = coordinates(request.result.extents)
+    columns = extents[4]
+    extents = extents[:4]
+    views = (request.left.view(), request.result.view(), *request.epilogue.operands)
+    if request.right is None or len(request.right.shape) == 2:
+        extents, views = collapse(extents, views)
+    left, result, *operands = views
+    lanes = target.lanes if request.right is None else min(target.lanes, columns)
+    return Direct(
+        batch=extents[0],
+        groups=1,
+        in_channels=request.depth,
+        out_channels=columns,
+        size=(extents[1], extents[2], extents[3]),
+        kernel=ONES,
+        stride=ONES,
+        dilation=ONES,
+        input=left,
+        output=result,
+        halo=request.result.halo,
+        weights=PackedWeights(bias=request.bias) if request.right is None else _strided(request.right),
+        epilogue=replace(request.epilogue, operands=tuple(operands)),
+        lanes=lanes,
+        tile=choose_tile(pixels=extents[3], channels=columns, lanes=lanes, registers=target.vector_registers),
+    )
+
+
+def _strided(right: Window) -> StridedWeights:
+    view = right.view()
+    n, d, h, _, c = view.strides
+    return StridedWeights(view=replace(view, strides=(n, d, h, 0, c)), channel_stride=view.strides[3])
+
+
+def pack_product(kernel: Direct, right: Weights, bias: Weights | None) -> list[Weights]:
+    """The arrays the kernel takes after its left-hand side, for a constant right-hand side [depth, columns]."""
+    weights = np.ascontiguousarray(right.T).reshape(right.shape[1], right.shape[0], *ONES)
+    packed = pack_weights(weights, groups=1, panel=kernel.panel, lanes=kernel.lanes)
+    return [packed] if bias is None else [packed, pad_channels(bias, kernel.lanes)]
