@@ -128,8 +128,9 @@ def _describe(path: Path) -> FileSpec:
 
 
 def sha256(path: Path) -> str:
+    """The SHA-256 of a file, read piece by piece: it may be larger than memory should hold."""
     with path.open("rb", buffering=0) as file:
-        return hashlib.filesha256(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_manifest(directory: Path) -> Manifest:
