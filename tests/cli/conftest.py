@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from lowprec.cli import main
@@ -37,10 +38,10 @@ def lowprec(capfd: pytest.CaptureFixture[str]) -> Lowprec:
 def conv_relu_gemm(batch: int | str = 1) -> onnx.ModelProto:
     """Conv 3x3, ReLU, pooling, Gemm on 8x8 images: one of each kind of layer."""
     rng = np.random.default_rng(0)
-    weights = {
-        "w": rng.standard_normal((8, 3, 3, 3), np.float32) / 5,
+    weights: dict[str, NDArray[np.float32]] = {
+        "w": (rng.standard_normal((8, 3, 3, 3)) / 5).astype(np.float32),
         "b": rng.standard_normal(8, np.float32),
-        "fc": rng.standard_normal((8, 5), np.float32) / 3,
+        "fc": (rng.standard_normal((8, 5)) / 3).astype(np.float32),
     }
     nodes = [
         helper.make_node("Conv", ["x", "w", "b"], ["conv"], pads=[1, 1, 1, 1]),

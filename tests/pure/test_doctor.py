@@ -64,7 +64,7 @@ def test_features_are_named_by_flag(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_amx_permission_is_asked_for_where_there_is_amx(monkeypatch: pytest.MonkeyPatch) -> None:
     assert check_amx_permission(frozenset()).found == "not needed: this CPU has no AMX"
     asked = []
-    monkeypatch.setattr(doctor.runtime, "allow_amx", lambda: asked.append(True))
+    monkeypatch.setattr("lowprec.runtime.allow_amx", lambda: asked.append(True))
     assert check_amx_permission(frozenset({"amx_tile"})).found == "granted"
     assert asked
 
