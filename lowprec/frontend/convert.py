@@ -14,11 +14,12 @@ from tvm.ir import GenericConst
 
 from lowprec.errors import Unsupported
 from lowprec.frontend.converters import CONVERTERS
-from lowprec.frontend.converters.site import Expr, Result, Site, describe
+from lowprec.frontend.converters.site import Expr, Result, Site, constant, describe
 from lowprec.frontend.graph import Graph, Node, TensorSpec
 
 LAYERS = "lowprec.layers"
-DTYPES = frozenset("float16 bfloat16 float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool".split())
+DTYPE_NAMES = "float16 bfloat16 float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool"
+DTYPES = frozenset(DTYPE_NAMES.split())
 
 
 class Values(dict[str, Expr]):
@@ -29,7 +30,7 @@ class Values(dict[str, Expr]):
         self.constants = graph.constants
 
     def __missing__(self, name: str) -> Expr:
-        self[name] = relax.const(self.constants[name])
+        self[name] = constant(self.constants[name])
         return self[name]
 
 
@@ -79,7 +80,7 @@ def check_shape(node: Node, spec: TensorSpec, variable: Expr) -> None:
 
 
 def settle(builder: relax.BlockBuilder, name: str, expression: Expr, *, is_output: bool) -> Expr:
-    """The value a name stands for. A node that changes nothing (Identity) needs no binding, an output its own memory."""
+    """The value a name stands for. What changes nothing (Identity) needs no binding; an output needs its own memory."""
     if not isinstance(expression, relax.Var | GenericConst):
         return bind(builder, name, expression, is_output=is_output)
     return bind(builder, name, copied(builder, expression), is_output=True) if is_output else expression

@@ -2,11 +2,18 @@
 
 from lowprec.frontend.converters import (
     activations,
+    casting,
     convolution,
     elementwise,
+    indexing,
     linear,
     normalization,
+    ordering,
+    padding,
     pooling,
+    quantization,
+    reductions,
+    resizing,
     shaping,
 )
 from lowprec.frontend.converters.site import Converter
@@ -14,10 +21,17 @@ from lowprec.frontend.converters.site import Converter
 FAMILIES = (
     convolution,
     pooling,
+    reductions,
     linear,
     normalization,
+    padding,
     activations,
+    casting,
     elementwise,
+    indexing,
+    ordering,
+    quantization,
+    resizing,
     shaping,
 )
 

@@ -1,7 +1,7 @@
 """Arithmetic, comparison, logic and bits, one element at a time.
 
-Compiled integer division traps on a zero divisor and on the smallest integer over -1, and a shift by the width or more is
-undefined in LLVM: integer division and shifts are therefore computed by functions of ours that cannot trap.
+Compiled integer division traps on a zero divisor and on the smallest integer over -1, and a shift by the width or
+more is undefined in LLVM: integer division and shifts are therefore computed by functions of ours that cannot trap.
 """
 
 from collections.abc import Callable
@@ -154,7 +154,7 @@ def convert_power(site: Site) -> Expr:
         if simple is not None and simple is not site.input(0):
             return simple
     kind = site.dtype()
-    wide = "float64" if is_integer(site) or is_integer(site, 1) and WIDTH[site.dtype(1)] > 32 else kind
+    wide = "float64" if is_integer(site) or (is_integer(site, 1) and WIDTH[site.dtype(1)] > 32) else kind
     wide = "float32" if wide in ("float16", "bfloat16") else wide
     base, exponent = (
         site.input(i) if site.dtype(i) == wide else site.emit(relax.op.astype(site.input(i), wide)) for i in range(2)

@@ -65,7 +65,7 @@ def largest_places(site: Site, window: Windows) -> tuple[te.Tensor, te.Tensor]:
                 place = place * n + i
             return place
 
-        def better(a: list[Any], b: list[Any]) -> tuple[Any, Any]:
+        def better(a: list[Any], b: list[Any]) -> Any:
             keep = tirx.any(a[0] > b[0], tirx.all(a[0] == b[0], a[1] < b[1], a[1] >= 0), b[1] < 0)
             return tirx.Select(keep, a[0], b[0]), tirx.Select(keep, a[1], b[1])
 

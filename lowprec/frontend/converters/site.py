@@ -6,16 +6,17 @@ helper bindings; the walk binds the result itself to a Var with the ONNX name.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
+import tvm
 from tvm import relax, te
 
 from lowprec.errors import Unsupported
 from lowprec.frontend.graph import Array, Attribute, Graph, Node, TensorSpec
 
-Expr = relax.Expr
-Result = Expr | tuple[Expr | None, ...]
+Expr: TypeAlias = relax.Expr
+Result: TypeAlias = Expr | tuple[Expr | None, ...]
 Shape = tuple[int, ...]
 
 
@@ -25,8 +26,11 @@ def describe(node: Node) -> str:
 
 
 def constant(array: Array | Sequence[Any] | float, dtype: str | None = None) -> Expr:
-    """A Relax constant. The cast, if any, is the last step, so that constants are exact until then."""
-    return relax.const(np.ascontiguousarray(array, dtype=dtype).reshape(np.shape(array)))
+    """A Relax constant. The cast, if any, is the last step, so that constants are exact until then.
+
+    Through a TVM tensor, because `relax.const` narrows 64-bit NumPy scalars.
+    """
+    return relax.const(tvm.runtime.tensor(np.require(np.asarray(array, dtype=dtype), requirements="C")))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
