@@ -6,6 +6,7 @@ The caller's process stays small: neither ONNX nor TVM's compiler is imported in
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -57,9 +58,7 @@ class Options:
         if self.threads is not None:
             _whole(self.threads, "threads", least=1, most=1024)
         _whole(self.seed, "seed", least=0, most=2**64 - 1)
-        for name, shape in (self.input_shapes or {}).items():
-            for extent in shape:
-                _whole(extent, f"an extent of input {name!r}", least=1, most=2**31 - 1)
+        _check_shapes(self.input_shapes or {})
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -68,7 +67,7 @@ class Options:
             "algorithm": self.algorithm,
             "recipe": [] if self.recipe is None else self.recipe.to_json(),
             "target": self.target,
-            "threads": self.threads,
+            "threads": None if self.threads is None else int(self.threads),
             "seed": int(self.seed),
             "input_shapes": {name: list(map(int, shape)) for name, shape in (self.input_shapes or {}).items()},
         }
@@ -123,7 +122,12 @@ def compile_to(directory: str, model: Path, options: Options, *, command: str, p
 
 def run_on_model(task: str, model: Path, request: Mapping[str, Any]) -> dict[str, Any]:
     """One task of the child process on a model's file."""
-    return isolation.run(task, {"model": str(model.absolute()), **request}, model_bytes=model.stat().st_size)
+    full = {"model": str(model.absolute()), **request}
+    return isolation.run(task, full, model_bytes=model.stat().st_size, notify=_warn)
+
+
+def _warn(notice: str) -> None:
+    warnings.warn(notice, stacklevel=2)
 
 
 def refuse_not_built(**arguments: object) -> None:
@@ -169,6 +173,16 @@ def _serialized(model: object) -> bytes:
         raise UsageError(f"model is a {type(model).__name__}: give a path, bytes or an onnx.ModelProto")
     content: bytes = serialize()
     return content
+
+
+def _check_shapes(shapes: object) -> None:
+    if not isinstance(shapes, Mapping):
+        raise UsageError(f"input_shapes is a {type(shapes).__name__}: give a dict of names and shapes")
+    for name, shape in shapes.items():
+        if not isinstance(shape, (tuple, list)):
+            raise UsageError(f"the shape of input {name!r} is {shape!r}: give a tuple of whole numbers")
+        for extent in shape:
+            _whole(extent, f"an extent of input {name!r}", least=1, most=2**31 - 1)
 
 
 def _whole(value: object, name: str, *, least: int, most: int) -> None:
