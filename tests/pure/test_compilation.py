@@ -81,7 +81,8 @@ def test_the_request_carries_every_option(monkeypatch: pytest.MonkeyPatch, tmp_p
     path = tmp_path / "m.onnx"
     path.write_bytes(b"12345")
     recipe = Recipe(rules=(Rule(op="Conv", algorithm="direct"),))
-    options = Options(recipe=recipe, threads=np.int64(3), seed=5, input_shapes={"x": (1, np.int32(2))})
+    numbers: dict[str, Any] = {"threads": np.int64(3), "input_shapes": {"x": (1, np.int32(2))}}
+    options = Options(recipe=recipe, seed=5, **numbers)
     compilation.compile_to("out", path, options, command="lowprec compile m.onnx", probe=True)
     assert seen == {
         "task": "compile",
