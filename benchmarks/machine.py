@@ -147,7 +147,7 @@ def _bandwidth(library: ctypes.CDLL, size: int, threads: int) -> float:
     return threads * (share // vector * vector) * passes / seconds
 
 
-def _best(work: Callable[[int], object], threads: int, repeats: int = 5) -> float:
+def _best(work: Callable[[int], object], threads: int, repeats: int = 10) -> float:
     """The shortest time in which every thread does its work; ctypes lets go of the interpreter's lock."""
 
     def timed() -> float:

@@ -1,0 +1,213 @@
+"""One engine on one bank of layers, in a process of its own: `python -m benchmarks.layer_engines`, driven by layers.py.
+
+What is timed is the layer alone, in the layout the engine would use inside a network: ONNX Runtime's, OpenVINO's and
+our own profilers time every operator apart, so the conversions at the bank's ends are left out by name; torch is handed
+tensors already in its layouts. A copy's input was just written by that conversion (for torch: copied there), as a
+producer would have left it; its weights come from beyond the second-level cache, as they do in a network.
+
+One JSON object a line, as `lowprec.engines` speaks it:
+
+    {"do": "open", "engine": "torch", "path": "bank.onnx", "layer": "vgg_5", "copies": 2, "seed": 0, "threads": 2}
+    {"do": "outputs", "file": "out.npz"}       what every copy answers
+    {"do": "reference", "file": "out.npz"}     compare every later round with these
+    {"do": "turn", "seconds": 0.1}             rounds over all copies until the time is over -> {"error": 3e-07}
+    {"do": "times"}                            -> {"turns": [[seconds of one copy, a mean for every round], ...]}
+"""
+
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.layer_suite import LAYERS, inputs
+from lowprec.comparison import compare
+from lowprec.engines import load_lists, save_arrays
+from lowprec.errors import LowprecError, UsageError
+
+Array = NDArray[np.generic]
+LAYER_OPS = frozenset({"Conv", "ConvTranspose", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"})
+OPENVINO_LAYOUT_TYPES = frozenset({"Input", "Output", "Parameter", "Result", "Constant", "Reorder"})
+WARM_ROUNDS = 3
+
+
+class Bank(Protocol):
+    """An engine that has opened a bank."""
+
+    def round(self) -> Sequence[Array]:
+        """Run every copy once; what they answer."""
+
+    def times(self) -> list[float]:
+        """For every round so far, the layers' own seconds, all copies together."""
+
+
+class OrtBank:
+    """ONNX Runtime; its profile can be read once, at the end."""
+
+    def __init__(self, path: str, feeds: Mapping[str, Array], threads: int) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        options.enable_profiling = True
+        self._folder = tempfile.TemporaryDirectory()
+        options.profile_file_prefix = str(Path(self._folder.name) / "profile")
+        self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self._feeds = dict(feeds)
+        self._rounds = 0
+
+    def round(self) -> Sequence[Array]:
+        self._rounds += 1
+        outputs: list[Array] = self._session.run(None, self._feeds)
+        return outputs
+
+    def times(self) -> list[float]:
+        events = json.loads(Path(self._session.end_profiling()).read_text())
+        kernels = [event for event in events if event["name"].endswith("_kernel_time")]
+        layers = [event["dur"] * 1e-6 for event in kernels if event["args"]["op_name"] in LAYER_OPS]
+        return [float(np.sum(part)) for part in np.array_split(layers, self._rounds)]
+
+
+class OpenvinoBank:
+    """OpenVINO, told to compute in fp32: left alone it takes bf16 where the CPU can."""
+
+    def __init__(self, path: str, feeds: Mapping[str, Array], threads: int) -> None:
+        import openvino
+
+        settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "PERF_COUNT": True}
+        core = openvino.Core()
+        compiled = core.compile_model(core.read_model(path), "CPU", settings | {"INFERENCE_NUM_THREADS": threads})
+        self._ports = compiled.outputs
+        self._request = compiled.create_infer_request()
+        self._feeds = dict(feeds)
+        self._times: list[float] = []
+
+    def round(self) -> Sequence[Array]:
+        results = self._request.infer(self._feeds, share_inputs=True, share_outputs=True)
+        operators = [info for info in self._request.profiling_info if info.node_type not in OPENVINO_LAYOUT_TYPES]
+        self._times.append(sum(info.real_time.total_seconds() for info in operators))
+        return [results[port] for port in self._ports]
+
+    def times(self) -> list[float]:
+        return self._times
+
+
+class LowprecBank:
+    """Our own artifact: its profile names the operator behind every kernel call."""
+
+    def __init__(self, path: str, feeds: Mapping[str, Array], threads: int) -> None:
+        from lowprec.artifact import load
+
+        self._artifact = load(path, threads)
+        self._feeds = dict(feeds)
+        self._times: list[float] = []
+
+    def round(self) -> Sequence[Array]:
+        calls = self._artifact.profile(self._feeds, repeats=1)
+        self._times.append(sum(call.seconds for call in calls if call.op in LAYER_OPS))
+        outputs = self._artifact(self._feeds)
+        assert isinstance(outputs, dict)
+        return list(outputs.values())
+
+    def times(self) -> list[float]:
+        return self._times
+
+
+def open_bank(request: Mapping[str, Any]) -> Bank:
+    """The engine that the request names, on its bank."""
+    layer = next(layer for layer in LAYERS if layer.name == request["layer"])
+    feeds = inputs(layer, request["copies"], seed=request["seed"])
+    match request["engine"]:
+        case "lowprec":
+            return LowprecBank(request["path"], feeds, request["threads"])
+        case "onnxruntime":
+            return OrtBank(request["path"], feeds, request["threads"])
+        case "openvino":
+            return OpenvinoBank(request["path"], feeds, request["threads"])
+        case "torch":
+            from benchmarks.layer_torch import TorchBank
+
+            return TorchBank(layer, feeds, seed=request["seed"], threads=request["threads"])
+        case other:
+            raise UsageError(f"unknown engine {other!r}")
+
+
+class Worker:
+    """The child's side of the protocol."""
+
+    def __init__(self) -> None:
+        self._bank: Bank | None = None
+        self._copies = 0
+        self._turn_lengths: list[int] = []
+        self._warm_rounds = 0
+        self._reference: list[Array] = []
+
+    def answer(self, request: Mapping[str, Any]) -> dict[str, object]:
+        """Do what the request asks."""
+        if request["do"] == "open":
+            self._bank, self._copies = open_bank(request), request["copies"]
+            return {}
+        assert self._bank is not None
+        match request["do"]:
+            case "outputs":
+                save_arrays(request["file"], [self._bank.round()])
+                self._warm_rounds += 1
+                return {}
+            case "reference":
+                (self._reference,) = load_lists(request["file"])
+                for _ in range(WARM_ROUNDS):
+                    self._bank.round()
+                self._warm_rounds += WARM_ROUNDS
+                return {}
+            case "turn":
+                return self._turn(self._bank, float(request["seconds"]))
+            case "times":
+                return {"turns": self._times(self._bank)}
+            case other:
+                raise UsageError(f"unknown request {other!r}")
+
+    def _turn(self, bank: Bank, seconds: float) -> dict[str, object]:
+        """At least two rounds, of which the first, after the others' turns, is not counted."""
+        deadline = time.perf_counter() + seconds
+        worst, rounds = self._compare(bank.round()), 1
+        while rounds < 2 or time.perf_counter() < deadline:
+            worst = max(worst, self._compare(bank.round()))
+            rounds += 1
+        self._turn_lengths.append(rounds)
+        return {"error": min(worst, 1e30)}
+
+    def _times(self, bank: Bank) -> list[list[float]]:
+        times = iter([total / self._copies for total in bank.times()][self._warm_rounds :])
+        return [[next(times) for _ in range(length)][1:] for length in self._turn_lengths]
+
+    def _compare(self, outputs: Sequence[Array]) -> float:
+        pairs = zip(self._reference, outputs, strict=True)
+        return max(compare(want, np.asarray(found)).relative for want, found in pairs)
+
+
+def main() -> None:
+    """Answer requests until stdin ends; what libraries print goes to stderr."""
+    out = os.dup(1)
+    os.dup2(2, 1)
+    worker = Worker()
+    for line in sys.stdin:
+        try:
+            reply = worker.answer(json.loads(line))
+        except LowprecError as problem:
+            reply = {"failed": str(problem)}
+        except ImportError as problem:
+            reply = {"failed": f"{problem.name} is not installed: pip install 'lowprec[bench]'"}
+        os.write(out, json.dumps(reply).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    main()

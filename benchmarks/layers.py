@@ -1,0 +1,182 @@
+"""Single layers beside ONNX Runtime, OpenVINO and torch, in one run: `python -m benchmarks.layers --threads 1`.
+
+Every engine has a process of its own and runs a bank of copies of the layer (layer_suite.py); what is timed is the
+layer alone, in each engine's inner layout (layer_engines.py says how). Engines take turns of a fraction of a second,
+the others stopped; every round's outputs are compared with ONNX Runtime's.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from benchmarks import command, machine
+from benchmarks.figures import Figure, summarize
+from benchmarks.layer_suite import LAYERS, BenchLayer, bank, copies_past
+from lowprec.compilation import Options, compile_to
+from lowprec.engine_process import Child
+from lowprec.errors import LowprecError
+from lowprec.vocabulary import Vocabulary
+
+OURS = "lowprec"
+REFERENCE = "onnxruntime"
+PEERS = Vocabulary(kind="engine", built=("onnxruntime", "openvino", "torch"))
+TURN_SECONDS = 0.1
+LEAST_TURNS = 3
+DEFAULT_SECONDS = 1.0
+TOLERANCE = 1e-4
+L2_BYTES = 2 << 20
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = command.parser("layers", __doc__.partition("\n")[0], PEERS)
+    options = parser.parse_args(arguments)
+    return command.run(lambda: measure(options))
+
+
+def measure(options: argparse.Namespace) -> int:
+    """Measure every layer asked for, print a line each, save all; 1 if ours failed or answered wrongly anywhere."""
+    engines = (OURS, *command.check(options, PEERS))
+    chosen = command.select([layer.name for layer in LAYERS], options.only)
+    if options.list:
+        print("\n".join(chosen))
+        return 0
+    peaks = machine.measure(options.threads)
+    command.announce(peaks)
+    print(_header(engines))
+    rows = []
+    for layer in (layer for layer in LAYERS if layer.name in chosen):
+        rows.append(measure_layer(layer, engines, peaks, options))
+        print(_line(rows[-1], engines), flush=True)
+    print(f"written to {command.save('layers', options, peaks, rows)}")
+    return int(any(OURS in row["failures"] for row in rows))
+
+
+def measure_layer(
+    layer: BenchLayer, engines: Sequence[str], peaks: machine.Peaks, options: argparse.Namespace
+) -> dict[str, Any]:
+    """One layer on every engine: figures, and why an engine has none."""
+    copies = copies_past(L2_BYTES, layer)
+    failures: dict[str, str] = {}
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lowprec-layers-")))
+        paths = _make(layer, copies, folder, options, failures)
+        children: dict[str, Child] = {}
+        for engine in engines:
+            if engine in failures:
+                continue
+            child = stack.enter_context(_process(folder / f"{engine}.log"))
+            request = {"engine": engine, "path": paths[engine], "layer": layer.name, "copies": copies}
+            try:
+                child.ask({"do": "open", "threads": options.threads, "seed": options.seed} | request)
+            except LowprecError as problem:
+                failures[engine] = str(problem)
+                continue
+            children[engine] = child
+        errors = _take_turns(children, failures, folder, options.duration or DEFAULT_SECONDS)
+        turns = {engine: child.ask({"do": "times"})["turns"] for engine, child in children.items()}
+    figures = [summarize(name, turns[name], turns.get(OURS), error=errors[name]) for name in turns]
+    failures |= _wrong(figures)
+    bound = peaks.bound_s(macs=layer.macs, read=layer.bytes, working_set=copies * layer.bytes)
+    return {
+        "layer": layer.name,
+        "macs": layer.macs,
+        "bytes": layer.bytes,
+        "copies": copies,
+        "bound_ms": 1e3 * bound,
+        "engines": {figure.engine: figure.to_json() for figure in figures},
+        "failures": failures,
+    }
+
+
+def _make(
+    layer: BenchLayer, copies: int, folder: Path, options: argparse.Namespace, failures: dict[str, str]
+) -> dict[str, str]:
+    """What each engine opens: the bank's file, and for ours the artifact compiled from it."""
+    model = folder / "bank.onnx"
+    onnx.save(bank(layer, copies, seed=options.seed), model)
+    artifact = folder / "bank.lowprec"
+    try:
+        chosen = Options(precision=options.precision, threads=options.threads)
+        compile_to(str(artifact), model, chosen, command="python -m benchmarks.layers")
+    except LowprecError as problem:
+        failures[OURS] = str(problem)
+    return dict.fromkeys(PEERS.built, str(model)) | {OURS: str(artifact)}
+
+
+def _take_turns(children: dict[str, Child], failures: dict[str, str], folder: Path, seconds: float) -> dict[str, float]:
+    """Round after round, each engine its turn; the worst error of each. An engine that fails leaves the children."""
+    errors = dict.fromkeys(children, 0.0)
+
+    def ask(engine: str, request: Mapping[str, object]) -> dict[str, Any]:
+        try:
+            return children[engine].ask(request)
+        except LowprecError as problem:
+            failures[engine] = str(problem)
+            del children[engine]
+            return {}
+
+    reference = folder / "reference.npz"
+    ask(REFERENCE if REFERENCE in children else next(iter(children)), {"do": "outputs", "file": str(reference)})
+    for engine in list(children):
+        ask(engine, {"do": "reference", "file": str(reference)})
+    deadline, done = time.monotonic() + seconds * len(children), 0
+    while children and (done < LEAST_TURNS or time.monotonic() < deadline):
+        for engine in list(children):
+            answer = ask(engine, {"do": "turn", "seconds": TURN_SECONDS})
+            errors[engine] = max(errors[engine], answer.get("error", 0.0))
+        done += 1
+    return errors
+
+
+@contextmanager
+def _process(log: Path) -> Iterator[Child]:
+    """A fresh engine process, killed at the end whatever happens."""
+    arguments = [sys.executable, "-m", "benchmarks.layer_engines"]
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr)
+    try:
+        yield Child(process, log)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _wrong(figures: Sequence[Figure]) -> dict[str, str]:
+    """Engines whose outputs are not the reference's."""
+    return {
+        figure.engine: f"wrong: off by {figure.error:.1e} of the largest output, allowed is {TOLERANCE:.0e}"
+        for figure in figures
+        if figure.error > TOLERANCE
+    }
+
+
+def _header(engines: Sequence[str]) -> str:
+    columns = "".join(f"{name + ' ms':>16}{'±':>6}" + (f"{'ratio':>7}" if name != OURS else "") for name in engines)
+    return f"{'layer':<24}{'bound ms':>9}{'of bound':>9}{columns}"
+
+
+def _line(row: dict[str, Any], engines: Sequence[str]) -> str:
+    ours = row["engines"].get(OURS)
+    share = f"{row['bound_ms'] / ours['p50_ms']:>9.0%}" if ours else f"{'':>9}"
+    cells = "".join(_cell(row["engines"].get(name), ours=name == OURS) for name in engines)
+    failed = "".join(f"\n    {name} failed: {reason}" for name, reason in row["failures"].items())
+    return f"{row['layer']:<24}{row['bound_ms']:>9.3f}{share}{cells}{failed}"
+
+
+def _cell(figure: dict[str, Any] | None, *, ours: bool) -> str:
+    if figure is None:
+        return f"{'failed':>16}{'':>6}" + ("" if ours else f"{'':>7}")
+    ratio = "" if figure["ratio"] is None else f"{figure['ratio']:.2f}"
+    return f"{figure['p50_ms']:>16.3f}{figure['spread']:>6.0%}" + ("" if ours else f"{ratio:>7}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

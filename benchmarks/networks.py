@@ -1,0 +1,155 @@
+"""Whole networks beside ONNX Runtime and OpenVINO, in one run: `python -m benchmarks.networks --threads 2`.
+
+The nine architectures of the onnx package by default (models.py); `--only` also takes the names of our own full-size
+builders (tests/networks). Every engine has a process of its own; they take turns of a fraction of a second, the others
+stopped; inputs rotate among eight, and every run's outputs are compared with ONNX Runtime's.
+
+The bound is the least time a direct algorithm could take: all multiply-adds over the measured peak, or weights, inputs
+and outputs, read once, over the measured bandwidth, whichever is longer.
+"""
+
+import argparse
+import math
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from benchmarks import command, machine, models
+from lowprec import storage
+from lowprec.benchmarking import INPUT_SETS, BenchReport, Engine, measure
+from lowprec.compilation import Options, compile_to, run_on_model
+from lowprec.errors import LowprecError
+from lowprec.samples import sample_inputs
+from lowprec.vocabulary import PEERS
+from tests.networks import NETWORKS
+
+OURS = "lowprec"
+DEFAULT_SECONDS = 5.0
+FLOAT_BYTES = 4
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What one run must do at least: multiply-adds, and bytes moved once."""
+
+    macs: int
+    bytes: int
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = command.parser("networks", __doc__.partition("\n")[0], PEERS)
+    parser.add_argument("--repeats", type=int, default=1, help="measure everything so many times, in fresh processes")
+    parser.add_argument("--models", type=Path, default=Path("build/models"), help="folder of the made models")
+    options = parser.parse_args(arguments)
+    return command.run(lambda: measure_all(options))
+
+
+def measure_all(options: argparse.Namespace) -> int:
+    """Measure every network asked for, print a line each, save all; 1 if ours failed or answered wrongly anywhere."""
+    peers = command.check(options, PEERS)
+    own = [network.name for network in NETWORKS]
+    chosen = command.select([*models.NAMES, *own], options.only or models.NAMES)
+    if options.list:
+        print("\n".join(chosen))
+        return 0
+    peaks = machine.measure(options.threads)
+    command.announce(peaks)
+    print(_header(peers))
+    rows = []
+    for name in chosen * options.repeats:
+        rows.append(measure_network(name, peers, peaks, options))
+        print(_line(rows[-1], peers), flush=True)
+    print(f"written to {command.save('networks', options, peaks, rows)}")
+    return int(any(OURS in row["failures"] for row in rows))
+
+
+def measure_network(
+    name: str, peers: Sequence[str], peaks: machine.Peaks, options: argparse.Namespace
+) -> dict[str, Any]:
+    """One network on every engine: figures, and why an engine has none."""
+    row: dict[str, Any] = {"network": name, "engines": {}, "failures": {}, "warnings": []}
+    try:
+        with tempfile.TemporaryDirectory(prefix="lowprec-networks-") as folder:
+            model = _model(name, options)
+            artifact = Path(folder) / f"{name}.lowprec"
+            began = time.perf_counter()
+            chosen = Options(precision=options.precision, threads=options.threads)
+            compile_to(str(artifact), model, chosen, command="python -m benchmarks.networks")
+            row["compile_seconds"] = time.perf_counter() - began
+            work = _work(model)
+            bound = peaks.bound_s(macs=work.macs, read=work.bytes, working_set=work.bytes)
+            row |= asdict(work) | {"bound_ms": 1e3 * bound}
+            report = _bench(model, artifact, peers, options)
+    except LowprecError as problem:
+        row["failures"][OURS] = str(problem)
+        return row
+    row["engines"] = {figure.engine: asdict(figure) for figure in report.rows}
+    row["failures"] |= {label.split()[0]: reason for label, reason in report.failures.items()}
+    row["failures"] |= {
+        figure.engine: f"wrong: off by {figure.error:.1e} of the largest output, allowed is {TOLERANCE:.0e}"
+        for figure in report.rows
+        if figure.error > TOLERANCE
+    }
+    return row | {"warnings": report.warnings}
+
+
+def _model(name: str, options: argparse.Namespace) -> Path:
+    """The network's file, made when it is not there."""
+    if name in models.NAMES:
+        return models.cached(name, options.models, seed=options.seed)
+    network = next(network for network in NETWORKS if network.name == name)
+    path: Path = options.models / "own" / f"{name}.onnx"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(network.model(network.full), path)
+    return path
+
+
+def _bench(model: Path, artifact: Path, peers: Sequence[str], options: argparse.Namespace) -> BenchReport:
+    engines = [Engine(name=OURS, path=str(artifact), precision=options.precision)]
+    engines += [Engine(name=peer, path=str(model)) for peer in peers]
+    specs = storage.read(artifact).inputs
+    inputs = [sample_inputs(specs, options.seed, index) for index in range(INPUT_SETS)]
+    return measure(engines, inputs=inputs, threads=options.threads, duration=options.duration or DEFAULT_SECONDS)
+
+
+def _work(model: Path) -> Work:
+    found = run_on_model("inspect", model, {"input_shapes": {}})
+    ends = sum(math.prod(spec["shape"]) for spec in (*found["inputs"], *found["outputs"]))
+    parameters = sum(layer["parameters"] for layer in found["layers"])
+    macs = sum(layer["macs"] for layer in found["layers"])
+    return Work(macs=macs, bytes=FLOAT_BYTES * (ends + parameters))
+
+
+def _header(peers: Sequence[str]) -> str:
+    columns = "".join(f"{name + ' ms':>16}{'±':>6}{'ratio':>7}{'MiB':>6}" for name in peers)
+    return f"{'network':<18}{'bound ms':>9}{'of bound':>9}{OURS + ' ms':>12}{'±':>6}{'MiB':>6}{columns}"
+
+
+def _line(row: dict[str, Any], peers: Sequence[str]) -> str:
+    ours = row["engines"].get(OURS)
+    if ours is None:
+        return f"{row['network']:<18} {OURS} failed: {row['failures'].get(OURS, 'no reason given')}"
+    cells = "".join(_cell(row["engines"].get(name)) for name in peers)
+    notes = "".join(f"\n    {name} failed: {reason}" for name, reason in row["failures"].items())
+    notes += "".join(f"\n    warning: {warning}" for warning in row["warnings"])
+    share, memory = row["bound_ms"] / ours["p50_ms"], ours["memory_bytes"] / 2**20
+    head = f"{row['network']:<18}{row['bound_ms']:>9.2f}{share:>9.0%}{ours['p50_ms']:>12.2f}"
+    return f"{head}{ours['spread']:>6.0%}{memory:>6.0f}{cells}{notes}"
+
+
+def _cell(figure: dict[str, Any] | None) -> str:
+    if figure is None:
+        return f"{'failed':>16}{'':>19}"
+    memory = figure["memory_bytes"] / 2**20
+    return f"{figure['p50_ms']:>16.2f}{figure['spread']:>6.0%}{figure['ratio']:>7.2f}{memory:>6.0f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
