@@ -187,7 +187,12 @@ def _probe(artifact: Artifact, model: Path, inputs: Mapping[str, Array], notes: 
     """The inner tensors of a build of the same options that shows them; none when it cannot be built."""
     with tempfile.TemporaryDirectory(prefix="lowprec-probe-") as folder:
         directory = Path(folder) / "probe"
-        request = artifact.manifest.options | {"model": str(model.absolute()), "out": str(directory), "probe": True}
+        request = artifact.manifest.options | {
+            "model": str(model.absolute()),
+            "out": str(directory),
+            "probe": True,
+            "command": artifact.manifest.command,
+        }
         try:
             isolation.run("compile", request, model_bytes=model.stat().st_size)
         except LowprecError as problem:
