@@ -15,6 +15,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,7 +107,13 @@ class Artifact:
     def plan(self) -> Plan:
         return self.manifest.plan
 
-    def __call__(self, *args: Array | Mapping[str, Array], step: int = 0) -> Array | dict[str, Array]:
+    @overload
+    def __call__(self, inputs: Mapping[str, Array], /, *, step: int = 0) -> dict[str, Array]: ...
+
+    @overload
+    def __call__(self, *arrays: Array, step: int = 0) -> Any: ...
+
+    def __call__(self, *args: Any, step: int = 0) -> Any:
         """Run the model; results are fresh arrays that belong to the caller.
 
         `step` draws anew where the artifact rounds stochastically, and changes nothing where it does not.

@@ -40,9 +40,7 @@ def open_lowprec(path: str, precision: str, threads: int, shapes: Mapping[str, t
     artifact = load(path, threads)
 
     def run(inputs: Mapping[str, Array]) -> Iterable[Array]:
-        outputs = artifact(inputs)
-        assert isinstance(outputs, dict)
-        return outputs.values()
+        return artifact(inputs).values()
 
     return run
 

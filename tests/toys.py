@@ -1,6 +1,5 @@
-"""Small artifacts made by hand with TVM, for tests of loading and running: no front end, no passes, no schedules of ours."""
+"""Small artifacts made by hand with TVM: no front end, no passes, no schedules of ours."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -9,12 +8,10 @@ import tvm
 from numpy.typing import NDArray
 from tvm import relax
 
-from lowprec import manifest as manifests
 from lowprec.artifact import write
-from lowprec.manifest import CallSpec, Manifest, ModelSource, ProbeSpec, TargetNeeds
-from lowprec.plan import Choice, Formats, Plan
-from lowprec.targets import machine_arch
+from lowprec.manifest import CallSpec
 from lowprec.tensors import TensorSpec
+from tests.manifests import hand_made
 
 Array = NDArray[np.generic]
 Body = Callable[[relax.BlockBuilder, Sequence[relax.Var]], relax.Expr]
@@ -31,32 +28,6 @@ def build_library(path: Path, shapes: Sequence[tuple[str, tuple[int, ...], str]]
     tvm.compile(builder.get(), "llvm").export_library(str(path))
 
 
-def toy_manifest(
-    inputs: Sequence[TensorSpec],
-    outputs: Sequence[TensorSpec],
-    *,
-    calls: Sequence[CallSpec] = (),
-    probes: Sequence[ProbeSpec] = (),
-    features: Sequence[str] = (),
-    threads: int | None = None,
-) -> Manifest:
-    """A manifest for a library made by hand; `write` adds files and weights."""
-    choice = Choice(layer="y", op="Gemm", algorithm="direct", formats=Formats(), reason="made by hand")
-    return Manifest(
-        inputs=tuple(inputs),
-        outputs=tuple(outputs),
-        plan=Plan(choices=(choice,)),
-        options={"model": "toy.onnx", "precision": "fp32"},
-        target=TargetNeeds(name="toy", arch=machine_arch(), features=tuple(features)),
-        versions=manifests.current_versions(),
-        calls=tuple(calls),
-        probes=tuple(probes),
-        model=ModelSource(path="toy.onnx", sha256=hashlib.sha256(b"toy").hexdigest()),
-        command="lowprec compile toy.onnx -o toy.lowprec",
-        threads=threads,
-    )
-
-
 def linear(folder: Path, *, rows: int = 3, depth: int = 5, cols: int = 4, name: str = "linear.lowprec") -> Path:
     """y = x @ w + b: one input, two weights, one output. Returns the artifact's directory."""
     library = folder / f"{name}.so"
@@ -65,7 +36,7 @@ def linear(folder: Path, *, rows: int = 3, depth: int = 5, cols: int = 4, name: 
         [("x", (rows, depth), "float32"), ("w", (depth, cols), "float32"), ("b", (cols,), "float32")],
         lambda bb, p: relax.op.add(bb.emit(relax.op.matmul(p[0], p[1])), p[2]),
     )
-    manifest = toy_manifest(
+    manifest = hand_made(
         [TensorSpec(name="x", dtype="float32", shape=(rows, depth))],
         [TensorSpec(name="y", dtype="float32", shape=(rows, cols))],
         calls=(
