@@ -5,7 +5,6 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from typing import Any
 
 from lowprec.confinement import OutOfTime, confined, die_with_parent
@@ -35,9 +34,15 @@ def accept(request: Request) -> Graph:
 
 
 def _inspect(request: Request, graph: Graph) -> dict[str, Any]:
-    from lowprec.frontend.layering import layers_of
+    from lowprec.inspection import inspect_task
 
-    return {"layers": [asdict(layer) for layer in layers_of(graph)]}
+    return inspect_task(request, graph)
+
+
+def _plan(request: Request, graph: Graph) -> dict[str, Any]:
+    from lowprec.inspection import plan_task
+
+    return plan_task(request, graph)
 
 
 def _compile(request: Request, graph: Graph) -> dict[str, Any]:
@@ -47,7 +52,11 @@ def _compile(request: Request, graph: Graph) -> dict[str, Any]:
     return compile_task(request, graph)
 
 
-TASKS: Mapping[str, Callable[[Request, Graph], dict[str, Any]]] = {"inspect": _inspect, "compile": _compile}
+TASKS: Mapping[str, Callable[[Request, Graph], dict[str, Any]]] = {
+    "inspect": _inspect,
+    "plan": _plan,
+    "compile": _compile,
+}
 
 
 def main() -> int:

@@ -3,6 +3,7 @@
 from os import PathLike
 from pathlib import Path
 
+from lowprec.frontend.bodies import refuse_unsupported
 from lowprec.frontend.graph import Graph
 from lowprec.frontend.limits import Limits
 from lowprec.frontend.reading import read_model
@@ -23,4 +24,6 @@ def load_graph(
     """The model at `path`: read, checked, flattened, folded and simplified, or refused in one line."""
     source = read_model(Path(path), limits)
     check_structure(source)
-    return simplify(walk(source, input_shapes or {}))
+    graph = simplify(walk(source, input_shapes or {}))
+    refuse_unsupported(graph)
+    return graph

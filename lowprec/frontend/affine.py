@@ -31,7 +31,7 @@ class Affine:
 
 def affine_of(node: Node, graph: Graph) -> Affine | None:
     """The node as scale and shift per channel, or None when it is no such thing."""
-    if node.domain or len([name for name in node.outputs if name]) != 1:
+    if node.domain or not node.outputs[0] or any(node.outputs[1:]):
         return None
     spec = graph.types[node.outputs[0]]
     if spec.dtype not in FLOATS or len(spec.shape) < 2:

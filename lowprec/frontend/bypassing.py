@@ -69,7 +69,7 @@ def _types(nodes: tuple[Node, ...], graph: Graph) -> dict[str, TensorSpec]:
 
 def is_identity(node: Node, graph: Graph) -> bool:
     """Whether the node's first output always equals its first input, and nobody reads another output."""
-    if node.domain or not node.inputs or not node.inputs[0] or any(node.outputs[1:]):
+    if node.domain or not node.inputs or not node.inputs[0] or not node.outputs[0] or any(node.outputs[1:]):
         return False
     before, after = graph.types[node.inputs[0]], graph.types[node.outputs[0]]
     if (before.dtype, before.shape) != (after.dtype, after.shape):

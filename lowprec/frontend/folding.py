@@ -34,7 +34,7 @@ REDUCING = (
     "ReduceSumSquare Softmax"
 )
 PRODUCTS = ("Gemm", "MatMul")
-VIEWING = frozenset("Constant ConstantOfShape Expand Flatten Identity Reshape Shape Size Squeeze Unsqueeze".split(" "))
+VIEWING = frozenset(["Constant", "ConstantOfShape", "Expand", "Flatten", "Identity", "Reshape", "Shape", "Size", "Squeeze", "Unsqueeze"])
 BY_REFERENCE = frozenset((*f"{ELEMENTWISE} {MOVING} {REDUCING}".split(" "), *PRODUCTS))
 
 

@@ -137,3 +137,14 @@ def _read_payload(tensor: TensorProto, payload: Payload, what: str) -> Array:
     if found != payload.length:
         raise InvalidModel(f"{what}: {payload.path.name} ends inside its data (was it changed meanwhile?)")
     return flat.view(helper.tensor_dtype_to_np_dtype(tensor.data_type)).reshape(tuple(tensor.dims))
+
+
+def onnx_type_name(dtype: str) -> str:
+    """The type as schemas write it: float32 --> tensor(float)."""
+    return _TYPE_NAMES[dtype]
+
+
+_TYPE_NAMES = {
+    dtype: f"tensor({TensorProto.DataType.Name(kind).lower()})"  # type: ignore[arg-type]
+    for dtype, kind in _ELEMENT_TYPES.items()
+}

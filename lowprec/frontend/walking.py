@@ -1,6 +1,6 @@
 """The model's nodes, one after the other: calls and branches inlined, types inferred, constants folded."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto
@@ -8,14 +8,16 @@ from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto
 from lowprec.errors import InvalidModel, LowprecError, Unsupported
 from lowprec.frontend import folding
 from lowprec.frontend.attributes import attributes_of
+from lowprec.frontend.bodies import default_attributes, standard_body
 from lowprec.frontend.checks import check_node
-from lowprec.frontend.graph import Array, Graph, Node, TensorSpec
+from lowprec.frontend.graph import Array, Attribute, Graph, Node, TensorSpec
 from lowprec.frontend.inference import infer, schema_of
 from lowprec.frontend.limits import Limits
 from lowprec.frontend.naming import label, quote
 from lowprec.frontend.reading import Source
 from lowprec.frontend.scopes import FunctionKey, Scope, domain_of, key_of, resolved, unused
 from lowprec.frontend.shapes import Declared, Shapes, declared_type, input_specs
+from lowprec.frontend.subject import Subject
 from lowprec.frontend.tensors import check_tensor, to_array
 
 
@@ -91,14 +93,16 @@ def _run_block(nodes: Sequence[NodeProto], scope: Scope, state: Walk) -> None:
         node = resolved(node, scope, state.taken)
         function = state.functions.get(key_of(node))
         if function is not None:
-            _run_function(node, function, scope, state)
+            _run_function(node, function, _bound(node, function), scope, state)
         elif node.domain == "" and node.op_type == "If":
             _run_branch(node, scope, state)
         else:
             _visit(node, scope, state)
 
 
-def _run_function(node: NodeProto, function: FunctionProto, scope: Scope, state: Walk) -> None:
+def _run_function(
+    node: NodeProto, function: FunctionProto, bound: Mapping[str, AttributeProto], scope: Scope, state: Walk
+) -> None:
     """The body in place of the call."""
     if len(node.input) > len(function.input) or len(node.output) > len(function.output):
         raise InvalidModel(
@@ -117,7 +121,7 @@ def _run_function(node: NodeProto, function: FunctionProto, scope: Scope, state:
         results={
             formal: name for formal, name in zip(function.output, wanted, strict=True) if name and formal not in names
         },
-        bound=_bound(node, function),
+        bound=bound,
     )
     _run_block(function.node, inner, state)
     for formal, name in zip(function.output, wanted, strict=True):
@@ -205,12 +209,13 @@ def _visit(node: NodeProto, scope: Scope, state: Walk) -> None:
         raise InvalidModel(
             f"{label(node)}: domain {quote(node.domain)} is not imported by the model or the function around it"
         )
-    schema_of(node, version)
+    schema = schema_of(node, version)
     for name in node.input:
         if name and name not in state.types:
             raise _missing(name, node, state)
     attributes = attributes_of(node, state.limits)
-    check_node(node, version, attributes, state.types, state.constants)
+    subject = Subject(node=node, version=version, attributes=attributes, types=state.types, constants=state.constants)
+    check_node(subject, schema)
     outputs = infer(node, version, state.types, state.constants, state.declared, state.limits)
     state.types.update((spec.name, spec) for spec in outputs)
     state.untyped.update(name for name in node.output if name and name not in state.types)
@@ -222,16 +227,25 @@ def _visit(node: NodeProto, scope: Scope, state: Walk) -> None:
         values = folding.fold(node, version, attributes, inputs, types, outputs)
         state.constants.update((spec.name, value) for spec, value in zip(outputs, values, strict=True))
         return
-    state.nodes.append(
-        Node(
-            op=node.op_type,
-            inputs=tuple(node.input),
-            outputs=tuple(node.output),
-            layer=_first_output(node),
-            domain=node.domain,
-            version=version,
-            attributes=attributes,
-        )
+    body = standard_body(node, schema, version, state.types)
+    if body is None:
+        state.nodes.append(_plain(node, version, attributes))
+        return
+    given = {attribute.name: attribute for attribute in node.attribute}
+    for spec in outputs:
+        del state.types[spec.name]
+    _run_function(node, body, default_attributes(schema) | given, scope, state)
+
+
+def _plain(node: NodeProto, version: int, attributes: Mapping[str, Attribute]) -> Node:
+    return Node(
+        op=node.op_type,
+        inputs=tuple(node.input),
+        outputs=tuple(node.output),
+        layer=_first_output(node),
+        domain=node.domain,
+        version=version,
+        attributes=attributes,
     )
 
 

@@ -1,0 +1,68 @@
+"""Operators that ONNX itself defines by others: their bodies stand in where there is no converter.
+
+ReduceL2(x) --> Sqrt(ReduceSum(x * x)), and so on, as the operator's schema says at that version and for those types.
+"""
+
+from collections.abc import Mapping
+
+from onnx import AttributeProto, FunctionProto, NodeProto, defs
+
+from lowprec.errors import Unsupported
+from lowprec.frontend.graph import Graph, Node, TensorSpec
+from lowprec.frontend.naming import one_line, quote
+from lowprec.frontend.operators import SUPPORTED_OPS
+from lowprec.frontend.shapes import type_proto
+
+
+def standard_body(
+    node: NodeProto, schema: defs.OpSchema, version: int, types: Mapping[str, TensorSpec]
+) -> FunctionProto | None:
+    """The body of an operator we have no converter for, if ONNX gives one without loops or branches."""
+    if node.domain or node.op_type in SUPPORTED_OPS:
+        return None
+    serialized = _serialized_body(node, schema, version, types)
+    if not serialized:
+        return None
+    body = FunctionProto.FromString(serialized)
+    if any(attribute.type == AttributeProto.GRAPH for inner in body.node for attribute in inner.attribute):
+        return None
+    return body
+
+
+def _serialized_body(
+    node: NodeProto, schema: defs.OpSchema, version: int, types: Mapping[str, TensorSpec]
+) -> bytes | None:
+    if any(known <= version for known in schema.function_opset_versions):
+        return bytes(schema.get_function_with_opset_version(version))
+    if any(known <= version for known in schema.context_dependent_function_opset_versions):
+        inputs = [type_proto(types[name]).SerializeToString() if name else b"" for name in node.input]
+        return bytes(
+            schema.get_context_dependent_function_with_opset_version(version, node.SerializeToString(), inputs)
+        )
+    return None
+
+
+def default_attributes(schema: defs.OpSchema) -> dict[str, AttributeProto]:
+    """What the body's attribute references mean where the node is silent."""
+    return {
+        name: attribute.default_value
+        for name, attribute in schema.attributes.items()
+        if attribute.default_value.type != AttributeProto.UNDEFINED
+    }
+
+
+def refuse_unsupported(graph: Graph) -> None:
+    """Names the first node that no converter knows."""
+    for node in graph.nodes:
+        if node.domain or node.op not in SUPPORTED_OPS:
+            raise Unsupported(f"{describe(node)}: the operator {operator_name(node)} is not supported")
+
+
+def operator_name(node: Node) -> str:
+    """`Loop (opset 17)`, or `com.example.Op (opset 1)`."""
+    return f"{one_line(f'{node.domain}.' if node.domain else '')}{one_line(node.op, 60)} (opset {node.version})"
+
+
+def describe(node: Node) -> str:
+    """`Conv node 'conv1_1'`: by the layer's name."""
+    return f"{one_line(node.op, 60)} node {quote(node.layer)}"
