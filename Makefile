@@ -8,7 +8,7 @@ WORKERS ?= 2
 .PHONY: demo test check test-slow bench test-gpu
 
 demo: $(READY)
-	$(BIN)/python examples/resnet50.py --output build/demo
+	$(BIN)/python -m examples.resnet50 --output build/demo
 
 test: check
 	$(BIN)/pytest -n $(WORKERS) -q

@@ -1,0 +1,122 @@
+"""The verbs that make and use an artifact, on one small model compiled once."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.reference
+import pytest
+
+from lowprec.cli import main
+from tests.cli.conftest import Lowprec, conv_relu_gemm
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with small.onnx and its artifact, small.lowprec."""
+    folder = tmp_path_factory.mktemp("artifact")
+    onnx.save(conv_relu_gemm(), folder / "small.onnx")
+    assert main(["compile", str(folder / "small.onnx"), "-o", str(folder / "small.lowprec"), "-q"]) == 0
+    return folder
+
+
+def test_compile(lowprec: Lowprec, folder: Path, tmp_path: Path) -> None:
+    words = ("compile", folder / "small.onnx", "-o", tmp_path / "out", "--target", "x86-64-v3", "--threads", "1")
+    result = lowprec(*words, "--json")
+    assert result.code == 0, result.err
+    document = json.loads(result.out)
+    assert document["schema"] == "lowprec.compile/1"
+    assert document["target"]["name"] == "x86-64-v3"
+    assert "avx512f" not in document["target"]["features"]
+    assert document["outputs"] == [{"name": "y", "dtype": "float32", "shape": [1, 5]}]
+    assert result.err == "lowprec: compiling small.onnx for x86-64-v3\n"
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["command"] == f"lowprec {' '.join(map(str, words))} --json"
+    assert manifest["threads"] == 1
+
+
+def test_run(lowprec: Lowprec, folder: Path, tmp_path: Path) -> None:
+    x = np.random.default_rng(1).standard_normal((1, 3, 8, 8)).astype(np.float32)
+    np.savez(tmp_path / "in.npz", x=x)
+    result = lowprec(
+        "run", folder / "small.lowprec", "--inputs", tmp_path / "in.npz", "--outputs", tmp_path / "out.npz"
+    )
+    assert result.code == 0, result.err
+    assert "y: float32[1, 5]" in result.out
+    with np.load(tmp_path / "out.npz") as outputs:
+        y = outputs["y"]
+    model = onnx.load(folder / "small.onnx")
+    expected = onnx.reference.ReferenceEvaluator(model).run(None, {"x": x})[0]
+    np.testing.assert_allclose(y, expected, atol=1e-4 * np.abs(expected).max())
+    document = json.loads(lowprec("run", folder / "small.lowprec", "--json", "--threads", "1").out)
+    assert document["schema"] == "lowprec.run/1"
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"x": np.full((1, 3, 8, 8), np.nan, np.float32)}, "holds NaN or infinity: give finite values"),
+        ({"x": np.zeros((1, 3, 8, 9), np.float32)}, "has shape [1, 3, 8, 9]: the model takes [1, 3, 8, 8]"),
+        ({"x": np.zeros((1, 3, 8, 8))}, "nothing is cast silently"),
+        ({"X": np.zeros((1, 3, 8, 8), np.float32)}, "no input 'X'"),
+        ({}, "input 'x' is missing"),
+    ],
+)
+def test_inputs_that_do_not_fit(
+    lowprec: Lowprec, folder: Path, tmp_path: Path, arrays: dict[str, np.ndarray], said: str
+) -> None:
+    np.savez(tmp_path / "in.npz", **arrays)  # type: ignore[arg-type]
+    result = lowprec("run", folder / "small.lowprec", "--inputs", tmp_path / "in.npz")
+    assert (result.code, result.out) == (2, "")
+    assert said in result.err
+
+
+@pytest.mark.parametrize("content", [b"", b"not an archive", b"PK\x03\x04 torn"])
+def test_inputs_that_cannot_be_read(lowprec: Lowprec, folder: Path, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "in.npz").write_bytes(content)
+    result = lowprec("run", folder / "small.lowprec", "--inputs", tmp_path / "in.npz")
+    assert (result.code, result.out) == (2, "")
+    assert "cannot be read as .npz" in result.err
+
+
+def test_verify(lowprec: Lowprec, folder: Path) -> None:
+    words = ("verify", folder / "small.lowprec", "--model", folder / "small.onnx")
+    result = lowprec(*words, "--json")
+    document = json.loads(result.out)
+    assert (result.code, document["passed"], document["schema"]) == (0, True, "lowprec.verify/1")
+    assert [output["name"] for output in document["outputs"]] == ["y"]
+    assert document["outputs"][0].keys() >= {"max_abs", "relative", "cosine", "sqnr_db"}
+    assert document["layers"]
+    failed = lowprec(*words, "--min-sqnr", "400")
+    assert failed.code == 5
+    assert failed.out
+
+
+def test_bench(lowprec: Lowprec, folder: Path) -> None:
+    words = ("--against", "onnxruntime", "--duration", "0.2", "--threads", "1", "--json")
+    document = json.loads(lowprec("bench", folder / "small.lowprec", *words).out)
+    assert document["schema"] == "lowprec.bench/1"
+    assert [row["engine"] for row in document["rows"]] == ["lowprec", "onnxruntime"]
+    assert document["rows"][0].keys() >= {"engine", "precision", "p50_ms", "p90_ms", "p99_ms", "spread", "ratio"}
+    assert document["threads"] == 1
+
+
+def test_bench_compiles_a_model_first(lowprec: Lowprec, folder: Path) -> None:
+    result = lowprec("bench", folder / "small.onnx", "--duration", "0.2", "-q")
+    assert result.code == 0, result.err
+    assert "lowprec fp32" in result.out
+    assert result.err == ""
+
+
+def test_engines_by_name(lowprec: Lowprec, folder: Path) -> None:
+    result = lowprec("bench", folder / "small.lowprec", "--against", "onnxruntim")
+    assert (result.code, result.out) == (2, "")
+    assert "unknown engine 'onnxruntim' (did you mean 'onnxruntime'?)" in result.err
+
+
+def test_a_damaged_artifact(lowprec: Lowprec, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{}")
+    result = lowprec("run", tmp_path)
+    assert (result.code, result.out) == (7, "")
+    assert "manifest.json" in result.err
