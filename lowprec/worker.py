@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lowprec.confinement import OutOfTime, confined, die_with_parent
+from lowprec.confinement import OutOfTime, confined, die_with_parent, widen
 from lowprec.errors import InvalidModel, LowprecError
 from lowprec.frontend import load_graph
 from lowprec.frontend.graph import Graph
@@ -24,7 +24,7 @@ def accept(request: Request) -> Graph:
     name = os.path.basename(path)
     try:
         with confined(size):
-            return load_graph(path, input_shapes=shapes)
+            return load_graph(path, input_shapes=shapes, on_size=widen)
     except OutOfTime as error:
         raise InvalidModel(f"{name}: refused, because checking it took longer than a file of its size may") from error
     except MemoryError as error:

@@ -1,9 +1,11 @@
 """model.onnx in, a static and checked `Graph` out: NumPy and onnx only, TVM is never imported here."""
 
+from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
 
 from lowprec.frontend.bodies import refuse_unsupported
+from lowprec.frontend.external import locate_external
 from lowprec.frontend.graph import Graph
 from lowprec.frontend.limits import Limits
 from lowprec.frontend.reading import read_model
@@ -20,9 +22,15 @@ def load_graph(
     *,
     input_shapes: dict[str, tuple[int, ...]] | Shapes | None = None,
     limits: Limits | None = None,
+    on_size: Callable[[int], None] | None = None,
 ) -> Graph:
-    """The model at `path`: read, checked, flattened, folded and simplified, or refused in one line."""
-    source = read_model(Path(path), limits)
+    """The model at `path`: read, checked, flattened, folded and simplified, or refused in one line.
+
+    `on_size` is told the bytes of the model and its external data before any of that data is read.
+    """
+    source = locate_external(read_model(Path(path), limits), limits)
+    if on_size is not None:
+        on_size(source.file_bytes)
     check_structure(source)
     graph = simplify(walk(source, input_shapes or {}))
     refuse_unsupported(graph)

@@ -3,6 +3,7 @@
 from onnx import AttributeProto, NodeProto
 
 from lowprec.errors import InvalidModel, Unsupported
+from lowprec.frontend.external import refuse_external
 from lowprec.frontend.graph import Attribute
 from lowprec.frontend.limits import Limits
 from lowprec.frontend.naming import label, quote
@@ -16,6 +17,9 @@ def attributes_of(node: NodeProto, limits: Limits) -> dict[str, Attribute]:
 
 def _value(attribute: AttributeProto, node: NodeProto, limits: Limits) -> Attribute:
     what = f"{label(node)}: attribute {quote(attribute.name)}"
+    longest = max(len(attribute.ints), len(attribute.floats), len(attribute.strings))
+    if longest > limits.items:
+        raise InvalidModel(f"{what} has {longest} items; at most {limits.items} are accepted")
     kinds = AttributeProto.AttributeType
     match attribute.type:
         case kinds.INT:
@@ -31,8 +35,7 @@ def _value(attribute: AttributeProto, node: NodeProto, limits: Limits) -> Attrib
         case kinds.STRINGS:
             return tuple(_text(value, what) for value in attribute.strings)
         case kinds.TENSOR:
-            if attribute.t.data_location:
-                raise Unsupported(f"{what} is kept outside the file; only initializers may be")
+            refuse_external(attribute.t, what)
             check_tensor(attribute.t, None, what, limits)
             return to_array(attribute.t, None, what)
         case kinds.UNDEFINED:

@@ -34,7 +34,9 @@ REDUCING = (
     "ReduceSumSquare Softmax"
 )
 PRODUCTS = ("Gemm", "MatMul")
-VIEWING = frozenset(["Constant", "ConstantOfShape", "Expand", "Flatten", "Identity", "Reshape", "Shape", "Size", "Squeeze", "Unsqueeze"])
+VIEWING = frozenset(
+    ["Constant", "ConstantOfShape", "Expand", "Flatten", "Identity", "Reshape", "Shape", "Size", "Squeeze", "Unsqueeze"]
+)
 BY_REFERENCE = frozenset((*f"{ELEMENTWISE} {MOVING} {REDUCING}".split(" "), *PRODUCTS))
 
 

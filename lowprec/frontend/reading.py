@@ -42,11 +42,12 @@ TEXT = (b"{", b"[", b"<", b"#", b"ir_version", b"graph", b"import", b"opset_impo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Payload:
-    """Where a tensor's raw bytes lie: `path` from `offset` for `length` bytes."""
+    """Where a tensor's raw bytes lie: `path` from `offset` for `length` bytes; `folder` if it is not the model's file."""
 
     path: Path
     offset: int
     length: int
+    folder: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

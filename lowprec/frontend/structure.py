@@ -1,19 +1,115 @@
-"""The whole file, before any node is looked into: onnx's checker as an error, on a model without its large weights."""
+"""The whole file, before any node is evaluated: versions, names, order, functions, tensors, and onnx's checker as an error."""
 
-from onnx import ModelProto, checker
+import math
+from collections.abc import Mapping
 
-from lowprec.errors import InvalidModel
-from lowprec.frontend.naming import one_line, quote
+from onnx import IR_VERSION, ModelProto, NodeProto, checker, defs
+
+from lowprec.errors import InvalidModel, Unsupported
+from lowprec.frontend.functions import check_functions, nodes_within
+from lowprec.frontend.naming import label, one_line, quote
 from lowprec.frontend.reading import Source
-from lowprec.frontend.tensors import check_tensor
+from lowprec.frontend.scopes import FunctionKey, domain_of, key_of
+from lowprec.frontend.tensors import check_tensor, stored_bytes
+from lowprec.frontend.topology import check_names, check_order
+
+OLDEST_IR = 3
 
 
 def check_structure(source: Source) -> None:
-    """Refuses what is not a well-formed model."""
-    for tensor in source.proto.graph.initializer:
-        what = f"initializer {quote(tensor.name)}"
-        check_tensor(tensor, source.payloads.get(tensor.name), what, source.limits)
+    """Refuses what is not a well-formed model; the more telling checks come first."""
+    model = source.proto
+    versions = _check_versions(model)
+    _check_graph(source)
+    check_names(model.graph)
+    _check_initializers(source)
+    check_functions(model, source.limits)
+    known = {info.name for info in model.graph.input} | {tensor.name for tensor in model.graph.initializer}
+    check_order(model.graph.node, known)
+    _check_operators(source, versions)
     run_checker(source)
+
+
+def _check_versions(model: ModelProto) -> dict[str, int]:
+    """The opset versions of the model, by domain."""
+    if model.ir_version > IR_VERSION:
+        raise Unsupported(f"the model has IR version {model.ir_version}; {OLDEST_IR} to {IR_VERSION} are supported")
+    if model.ir_version < OLDEST_IR:
+        kind = InvalidModel if model.ir_version < 1 else Unsupported
+        raise kind(f"the model has IR version {model.ir_version}; {OLDEST_IR} to {IR_VERSION} are supported")
+    versions: dict[str, int] = {}
+    for entry in model.opset_import:
+        domain = domain_of(entry.domain)
+        if domain in versions:
+            raise InvalidModel(f"the model imports domain {quote(domain or 'ai.onnx')} twice")
+        versions[domain] = entry.version
+    newest = defs.onnx_opset_version()
+    if not versions:
+        raise InvalidModel("the model imports no version of ONNX's operators (opset_import is missing)")
+    if versions.get("", 1) < 1:
+        raise InvalidModel(f"the model imports opset {versions['']}; opset versions start at 1")
+    if versions.get("", 1) > newest:
+        raise Unsupported(f"the model uses opset {versions['']}; up to {newest} is supported: export it for that")
+    return versions
+
+
+def _check_graph(source: Source) -> None:
+    graph = source.proto.graph
+    if not graph.output:
+        raise InvalidModel(f"graph {quote(graph.name)} has no outputs: there is nothing to compute")
+    if graph.sparse_initializer:
+        name = graph.sparse_initializer[0].values.name
+        raise Unsupported(f"initializer {quote(name)} is sparse; only dense tensors are supported")
+
+
+def _check_initializers(source: Source) -> None:
+    """Each stored tensor for itself, and all of them together."""
+    total = 0
+    for tensor in source.proto.graph.initializer:
+        check_tensor(tensor, source.payloads.get(tensor.name), f"initializer {quote(tensor.name)}", source.limits)
+        total += stored_bytes(math.prod(tensor.dims), tensor.data_type)
+        if total > source.limits.constant_bytes:
+            raise InvalidModel(
+                f"initializer {quote(tensor.name)}: with it, weights take more than {source.limits.constant_bytes} bytes"
+            )
+
+
+def _check_operators(source: Source, versions: Mapping[str, int]) -> None:
+    """Every node calls an operator of ONNX's that exists, or a function of the model; names no attribute twice."""
+    model = source.proto
+    functions = {key_of(function) for function in model.functions}
+    for node, depth in nodes_within(model.graph.node):
+        _check_operator(node, depth, versions, functions, source)
+    for function in model.functions:
+        imported = {domain_of(entry.domain): entry.version for entry in function.opset_import}
+        for node, depth in nodes_within(function.node):
+            _check_operator(node, depth, imported, functions, source)
+
+
+def _check_operator(
+    node: NodeProto, depth: int, versions: Mapping[str, int], functions: set[FunctionKey], source: Source
+) -> None:
+    if depth > source.limits.nesting:
+        raise InvalidModel(f"{label(node)} is nested {depth} graphs deep; at most {source.limits.nesting} are accepted")
+    if not node.op_type:
+        raise InvalidModel(f"{label(node)} has no operator")
+    names = [attribute.name for attribute in node.attribute]
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InvalidModel(f"{label(node)}: attribute {quote(twice)} is given twice")
+    if key_of(node) in functions:
+        return
+    domain = domain_of(node.domain)
+    if domain:
+        raise Unsupported(
+            f"{label(node)}: operators of domain {quote(domain)} are not supported, nor is it a function here"
+        )
+    if "" not in versions:
+        raise InvalidModel(f"{label(node)}: no version of ONNX's operators is imported where it stands")
+    if not 1 <= versions[""] <= defs.onnx_opset_version():
+        raise Unsupported(f"{label(node)}: opset {versions['']} is not supported; 1 to {defs.onnx_opset_version()} are")
+    if not defs.has(node.op_type, versions[""], ""):
+        raise Unsupported(f"{label(node)}: opset {versions['']} of ONNX has no operator {quote(node.op_type)}")
 
 
 def run_checker(source: Source) -> None:
@@ -23,9 +119,9 @@ def run_checker(source: Source) -> None:
     and fails on some valid ones (MeanVarianceNormalization without axes); `walking` infers node by node instead.
     """
     try:
-        checker.check_model(checkable(source), full_check=False)
+        checker.check_model(checkable(source))
     except (checker.ValidationError, RuntimeError, ValueError) as error:
-        raise InvalidModel(f"onnx's checker refuses it: {one_line(str(error))}") from error
+        raise InvalidModel(f"onnx's checker refuses the model: {one_line(str(error))}") from error
 
 
 def checkable(source: Source) -> ModelProto:

@@ -1,13 +1,15 @@
 """TensorProto -> NumPy array, every size checked before anything of that size exists."""
 
 import math
+import os
 from collections.abc import Sequence
+from typing import BinaryIO
 
 import numpy as np
-import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from lowprec.errors import InvalidModel, Unsupported
+from lowprec.frontend.external import open_inside
 from lowprec.frontend.graph import Array
 from lowprec.frontend.limits import Limits
 from lowprec.frontend.reading import Payload
@@ -116,27 +118,34 @@ def to_array(tensor: TensorProto, payload: Payload | None, what: str) -> Array:
     elif tensor.data_type == TensorProto.STRING:
         array = np.array(list(tensor.string_data), dtype=object).reshape(tuple(tensor.dims))
     else:
-        array = np.require(numpy_helper.to_array(tensor), requirements="CA")
+        array = np.require(numpy_helper.to_array(tensor), requirements=["C", "A"])
         array = array.reshape(tuple(tensor.dims))
     array.flags.writeable = False
     return array
 
 
 def _read_payload(tensor: TensorProto, payload: Payload, what: str) -> Array:
-    if tensor.data_type in PACKED_BITS:
-        whole = onnx.TensorProto()
-        whole.CopyFrom(tensor)
-        with payload.path.open("rb") as file:
-            file.seek(payload.offset)
-            whole.raw_data = file.read(payload.length)
-        return np.require(numpy_helper.to_array(whole), requirements="CA")
     flat = np.empty(payload.length, np.uint8)
-    with payload.path.open("rb") as file:
+    with _open(payload, what) as file:
         file.seek(payload.offset)
-        found = file.readinto(memoryview(flat)) if payload.length else 0
+        found = file.readinto(flat.data) if payload.length else 0
     if found != payload.length:
         raise InvalidModel(f"{what}: {payload.path.name} ends inside its data (was it changed meanwhile?)")
+    if tensor.data_type in PACKED_BITS:
+        whole = TensorProto()
+        whole.CopyFrom(tensor)
+        whole.ClearField("data_location")
+        whole.ClearField("external_data")
+        whole.raw_data = flat.tobytes()
+        return np.require(numpy_helper.to_array(whole), requirements=["C", "A"])
     return flat.view(helper.tensor_dtype_to_np_dtype(tensor.data_type)).reshape(tuple(tensor.dims))
+
+
+def _open(payload: Payload, what: str) -> BinaryIO:
+    if payload.folder is None:
+        return payload.path.open("rb")
+    descriptor = open_inside(payload.folder, payload.path.relative_to(payload.folder).parts, what)
+    return os.fdopen(descriptor, "rb")
 
 
 def onnx_type_name(dtype: str) -> str:

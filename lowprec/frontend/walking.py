@@ -5,11 +5,13 @@ from dataclasses import dataclass, field
 
 from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto
 
+from lowprec.confinement import OutOfTime
 from lowprec.errors import InvalidModel, LowprecError, Unsupported
 from lowprec.frontend import folding
 from lowprec.frontend.attributes import attributes_of
 from lowprec.frontend.bodies import default_attributes, standard_body
 from lowprec.frontend.checks import check_node
+from lowprec.frontend.external import refuse_external
 from lowprec.frontend.graph import Array, Attribute, Graph, Node, TensorSpec
 from lowprec.frontend.inference import infer, schema_of
 from lowprec.frontend.limits import Limits
@@ -97,7 +99,17 @@ def _run_block(nodes: Sequence[NodeProto], scope: Scope, state: Walk) -> None:
         elif node.domain == "" and node.op_type == "If":
             _run_branch(node, scope, state)
         else:
-            _visit(node, scope, state)
+            _visit_within(node, scope, state)
+
+
+def _visit_within(node: NodeProto, scope: Scope, state: Walk) -> None:
+    """`_visit`, blaming the node where the process's limits end it."""
+    try:
+        _visit(node, scope, state)
+    except MemoryError as error:
+        raise InvalidModel(f"{label(node)}: checking it needs more memory than a file of this size may") from error
+    except OutOfTime as error:
+        raise InvalidModel(f"{label(node)}: the model takes longer to check than a file of its size may") from error
 
 
 def _run_function(
@@ -188,8 +200,7 @@ def _run_branch(node: NodeProto, scope: Scope, state: Walk) -> None:
 def _add_inner_initializer(name: str, branch: GraphProto, inner: Scope, state: Walk) -> None:
     tensor = next(tensor for tensor in branch.initializer if tensor.name == name)
     what = f"initializer {quote(name)} of a branch of {quote(inner.prefix)}"
-    if tensor.data_location:
-        raise Unsupported(f"{what} is kept outside the file; only the model's own initializers may be")
+    refuse_external(tensor, what)
     check_tensor(tensor, None, what, state.limits)
     flat = unused(f"{inner.prefix}/{name}", state.taken)
     state.taken.add(flat)
