@@ -9,6 +9,7 @@ A unit that a template of ours computes has this form, each part but the operato
 """
 
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 from tvm import relax
@@ -29,10 +30,10 @@ from lowprec.schedules.epilogue import Constant as Number
 from lowprec.schedules.views import View
 from lowprec.schedules.windows import Window, whole
 
-Source = relax.Var | Constant  # what a kernel is called with: a parameter of the unit, or a constant
+Source: TypeAlias = relax.Var | Constant  # what a kernel is called with: a parameter of the unit, or a constant
 
 
-class Declined(Exception):  # noqa: N818 - an answer, not an error
+class Declined(Exception):
     """The unit is not of the form a template computes; the generic rule takes it."""
 
 

@@ -6,14 +6,14 @@ A step's arguments are earlier values, operands (tensors read at the same coordi
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import assert_never
+from typing import TypeAlias, assert_never
 
 from tvm import ir, tirx
 
 from lowprec.schedules import vector_math
 from lowprec.schedules.views import Index, View, load, register, splat, store
 
-Expression = ir.Expr
+Expression: TypeAlias = ir.Expr
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,14 @@ so crops, halos, broadcast operands and flattened leading axes are all the same 
 from dataclasses import dataclass
 from itertools import accumulate
 from operator import mul
+from typing import TypeAlias
 
 from tvm import ir, tirx
 from tvm.script.ir_builder import tirx as T
 
 COORDINATES = 5
 
-Index = ir.Expr | int
+Index: TypeAlias = ir.Expr | int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
