@@ -201,7 +201,7 @@ def _resize(rewriter: _Rewriter, var: relax.Var, call: relax.Call) -> _Value | N
     resized = relax.op.image.resize2d(
         rewriter.arranged(call.args[0], axes),
         call.args[1],
-        roi=attrs.roi,
+        roi=tuple(float(edge) for edge in attrs.roi),
         layout="NHWC",
         method=attrs.method,
         coordinate_transformation_mode=attrs.coordinate_transformation_mode,

@@ -70,9 +70,9 @@ def tensors_in(value: relax.Expr) -> Iterator[relax.Expr]:
             yield from tensors_in(argument)
 
 
-def replace_tensors(value: relax.Expr, new: Mapping[relax.Var, relax.Expr]) -> relax.Expr:
-    """The same value, reading `new[v]` wherever it read the variable v."""
-    if isinstance(value, relax.Var):
+def replace_tensors(value: relax.Expr, new: Mapping[relax.Expr, relax.Expr]) -> relax.Expr:
+    """The same value, reading `new[v]` wherever it read the variable or constant v."""
+    if isinstance(value, relax.Var | Constant):
         return new.get(value, value)
     if isinstance(value, relax.Tuple):
         return relax.Tuple([replace_tensors(field, new) for field in value.fields])

@@ -16,14 +16,19 @@ from lowprec.passes.editing import (
     Emitter,
     array_of,
     bindings,
+    op_name,
     replace_tensors,
     result_of,
+    shape_of,
     tensors_in,
 )
 from lowprec.passes.templates import KernelCall
 from lowprec.passes.units import LAYER, OPERATORS
 from lowprec.schedules.generic import schedule_generic
 from lowprec.targets import Target
+
+FOLDING = frozenset(f"relax.{name}" for name in ("add", "subtract", "multiply", "divide", "maximum", "minimum", "power"))
+"""Operators whose legalization takes a constant of rank 0 as a number."""
 
 Cache = dict[int, list[tuple[relax.Function, tirx.PrimFunc]]]
 
@@ -59,14 +64,15 @@ def _cached(lifted: relax.Function, cache: Cache) -> tirx.PrimFunc | None:
 
 
 def _lift_constants(function: relax.Function) -> tuple[relax.Function, list[Array]]:
-    """The unit with its arrays as further parameters; single numbers stay inside, where they fold."""
+    """The unit with its arrays as further parameters; numbers stay inside where they become part of the code."""
     constants: dict[Constant, relax.Var] = {}
     emitter = Emitter()
     params = [relax.Var(param.name, param.ty) for param in function.params]
     new: dict[relax.Expr, relax.Expr] = dict(zip(function.params, params, strict=True))
     for var, value in bindings(function):
         for source in tensors_in(value):
-            if isinstance(source, Constant) and array_of(source).size > 1 and source not in constants:
+            stays = op_name(value) in FOLDING and not shape_of(source)
+            if isinstance(source, Constant) and not stays and source not in constants:
                 constants[source] = new[source] = relax.Var("constant", source.ty)
         new[var] = emitter.emit(replace_tensors(value, new), "v")
     lifted = emitter.function([*params, *constants.values()], new[result_of(function)], {"Primitive": 1})
