@@ -5,7 +5,7 @@ while the row is in the cache, innermost loops become vectors, outermost ones pa
 arithmetic. Sums may be reassociated; nothing else changes, and nothing depends on the number of threads.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -15,7 +15,8 @@ from tvm import tirx
 from tvm.ir import Expr, TensorLoad
 from tvm.tirx import PrimFunc, Stmt, Var
 
-from lowprec.schedules.affine import Axis, Nest, int64, linear_indices, linear_load, loads_in, substitute
+from lowprec.schedules.affine import Axis, Nest, Node, int64, linear_indices, linear_load, loads_in, substitute
+from lowprec.schedules.fallback import parallel_outer_loops
 from lowprec.schedules.inlining import cost_of, domain_of, inline, values_of
 from lowprec.schedules.loops import nested, sequence
 from lowprec.schedules.maps import Machine, map_loops
@@ -38,15 +39,27 @@ class Rows:
     depth: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Home:
+    """Where an intermediate buffer's elements live: in `buffer`, without its first `depth` axes (one row at a time)."""
+
+    buffer: Var
+    depth: int
+
+
+Homes = Mapping[Var, Home]
+
+
 def schedule_generic(func: PrimFunc, target: Target) -> PrimFunc:
     """Loop nests of blocks --> plain loops, vectors and parallel loops.
 
-    Declines, leaving the loops as they are, when a statement is no perfect nest with one block: sorting, scatter, calls.
+    Declines, leaving the loops as they are, when a statement is no perfect nest of one block: sorting, scatter, calls.
     """
     # Step 1. Read. What cannot be read keeps its loops.
     stages = read_stages(func)
     if stages is None or not _writes_once(stages):
-        return with_vector_math(func)
+        return with_vector_math(parallel_outer_loops(func))
+    stages = [stage for stage in stages if prod(stage.shape)]
     # Step 2. Inline, and let a reduction finish what its only reader does.
     kept = {load for load in func.params if tirx.is_buffer_var(load)}
     stages = inline(stages, kept)
@@ -54,8 +67,9 @@ def schedule_generic(func: PrimFunc, target: Target) -> PrimFunc:
     groups = group_rows(stages)
     # Step 4. Loops.
     shared = _shared_buffers(groups, kept)
-    body = [tirx.AllocBuffer(buffer) for buffer in shared]
-    body += [_loops(rows, kept | set(shared), target) for rows in groups]
+    body: list[Stmt] = [tirx.AllocBuffer(home.buffer) for home in shared.values()]
+    body += [_loops(rows, kept, shared, target) for rows in groups]
+    body = body or [tirx.Evaluate(0)]
     return with_vector_math(_single_assignment(func.with_body(sequence(body))))
 
 
@@ -129,30 +143,34 @@ def _bytes_per_row(stages: tuple[AnyStage, ...], depth: int) -> int:
     return sum(4 * prod(stage.shape[depth:]) for stage in stages)
 
 
-def _shared_buffers(groups: list[Rows], kept: set[Var]) -> list[Var]:
+def _shared_buffers(groups: list[Rows], kept: set[Var]) -> dict[Var, Home]:
     """What one group hands to another, or a stage on its own makes: a buffer for the whole function."""
-    shared: list[Var] = []
+    shared: dict[Var, Home] = {}
     for rows in groups:
         others = [stage for other in groups if other is not rows for stage in other.stages]
         read = {load.source for stage in others for load in _loads(stage)}
         made = [buffer for stage in rows.stages for buffer in stage.outputs if buffer not in kept]
-        shared += [buffer for buffer in made if buffer in read or not rows.depth]
+        shared |= {buffer: _home(buffer, 0) for buffer in made if buffer in read or not rows.depth}
     return shared
 
 
-def _loops(rows: Rows, kept: set[Var], target: Target) -> Stmt:
+def _home(buffer: Var, depth: int) -> Home:
+    """Of one axis: TVM shrinks a buffer of several whose last index runs past its extent."""
+    size = max(1, prod(_shape(buffer)[depth:]))
+    return Home(buffer=tirx.decl_buffer((size,), buffer.dtype, buffer.name, scope="global"), depth=depth)
+
+
+def _loops(rows: Rows, kept: set[Var], shared: Homes, target: Target) -> Stmt:
     is_worth_threads = sum(_work(stage) for stage in rows.stages) >= PARALLEL_WORK
     if not rows.depth:
-        return _stage_loops(rows.stages[0], Machine(lanes=target.lanes, parallel=is_worth_threads), {}, 0)
+        return _stage_loops(rows.stages[0], Machine(lanes=target.lanes, parallel=is_worth_threads), shared, 0)
     axes = tuple(Axis(var=Var(f"row{i}", "int64"), extent=n) for i, n in enumerate(rows.stages[0].shape[: rows.depth]))
     inside = Machine(lanes=target.lanes, parallel=False)
-    local = {
-        buffer: tirx.decl_buffer((max(1, prod(stage.shape[rows.depth :])),), buffer.dtype, buffer.name, scope="global")
-        for stage in rows.stages for buffer in stage.outputs if buffer not in kept
-    }  # fmt: skip
-    body: list[Stmt] = [tirx.AllocBuffer(buffer) for buffer in local.values()]
+    made = [buffer for stage in rows.stages for buffer in stage.outputs if buffer not in kept and buffer not in shared]
+    local = {buffer: _home(buffer, rows.depth) for buffer in made}
+    body: list[Stmt] = [tirx.AllocBuffer(home.buffer) for home in local.values()]
     for stage in rows.stages:
-        loops = _stage_loops(stage, inside, local, rows.depth)
+        loops = _stage_loops(stage, inside, {**shared, **local}, rows.depth)
         mapping = {own.var: axis.var for own, axis in zip(stage.spatial, axes, strict=False)}
         body.append(substitute(loops, mapping))
     return Machine(lanes=target.lanes, parallel=is_worth_threads).around(axes, sequence(body))
@@ -162,28 +180,28 @@ def _work(stage: AnyStage) -> int:
     return domain_of(stage) * (2 + sum(cost_of(value) for value in values_of(stage)))
 
 
-def _stage_loops(stage: AnyStage, machine: Machine, local: Mapping[Var, Var], depth: int) -> Stmt:
+def _stage_loops(stage: AnyStage, machine: Machine, homes: Homes, depth: int) -> Stmt:
     if isinstance(stage, Entangled):
-        return _entangled_loops(stage, machine, local, depth)
-    linear = _linear_nest(stage, local, depth)
+        return _entangled_loops(stage, machine, homes, depth)
+    linear = _linear_nest(stage, homes, depth)
     if not stage.reduce:
         return map_loops(linear, machine)
     assert stage.initial is not None
     return reduction_loops(linear, Reduction(combiner=stage.combiner, initial=stage.initial), machine)
 
 
-def _linear_nest(stage: Stage, local: Mapping[Var, Var], depth: int) -> Nest:
+def _linear_nest(stage: Stage, homes: Homes, depth: int) -> Nest:
     """The stage's remaining loops, everything addressed by linear offsets; axes of one element are gone."""
     units = {axis.var: int64(0) for axis in (*stage.spatial[depth:], *stage.reduce) if axis.extent == 1}
 
     def linear(value: Expr) -> Expr:
-        return substitute(_linear_loads(value, local, depth), units)
+        return substitute(_linear_loads(value, homes), units)
 
-    skipped = depth if stage.output in local else 0
-    shape, point = stage.shape[skipped:], tuple(axis.var for axis in stage.spatial[skipped:])
+    home = homes.get(stage.output, Home(buffer=stage.output, depth=0))
+    index = _position(stage.shape[home.depth :], tuple(axis.var for axis in stage.spatial[home.depth :]))
     return Nest(
-        output=local.get(stage.output, stage.output),
-        index=substitute(_position(shape, point), units),
+        output=home.buffer,
+        index=substitute(index, units),
         value=linear(stage.value),
         spatial=tuple(axis for axis in stage.spatial[depth:] if axis.extent > 1),
         reduce=tuple(axis for axis in stage.reduce if axis.extent > 1),
@@ -192,14 +210,22 @@ def _linear_nest(stage: Stage, local: Mapping[Var, Var], depth: int) -> Nest:
     )
 
 
-def _linear_loads(node: object, local: Mapping[Var, Var], depth: int) -> object:
+def _linear_loads(node: Node, homes: Homes) -> Node:
     def load(item: TensorLoad) -> Expr:
-        skipped = depth if item.source in local else 0
-        shape = tuple(int(size.value) for size in item.source.shape)
-        offset = _position(shape[skipped:], tuple(item.indices)[skipped:])
-        return linear_load(local.get(item.source, item.source), offset)
+        return linear_load(*_element(item.source, item.indices, homes))
 
-    return tvm_ffi.structural_map(node, (TensorLoad, load), order="post")
+    result: Node = tvm_ffi.structural_map(node, (TensorLoad, load), order="post")
+    return result
+
+
+def _element(buffer: Var, indices: Sequence[Expr], homes: Homes) -> tuple[Var, Expr]:
+    """Where an element is: a buffer and a linear offset."""
+    home = homes.get(buffer, Home(buffer=buffer, depth=0))
+    return home.buffer, _position(_shape(buffer)[home.depth :], tuple(indices)[home.depth :])
+
+
+def _shape(buffer: Var) -> tuple[int, ...]:
+    return tuple(int(size.value) for size in buffer.shape)
 
 
 def _position(shape: tuple[int, ...], point: tuple[Expr, ...]) -> Expr:
@@ -209,18 +235,16 @@ def _position(shape: tuple[int, ...], point: tuple[Expr, ...]) -> Expr:
     return position
 
 
-def _entangled_loops(stage: Entangled, machine: Machine, local: Mapping[Var, Var], depth: int) -> Stmt:
+def _entangled_loops(stage: Entangled, machine: Machine, homes: Homes, depth: int) -> Stmt:
     """Scalar code, whole totals in parallel."""
 
     def store(node: tirx.BufferStore) -> Stmt:
-        skipped = depth if node.buffer in local else 0
-        shape = tuple(int(size.value) for size in node.buffer.shape)
-        buffer = local.get(node.buffer, node.buffer)
-        offset = _position(shape[skipped:], tuple(node.indices)[skipped:])
+        buffer, offset = _element(node.buffer, node.indices, homes)
         return tirx.BufferStore(buffer, node.value, linear_indices(buffer, offset))
 
     def linear(node: Stmt) -> Stmt:
-        return tvm_ffi.structural_map(_linear_loads(node, local, depth), (tirx.BufferStore, store), order="post")
+        result: Stmt = tvm_ffi.structural_map(_linear_loads(node, homes), (tirx.BufferStore, store), order="post")
+        return result
 
     initial = [] if stage.initial is None else [linear(stage.initial)]
     body = sequence([*initial, nested(stage.reduce, linear(stage.update))])
