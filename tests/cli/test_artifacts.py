@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import onnx.reference
 import pytest
+from numpy.typing import NDArray
 
 from lowprec.cli import main
 from tests.cli.conftest import Lowprec, conv_relu_gemm
@@ -19,6 +20,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     onnx.save(conv_relu_gemm(), folder / "small.onnx")
     assert main(["compile", str(folder / "small.onnx"), "-o", str(folder / "small.lowprec"), "-q"]) == 0
     return folder
+
+
+def evaluate(model: Path, x: NDArray[np.float32]) -> object:
+    """What onnx's reference evaluator makes of x."""
+    results = onnx.reference.ReferenceEvaluator(onnx.load(model)).run(None, {"x": x})
+    assert isinstance(results, list)
+    return results[0]
 
 
 def test_compile(lowprec: Lowprec, folder: Path, tmp_path: Path) -> None:
@@ -46,8 +54,7 @@ def test_run(lowprec: Lowprec, folder: Path, tmp_path: Path) -> None:
     assert "y: float32[1, 5]" in result.out
     with np.load(tmp_path / "out.npz") as outputs:
         y = outputs["y"]
-    model = onnx.load(folder / "small.onnx")
-    expected = onnx.reference.ReferenceEvaluator(model).run(None, {"x": x})[0]
+    expected = np.asarray(evaluate(folder / "small.onnx", x))
     np.testing.assert_allclose(y, expected, atol=1e-4 * np.abs(expected).max())
     document = json.loads(lowprec("run", folder / "small.lowprec", "--json", "--threads", "1").out)
     assert document["schema"] == "lowprec.run/1"
@@ -64,7 +71,7 @@ def test_run(lowprec: Lowprec, folder: Path, tmp_path: Path) -> None:
     ],
 )
 def test_inputs_that_do_not_fit(
-    lowprec: Lowprec, folder: Path, tmp_path: Path, arrays: dict[str, np.ndarray], said: str
+    lowprec: Lowprec, folder: Path, tmp_path: Path, arrays: dict[str, NDArray[np.generic]], said: str
 ) -> None:
     np.savez(tmp_path / "in.npz", **arrays)  # type: ignore[arg-type]
     result = lowprec("run", folder / "small.lowprec", "--inputs", tmp_path / "in.npz")
@@ -120,3 +127,12 @@ def test_a_damaged_artifact(lowprec: Lowprec, folder: Path, tmp_path: Path) -> N
     result = lowprec("run", tmp_path)
     assert (result.code, result.out) == (7, "")
     assert "manifest.json" in result.err
+
+
+def test_report(lowprec: Lowprec, folder: Path, tmp_path: Path) -> None:
+    result = lowprec("report", folder / "small.lowprec", "-o", tmp_path / "r.html", "--json")
+    assert result.code == 0, result.err
+    assert json.loads(result.out) == {"schema": "lowprec.report/1", "report": str(tmp_path / "r.html")}
+    page = (tmp_path / "r.html").read_text()
+    assert page.lower().startswith("<!doctype html>")
+    assert "conv" in page
