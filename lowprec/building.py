@@ -1,7 +1,7 @@
 """Kernels and main -> one shared library.
 
-Kernels are compiled in parallel, a module each round of workers takes; main becomes bytecode of TVM's virtual machine, which
-finds the kernels by name in the same library.
+Kernels are compiled in parallel, a module each round of workers takes; main becomes bytecode of TVM's virtual machine,
+which finds the kernels by name in the same library.
 """
 
 import os

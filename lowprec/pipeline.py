@@ -1,6 +1,6 @@
 """A checked graph -> a library and its weights: convert, rewrite, lower, build.
 
-    Graph -> Relax -> channels last -> units -> padding in producers -> kernels -> library
+Graph -> Relax -> channels last -> units -> padding in producers -> kernels -> library
 """
 
 import tempfile
@@ -12,6 +12,7 @@ from typing import Any
 from tvm import IRModule
 
 from lowprec import storage
+from lowprec.building import build_library
 from lowprec.frontend.convert import to_relax
 from lowprec.frontend.graph import Graph
 from lowprec.inspection import plan_for
@@ -22,7 +23,6 @@ from lowprec.passes.lowering import LoweredCall, lower_units
 from lowprec.passes.probes import Probe, add_probes
 from lowprec.plan import Plan
 from lowprec.targets import Target, available_cores, parse_target
-from lowprec.building import build_library
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,9 +73,7 @@ def compile_task(request: Mapping[str, Any], graph: Graph) -> dict[str, Any]:
     return {"kernels": len({call.symbol for call in built.calls}), "calls": len(built.calls)}
 
 
-def _manifest(
-    request: Mapping[str, Any], graph: Graph, target: Target, plan: Plan, built: Built
-) -> Manifest:
+def _manifest(request: Mapping[str, Any], graph: Graph, target: Target, plan: Plan, built: Built) -> Manifest:
     return Manifest(
         inputs=graph.inputs,
         outputs=graph.outputs,

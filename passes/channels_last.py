@@ -1,11 +1,13 @@
 """Channels innermost for the whole network.
 
     before:  y = conv2d(x, w)  NCHW;  z = relu(y);  u = concat([z, v], axis=1);  reshape(u, ...)
-    after:   x' = permute(x);  y' = conv2d(x', w)  NHWC;  z' = relu(y');  u' = concat([z', v'], axis=3);  permute, reshape
+    after:   x' = permute(x);  y' = conv2d(x', w)  NHWC;  z' = relu(y');  u' = concat([z', v'], axis=3);  permute,
+    reshape
 
-Convolutions, pools and resizes want channels last; whatever can follow does, on any axes: elementwise operators, concat, reductions,
-softmax, slices, pads. A transpose moves nothing: the value keeps its place in memory and only its axes' names change. A reshape
-that splits or merges axes lying together moves nothing either. What is left needs the ONNX order, and gets a permute.
+Convolutions, pools and resizes want channels last; whatever can follow does, on any axes: elementwise operators,
+concat, reductions, softmax, slices, pads. A transpose moves nothing: the value keeps its place in memory and only its
+axes' names change. A reshape that splits or merges axes lying together moves nothing either. What is left needs the
+ONNX order, and gets a permute.
 
 Each value's physical order is recorded on main, for whoever reads a layer's output by its ONNX name.
 """
@@ -139,7 +141,9 @@ class _Rewriter:
 
     def _as_written(self, var: relax.Var, value: relax.Expr) -> _Value:
         new = {
-            source: self.in_order_everywhere(source) for source in relax.analysis.free_vars(value) if source in self.values
+            source: self.in_order_everywhere(source)
+            for source in relax.analysis.free_vars(value)
+            if source in self.values
         }
         emitted = self.emitter.emit(replace_tensors(value, new), var.name)
         return _Value(emitted, identity(emitted) if is_tensor(emitted) else ())
@@ -215,11 +219,13 @@ def _resize(rewriter: _Rewriter, var: relax.Var, call: relax.Call) -> _Value | N
 
 
 def _elementwise(rewriter: _Rewriter, var: relax.Var, call: relax.Call) -> _Value | None:
-    """Every full-rank operand in the order of the largest one that has moved; short ones are given their missing axes."""
+    """Every operand in the order of the first one that has moved; short ones are given their missing axes."""
     rank = len(shape_of(var))
     operands = [argument for argument in call.args if isinstance(argument, relax.Var | Constant)]
     moved = [
-        value.axes for value in map(rewriter.look_up, operands) if len(value.axes) == rank and value.axes != tuple(range(rank))
+        value.axes
+        for value in map(rewriter.look_up, operands)
+        if len(value.axes) == rank and value.axes != tuple(range(rank))
     ]
     if not moved:
         return None
@@ -337,4 +343,3 @@ RULES: dict[str, Rule] = {
     "relax.reshape": _reshape,
     "relax.strided_slice": _slice,
 }
-

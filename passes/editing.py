@@ -1,6 +1,7 @@
 """Relax functions as straight-line programs: reading their bindings, and writing new ones with the names kept.
 
-A variable's name is the ONNX tensor's it stands for. Values that stand for none are named `UNNAMED`, which no ONNX tensor is.
+A variable's name is the ONNX tensor's it stands for. Values that stand for none are named `UNNAMED`, which no ONNX
+tensor is.
 """
 
 from collections.abc import Iterator, Mapping

@@ -26,7 +26,18 @@ EPILOGUE_OPS: dict[str, str] = {
 _OTHERS = (
     *("acos", "acosh", "asin", "asinh", "atan", "atanh", "ceil", "cos", "cosh", "floor", "isfinite", "isinf", "isnan"),
     *("log", "logical_not", "round", "rsqrt", "sign", "sin", "sinh", "tan", "trunc", "bitwise_not", "astype"),
-    *("power", "floor_divide", "mod", "floor_mod", "equal", "greater", "greater_equal", "less", "less_equal", "not_equal"),
+    *(
+        "power",
+        "floor_divide",
+        "mod",
+        "floor_mod",
+        "equal",
+        "greater",
+        "greater_equal",
+        "less",
+        "less_equal",
+        "not_equal",
+    ),
     *("logical_and", "logical_or", "logical_xor", "bitwise_and", "bitwise_or", "bitwise_xor", "where"),
     *("left_shift", "right_shift", "nn.gelu_tanh", "nn.selu", "nn.softplus"),
 )

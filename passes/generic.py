@@ -1,7 +1,7 @@
 """Units that no template computes: one fused TIR function each, scheduled by the one generic rule.
 
-    before:  v = unit(x, r)                    unit: any operators, constants inside
-    after:   v = call_tir(fused, (x, r, constants))
+before:  v = unit(x, r)                    unit: any operators, constants inside
+after:   v = call_tir(fused, (x, r, constants))
 """
 
 import tvm_ffi
@@ -27,7 +27,9 @@ from lowprec.passes.units import LAYER, OPERATORS
 from lowprec.schedules.generic import schedule_generic
 from lowprec.targets import Target
 
-FOLDING = frozenset(f"relax.{name}" for name in ("add", "subtract", "multiply", "divide", "maximum", "minimum", "power"))
+FOLDING = frozenset(
+    f"relax.{name}" for name in ("add", "subtract", "multiply", "divide", "maximum", "minimum", "power")
+)
 """Operators whose legalization takes a constant of rank 0 as a number."""
 
 Cache = dict[int, list[tuple[relax.Function, tirx.PrimFunc]]]

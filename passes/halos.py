@@ -1,7 +1,9 @@
 """Padding written by whoever makes a tensor, so that convolutions read their whole neighbourhood without asking.
 
-    before:  y = unit1(x);                     z = unit2(y)   with  unit2 = conv2d(y, w, padding=1) + ...;   u = unit3(y)
-    after:   y = unit1(x), ending in pad(.);   z = unit2(y)   with  unit2 = conv2d(y, w, padding=0) + ...;   u = unit3(y),
+    before:  y = unit1(x);                     z = unit2(y)   with  unit2 = conv2d(y, w, padding=1) + ...;   u =
+    unit3(y)
+    after:   y = unit1(x), ending in pad(.);   z = unit2(y)   with  unit2 = conv2d(y, w, padding=0) + ...;   u =
+    unit3(y),
              which begins with a slice of y
 
 The widest padding asked for is written once; whoever needs less reads a window of it.
@@ -111,11 +113,11 @@ class _Mover:
         source = _padded_source(function)
         called: dict[relax.Var, relax.Expr] = {}
         for param, argument in arguments.items():
-            alone = source is not None and source[0].same_as(param) and argument not in self.halos
-            if alone and not _used_twice(function, param):
+            called[param] = self.new.get(argument, argument)
+            if source is None or not source[0].same_as(param) or argument in self.halos:
+                continue
+            if not _used_twice(function, param):
                 called[param] = self._padded_alone(argument, source[1])
-            else:
-                called[param] = self.new.get(argument, argument)
         rebuilt, order = self._rebuild(function, arguments, called, var)
         self.new[var] = self.call(rebuilt, order, var.name)
 
@@ -217,5 +219,3 @@ def _window(inner: Emitter, value: relax.Expr, pads: Pads, extents: tuple[int, .
     end = [start + extent for start, extent in zip(begin, extents, strict=True)]
     axes = list(range(len(extents)))
     return inner.emit(relax.op.strided_slice(value, axes, begin, end))
-
-

@@ -16,10 +16,10 @@ from lowprec.passes.editing import (
     MAIN,
     Array,
     Emitter,
+    array_of,
     attributes_of,
     bindings,
     is_constant,
-    array_of,
     replace_tensors,
     result_of,
 )

@@ -95,9 +95,7 @@ def _packs(operator: relax.Call) -> bool:
     return is_constant(weights) and (op_name(operator) != "relax.matmul" or len(shape_of(weights)) == 2)
 
 
-def _window(
-    value: relax.Call, windows: dict[relax.Var, tuple[relax.Var, Window]]
-) -> tuple[relax.Var, Window]:
+def _window(value: relax.Call, windows: dict[relax.Var, tuple[relax.Var, Window]]) -> tuple[relax.Var, Window]:
     if value.args[0] not in windows:
         raise Declined("a slice of something computed")
     param, outer = windows[value.args[0]]

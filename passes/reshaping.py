@@ -1,7 +1,7 @@
 """When a reshape leaves a permuted tensor's memory alone.
 
-A reshape splits and merges runs of neighbouring axes: the shortest such runs are its groups. With axes permuted in memory it
-still moves nothing as long as each group's axes lie together and in order there.
+A reshape splits and merges runs of neighbouring axes: the shortest such runs are its groups. With axes permuted in
+memory it still moves nothing as long as each group's axes lie together and in order there.
 """
 
 from dataclasses import dataclass
@@ -42,8 +42,8 @@ def groups_of(source: tuple[int, ...], target: tuple[int, ...]) -> list[tuple[Ax
 def regroup(source: tuple[int, ...], target: tuple[int, ...], axes: Axes) -> Regrouped | None:
     """How to reshape a tensor of logical shape `source`, lying as `axes`, into `target` with the least movement.
 
-    The groups keep the physical order of their first axis of more than one element; axes within a group are put in order.
-    None when the groups cannot be told.
+    The groups keep the physical order of their first axis of more than one element; axes within a group are put in
+    order. None when the groups cannot be told.
     """
     groups = groups_of(source, target)
     if groups is None:

@@ -117,4 +117,3 @@ def _product(reading: UnitReading, target: Target) -> KernelCall:
     else:
         weights = [source]
     return KernelCall(identity=kernel, family="gemm", arguments=(param, *weights, *reading.sources), kernel=kernel)
-

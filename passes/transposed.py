@@ -3,9 +3,9 @@
     before:  y = conv2d_transpose(x, w, strides=(s, s))
     after:   y = crop(interleave(conv2d(x, w')))       w' has a set of output channels for each of the s * s phases
 
-With q and the phase r of an output position o, o + pads = q * s + r, a tap t reaches it from x[q - m], m = (t * dilation - r) / s,
-wherever that is whole. So each phase is a stride-1 convolution over m, and all phases together are one.
-Declines when: weights are not constant.
+With q and the phase r of an output position o, o + pads = q * s + r, a tap t reaches it from x[q - m], m = (t *
+dilation - r) / s, wherever that is whole. So each phase is a stride-1 convolution over m, and all phases together are
+one. Declines when: weights are not constant.
 """
 
 from dataclasses import dataclass
@@ -35,7 +35,8 @@ TRANSPOSED = {f"relax.nn.conv{n}d_transpose": f"conv{n}d" for n in (1, 2, 3)}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axis:
-    """One spatial axis: tap t of phase r reads x[q - m] with m = `reach[r][t]` where that is whole; q in `low`..`high`."""
+    """One spatial axis: tap t of phase r reads x[q - m] with m = `reach[r][t]` where that is whole; q in
+    `low`..`high`."""
 
     size: int
     stride: int
@@ -71,18 +72,14 @@ def plan_axis(*, size: int, output: int, kernel: int, stride: int, dilation: int
         for r in range(stride)
     )
     low, high = pad // stride, (output - 1 + pad) // stride
-    return Axis(
-        size=size, stride=stride, reach=reach, low=low, high=high, begin=pad - low * stride, output=output
-    )
+    return Axis(size=size, stride=stride, reach=reach, low=low, high=high, begin=pad - low * stride, output=output)
 
 
 def spread_weights(weights: NDArray[np.generic], axes: tuple[Axis, ...], groups: int) -> NDArray[np.generic]:
     """[C, K/groups, taps...] -> [groups * phases * K/groups, C/groups, taps'...], zero where a phase has no tap."""
     channels, per_group, *kernel = weights.shape
     phases = [axis.stride for axis in axes]
-    spread = np.zeros(
-        (groups, *phases, per_group, channels // groups, *(axis.kernel for axis in axes)), weights.dtype
-    )
+    spread = np.zeros((groups, *phases, per_group, channels // groups, *(axis.kernel for axis in axes)), weights.dtype)
     split = weights.reshape(groups, channels // groups, per_group, *kernel)
     for phase in product(*map(range, phases)):
         for tap in product(*map(range, kernel)):
@@ -90,9 +87,7 @@ def spread_weights(weights: NDArray[np.generic], axes: tuple[Axis, ...], groups:
             if None in reach:
                 continue
             at = tuple(axis.farthest - (m or 0) for axis, m in zip(axes, reach, strict=True))
-            spread[(slice(None), *phase, slice(None), slice(None), *at)] = split[
-                (slice(None), slice(None), slice(None), *tap)
-            ].transpose(0, 2, 1)
+            spread[:, *phase, :, :, *at] = split[:, :, :, *tap].transpose(0, 2, 1)
     return spread.reshape(-1, channels // groups, *(axis.kernel for axis in axes))
 
 

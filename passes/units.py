@@ -3,7 +3,8 @@
     before:  y = conv2d(x, w); z = add(y, b); u = add(z, r); v = relu(u)
     after:   v = unit(x, r)    where  unit(x, r) = relu(add(add(conv2d(x, w), b), r))
 
-A unit is a private function that carries what it is ("lowprec.kind"), the layer it is known by and its operators. It grows
+A unit is a private function that carries what it is ("lowprec.kind"), the layer it is known by and its operators. It
+grows
 from an operator along the elementwise ones that use its result, as long as no value but the last is needed outside.
 Declines when: the next user is not elementwise, changes the shape, or is one that the kernel's epilogue cannot do.
 """
@@ -205,5 +206,3 @@ def _short(value: relax.Expr) -> str:
     if name in CALLS:
         return str(value.args[0].name_hint)
     return name.rsplit(".", 1)[-1]
-
-

@@ -1,7 +1,8 @@
 """Depthwise convolution: nothing is summed over channels, so vectors run along them.
 
     before:  Y[n, p, c] = f(sum over taps t of X[n, p * stride + t * dilation, c] * W[t, c])
-    after:   for each row of pixels and each vector of channels, in parallel: a few neighbouring pixels at once, each tap's
+    after:   for each row of pixels and each vector of channels, in parallel: a few neighbouring pixels at once, each
+    tap's
              weights loaded once for all of them
 
 Channels that a vector does not divide are handled by overlap, as in `direct`.
@@ -12,7 +13,7 @@ from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
-from tvm import ir, tirx
+from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 

@@ -6,9 +6,9 @@
                  for tap, channel:  weights = load;  for each pixel: accumulator += broadcast(X) * weights
                  Y = epilogue(accumulators)
 
-A matrix product is the same with one tap and pixels for rows. Channels are innermost and contiguous in X (any stride will do:
-they are broadcast) and in Y. Extents that the tile does not divide are handled by overlap: the last tile starts earlier and
-computes some elements again, to the same bits.
+A matrix product is the same with one tap and pixels for rows. Channels are innermost and contiguous in X (any stride
+will do: they are broadcast) and in Y. Extents that the tile does not divide are handled by overlap: the last tile
+starts earlier and computes some elements again, to the same bits.
 """
 
 from dataclasses import dataclass
@@ -88,8 +88,8 @@ def vector_starts(out_channels: int, panel: int, lanes: int) -> list[int]:
 def pack_weights(weights: NDArray[np.float32], *, groups: int, panel: int, lanes: int) -> NDArray[np.float32]:
     """[groups * K, C, taps...] -> [group][panel][taps...][C][panel], vectors in the order the kernel loads them.
 
-    Panels that would run past the last channel repeat earlier ones, as `panel_starts` has it; a layer narrower than a vector
-    is filled up with zeros.
+    Panels that would run past the last channel repeat earlier ones, as `panel_starts` has it; a layer narrower than a
+    vector is filled up with zeros.
     """
     total, channels, *taps = weights.shape
     per_group = total // groups

@@ -73,13 +73,14 @@ class Epilogue:
                     assert_never(argument)
 
         for step in self.steps:
-            values.append(_kept(ELEMENTWISE[step.op](*map(evaluate, step.arguments)), lanes))
+            arguments = map(evaluate, step.arguments)
+            values.append(_kept(ELEMENTWISE[step.op](*arguments), lanes))
         return values[-1]
 
 
 def _kept(value: Expression, lanes: int) -> Expression:
-    """The value through a buffer of its own, which LLVM keeps in a register: expressions are trees, and a later step may
-    use this one twice."""
+    """The value through a buffer of its own, which LLVM keeps in a register: expressions are trees, and a later step
+    may use this one twice."""
     buffer = register(lanes)
     store(buffer, 0, value, lanes)
     return load(buffer, 0, lanes)
@@ -105,7 +106,11 @@ def _clip(x: Expression, low: Expression, high: Expression) -> Expression:
 
 
 def _gelu(x: Expression) -> Expression:
-    return x * vector_math.constant(0.5, x) * (vector_math.constant(1.0, x) + vector_math.erf(x * vector_math.constant(0.5**0.5, x)))
+    return (
+        x
+        * vector_math.constant(0.5, x)
+        * (vector_math.constant(1.0, x) + vector_math.erf(x * vector_math.constant(0.5**0.5, x)))
+    )
 
 
 ELEMENTWISE: dict[str, Callable[..., Expression]] = {

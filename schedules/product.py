@@ -1,7 +1,7 @@
 """Matrix products as direct kernels with one tap.
 
-    before:  Y[..., m, n] = f(sum over k of A[..., m, k] * B[k, n])          B constant: packed into panels
-    before:  Y[..., m, n] = f(sum over k of A[..., m, k] * B[..., k, n])     B computed: read where it lies
+before:  Y[..., m, n] = f(sum over k of A[..., m, k] * B[k, n])          B constant: packed into panels
+before:  Y[..., m, n] = f(sum over k of A[..., m, k] * B[..., k, n])     B computed: read where it lies
 """
 
 from dataclasses import dataclass, replace

@@ -1,8 +1,9 @@
 """The register tile of a kernel: how many pixels by how many vectors are accumulated at once.
 
-The innermost loop of a direct convolution or matrix product multiplies `rows` broadcast scalars with `vectors` weight vectors
-into rows x vectors accumulators. Its cost per input channel is the largest of what the multipliers, the load ports and the
-latency of a chain of multiply-adds take, and what the weights' way from L2 takes; the best tile is the one with the least total over the layer, waste included.
+The innermost loop of a direct convolution or matrix product multiplies `rows` broadcast scalars with `vectors` weight
+vectors into rows x vectors accumulators. Its cost per input channel is the largest of what the multipliers, the load
+ports and the latency of a chain of multiply-adds take, and what the weights' way from L2 takes; the best tile is the
+one with the least total over the layer, waste included.
 """
 
 from dataclasses import dataclass

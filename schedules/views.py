@@ -1,8 +1,8 @@
 """Strided views: how a kernel's loop coordinates (n, d, h, w, c) address a tensor.
 
-Every kernel of ours walks the same five coordinates whatever the tensor's rank: a 1-D convolution has d = h = 0, a matrix
-product's rows are w. A view carries the tensor's true shape (what the caller passes) and one element stride per coordinate,
-so crops, halos, broadcast operands and flattened leading axes are all the same thing:
+Every kernel of ours walks the same five coordinates whatever the tensor's rank: a 1-D convolution has d = h = 0, a
+matrix product's rows are w. A view carries the tensor's true shape (what the caller passes) and one element stride per
+coordinate, so crops, halos, broadcast operands and flattened leading axes are all the same thing:
 
     element(n, d, h, w, c) = base[offset + n*sn + d*sd + h*sh + w*sw + c*sc]
 """

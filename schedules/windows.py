@@ -1,6 +1,7 @@
 """Where a logical tensor lies inside a physical one, and how a kernel's coordinates reach it.
 
-A tensor of rank 2 to 5 is (w, c), (n, w, c), (n, h, w, c) or (n, d, h, w, c): channels last, spatial axes from the inside.
+A tensor of rank 2 to 5 is (w, c), (n, w, c), (n, h, w, c) or (n, d, h, w, c): channels last, spatial axes from the
+inside.
 """
 
 from dataclasses import dataclass, replace
