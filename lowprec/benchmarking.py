@@ -228,8 +228,6 @@ def _runs_per_turn(child: Child) -> int:
 def _row(engine: Engine, child: Child, turns: Sequence[Turn], base: Sequence[Turn]) -> Row:
     milliseconds = 1e3 * np.array([second for turn in turns for second in turn.seconds])
     p10, p50, p90, p99 = (float(value) for value in np.percentile(milliseconds, (10, 50, 90, 99)))
-    pairs = zip(turns, base, strict=False)
-    ratios = [statistics.median(turn.seconds) / statistics.median(first.seconds) for turn, first in pairs]
     return Row(
         engine=engine.name,
         precision=engine.precision,
@@ -237,12 +235,18 @@ def _row(engine: Engine, child: Child, turns: Sequence[Turn], base: Sequence[Tur
         p90_ms=p90,
         p99_ms=p99,
         spread=(p90 - p10) / p50,
-        ratio=statistics.median(ratios),
+        ratio=ratio_of(turns, base),
         runs=len(milliseconds),
         error=max(turn.error for turn in turns),
         open_seconds=child.opened["seconds"],
         memory_bytes=child.ask({"do": "memory"})["bytes"],
     )
+
+
+def ratio_of(turns: Sequence[Turn], base: Sequence[Turn]) -> float:
+    """How many times the base's time: the median over rounds, so that a drift of the machine cancels."""
+    pairs = zip(turns, base, strict=False)
+    return statistics.median(statistics.median(turn.seconds) / statistics.median(own.seconds) for turn, own in pairs)
 
 
 def _warnings(rows: Sequence[Row], others: float) -> tuple[str, ...]:

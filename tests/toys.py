@@ -48,7 +48,7 @@ def linear(folder: Path, *, rows: int = 3, depth: int = 5, cols: int = 4, name: 
     return folder / name
 
 
-def linear_weights(depth: int = 5, cols: int = 4) -> list[Array]:
+def linear_weights(depth: int = 5, cols: int = 4) -> list[NDArray[np.float32]]:
     """The weights of `linear`."""
     generator = np.random.default_rng(7)
     return [

@@ -57,7 +57,7 @@ def pair(folder: Path) -> Path:
 
 def expected(x: Floats) -> NDArray[np.float64]:
     w, b = toys.linear_weights()
-    result: NDArray[np.float64] = x.astype(np.float64) @ w.astype(np.float64) + b.astype(np.float64)
+    result: NDArray[np.float64] = x.astype(np.float64) @ w.astype(np.float64) + b
     return result
 
 
