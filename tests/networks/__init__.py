@@ -46,7 +46,7 @@ NETWORKS = (
     Network(name="darknet", build=classifiers.darknet),
     Network(name="deeplab", build=dense.deeplab, small=replace(SMALL, width=0.1), full=Size(image=257)),
     Network(name="unet", build=dense.unet, small=Size(image=40, width=0.1), full=Size(image=256)),
-    Network(name="yolo", build=dense.yolo, small=Size(image=64, width=0.25), full=Size(image=320)),
+    Network(name="yolo", build=dense.yolo, small=Size(image=64, width=0.25, depth=0.34), full=Size(image=320)),
     Network(name="style", build=dense.style, small=Size(image=36, width=0.25, depth=0.2)),
     Network(name="super_resolution", build=dense.super_resolution),
     Network(name="generator", build=dense.generator, small=Size(width=0.1)),

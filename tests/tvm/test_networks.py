@@ -1,25 +1,38 @@
 """End to end: every architecture of tests/networks, compiled and compared with ONNX Runtime.
 
-Small sizes here, several batches; full size, as published, under the `slow` marker.
+Small sizes here; all batches of all, and full size as published, under the `slow` marker.
 """
+
+from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from _pytest.mark import ParameterSet
 from numpy.typing import NDArray
 
 import lowprec
 from tests.networks import NETWORKS, Network
 
 BATCHES = (1, 3, 8)
+EVERY_BATCH = ("mobilenet_v3", "resnext50", "inception_v3", "unet", "vit")
 BOUND = 1e-4  # of the output's largest magnitude: verify's default for fp32
 
 Arrays = dict[str, NDArray[np.float32]]
 
 
-@pytest.mark.parametrize("batch", BATCHES)
-@pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.name)
+def cases() -> Iterator[ParameterSet]:
+    """All networks in all batches; a quick run takes one batch of each, in turn, and every batch of a few."""
+    for position, network in enumerate(NETWORKS):
+        for turn, batch in enumerate(BATCHES):
+            quick = turn == position % len(BATCHES) or network.name in EVERY_BATCH
+            marks = () if quick else (pytest.mark.slow,)
+            yield pytest.param(network, batch, id=f"{network.name}-{batch}", marks=marks)
+
+
+@pytest.mark.parametrize(("network", "batch"), [*cases()])
 def test_matches_onnxruntime(network: Network, batch: int) -> None:
     assert_same(network.model(network.small, batch=batch))
 
@@ -28,6 +41,14 @@ def test_matches_onnxruntime(network: Network, batch: int) -> None:
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.name)
 def test_matches_onnxruntime_at_full_size(network: Network) -> None:
     assert_same(network.model(network.full))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mobilenet_v3", "resnext50", "shufflenet_v2", "convnext", "resnet_v2"])
+def test_matches_onnxruntime_at_an_odd_size(name: str) -> None:
+    """197 halves to 99, 50, 25, 13, 7: no tile divides them."""
+    network = next(network for network in NETWORKS if network.name == name)
+    assert_same(network.model(replace(network.full, image=197), batch=3))
 
 
 def assert_same(model: onnx.ModelProto) -> None:
