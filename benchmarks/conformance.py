@@ -1,6 +1,6 @@
 """onnx's own node tests through lowprec, beside ONNX Runtime and plain TVM (`from_onnx` and `tvm.compile`).
 
-    python benchmarks/conformance.py --against onnxruntime,tvm --json benchmarks/results/conformance.json
+    python -m benchmarks.conformance --against onnxruntime,tvm --json benchmarks/results/conformance.json
 
 Each case runs in a child process, so that a crash is one case's failure and not the run's. Answers are kept in
 build/conformance/ENGINE.jsonl with the version of the code that gave them: a run that was broken off goes on where
@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from conformance_worker import CRASHED, PASSED, UNSUPPORTED, WRONG, load_cases, model_of
+from benchmarks.conformance_worker import CRASHED, PASSED, UNSUPPORTED, WRONG, load_cases, model_of
 
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / "build" / "conformance"
@@ -72,7 +72,7 @@ def version_of(engine: str) -> str:
     if engine in PEERS:
         return importlib.metadata.version(packages.get(engine, engine))
     digest = hashlib.sha256()
-    for folder in ("lowprec", "passes", "schedules"):
+    for folder in ("lowprec/frontend",) if engine == "relax" else ("lowprec", "passes", "schedules"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
@@ -82,8 +82,16 @@ class Child:
     """One worker process; `ask` gives a verdict whatever happens to it."""
 
     def __init__(self, engine: str, seed: int, threads: int) -> None:
-        worker = Path(__file__).with_name("conformance_worker.py")
-        command = [sys.executable, str(worker), engine, "--seed", str(seed), "--threads", str(threads)]
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.conformance_worker",
+            engine,
+            "--seed",
+            str(seed),
+            "--threads",
+            str(threads),
+        ]
         self.log = (CACHE / f"{engine}.log").open("ab")
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, bufsize=0, cwd=ROOT
@@ -232,7 +240,7 @@ def summary(cases: Sequence[Case], verdicts: Mapping[str, Mapping[str, tuple[str
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="*", help="a glob of case names, for example 'test_conv*'")
+    parser.add_argument("--only", default="*", help="globs of case names, comma separated: 'test_conv*,test_gemm*'")
     parser.add_argument("--against", default="", help="peers, comma separated: onnxruntime,tvm")
     parser.add_argument("--engines", help="exactly these engines (default: lowprec and the peers)")
     parser.add_argument("--seed", type=int, default=0)
@@ -244,7 +252,8 @@ def main() -> None:
     if unknown:
         parser.error(f"--against {','.join(sorted(unknown))}: known peers are {', '.join(PEERS)}")
     engines = options.engines.split(",") if options.engines else [OURS, *peers]
-    cases = [case for case in list_cases(options.seed) if fnmatch.fnmatch(case.name, options.only)]
+    globs = options.only.split(",")
+    cases = [case for case in list_cases(options.seed) if any(fnmatch.fnmatch(case.name, glob) for glob in globs)]
     verdicts = {engine: run_engine(engine, cases, options.seed, options.threads) for engine in engines}
     print_families(cases, verdicts)
     if OURS in verdicts:

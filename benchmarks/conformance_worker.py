@@ -22,6 +22,8 @@ from onnx.backend.test.case.test_case import TestCase
 from onnx.backend.test.loader import load_node_model_tests
 from onnx.backend.test.runner import Runner
 
+from lowprec.errors import Unsupported
+
 Values = Sequence[Any]
 PASSED, UNSUPPORTED, WRONG, CRASHED = "passed", "unsupported", "wrong", "crashed"
 
@@ -47,8 +49,8 @@ def model_of(case: TestCase) -> onnx.ModelProto:
     return case.model
 
 
-class Unsupported(Exception):
-    """The engine refused the model before running it: an honest answer."""
+class Refused(Exception):
+    """A peer refused the model before running it: an honest answer."""
 
 
 def run_onnxruntime(case: TestCase, inputs: Values, threads: int) -> Values:
@@ -63,7 +65,7 @@ def run_onnxruntime(case: TestCase, inputs: Values, threads: int) -> Values:
             model_of(case).SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
     except Exception as error:  # every refusal has a class of its own
-        raise Unsupported(str(error)) from error
+        raise Refused(str(error)) from error
     names = [item.name for item in session.get_inputs()]
     return list(session.run(None, dict(zip(names, inputs, strict=False))))
 
@@ -77,31 +79,46 @@ def run_tvm(case: TestCase, inputs: Values, threads: int) -> Values:
     try:
         module = from_onnx(model_of(case), dtype_dict=None)
     except Exception as error:
-        raise Unsupported(str(error)) from error
+        raise Refused(str(error)) from error
     machine = relax.VirtualMachine(tvm.compile(module, "llvm"), tvm.cpu())
     result = machine["main"](*[tvm.runtime.tensor(np.require(value, requirements="C")) for value in inputs])
     return [result.numpy()] if hasattr(result, "numpy") else [item.numpy() for item in result]
 
 
 def run_lowprec(case: TestCase, inputs: Values, threads: int) -> Values:
-    """The product's own path, all of it in this process."""
+    """The product's own path, with the compiler in this process: a child per case would take an hour."""
+    from lowprec.artifact import load
+    from lowprec.compilation import Options
+    from lowprec.pipeline import compile_task
+
+    with tempfile.TemporaryDirectory() as folder:
+        model, directory = Path(folder) / "model.onnx", str(Path(folder) / "model.lowprec")
+        model.write_bytes(model_of(case).SerializeToString())
+        request = Options(threads=threads).to_json() | {"model": str(model), "out": directory, "command": case.name}
+        compile_task(request, our_graph(model))
+        artifact = load(directory, threads=threads)
+    result = artifact(dict(zip((spec.name for spec in artifact.inputs), inputs, strict=True)))
+    return list(result.values())
+
+
+def our_graph(model: Path) -> Any:
+    """The checked graph; what the front end refuses is an honest answer."""
+    from lowprec.frontend import load_graph
+
+    return load_graph(model)
+
+
+def run_relax(case: TestCase, inputs: Values, threads: int) -> Values:
+    """Our conversion through TVM's default pipeline: tells a converter's mistake from a kernel's."""
     import tvm
     from tvm import relax
 
-    from lowprec.errors import LowprecError
-    from lowprec.frontend import load_graph
     from lowprec.frontend.convert import to_relax
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         path.write_bytes(model_of(case).SerializeToString())
-        try:
-            graph = load_graph(path)
-            module = to_relax(graph)
-        except LowprecError as error:
-            if error.exit_code != 4:
-                raise
-            raise Unsupported(str(error)) from error
+        module = to_relax(our_graph(path))
     machine = relax.VirtualMachine(tvm.compile(module, "llvm"), tvm.cpu())
     result = machine["main"](*[tvm.runtime.tensor(np.require(value, requirements="C")) for value in inputs])
     return [result.numpy()] if hasattr(result, "numpy") else [item.numpy() for item in result]
@@ -110,6 +127,7 @@ def run_lowprec(case: TestCase, inputs: Values, threads: int) -> Values:
 ENGINES: dict[str, Callable[[TestCase, Values, int], Values]] = {
     "lowprec": run_lowprec,
     "onnxruntime": run_onnxruntime,
+    "relax": run_relax,
     "tvm": run_tvm,
 }
 
@@ -124,7 +142,7 @@ def judge(case: TestCase, engine: Callable[[TestCase, Values, int], Values], thr
     for inputs, outputs in case.data_sets or ():
         try:
             found = engine(case, [as_array(value) for value in inputs], threads)
-        except Unsupported as error:
+        except (Refused, Unsupported) as error:
             return UNSUPPORTED, one_line(error)
         except Exception as error:  # a crash is a verdict here
             traceback.print_exc()

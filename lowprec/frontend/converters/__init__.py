@@ -14,6 +14,7 @@ from lowprec.frontend.converters import (
     quantization,
     reductions,
     resizing,
+    sampling,
     shaping,
 )
 from lowprec.frontend.converters.site import Converter
@@ -32,6 +33,7 @@ FAMILIES = (
     ordering,
     quantization,
     resizing,
+    sampling,
     shaping,
 )
 

@@ -61,15 +61,26 @@ def convert_gelu(site: Site) -> Expr:
 
 
 def softplus(site: Site) -> Expr:
-    """max(x, 0) + log(1 + exp(-|x|)): no overflow, no threshold."""
+    """max(x, 0) + log(1 + e) with e = exp(-|x|): no overflow, no threshold.
+
+    u = 1 + e rounds e away; log(u) * e / (u - 1) brings its digits back (Kahan's log1p).
+    """
     above, _ = parts(site)
-    magnitude = site.emit(relax.op.negative(site.emit(relax.op.abs(site.input(0)))))
-    inner = site.emit(relax.op.add(site.emit(relax.op.exp(magnitude)), like(site, 1)))
-    return relax.op.add(above, site.emit(relax.op.log(inner)))
+    one = like(site, 1)
+    e = site.emit(relax.op.exp(site.emit(relax.op.negative(site.emit(relax.op.abs(site.input(0)))))))
+    u = site.emit(relax.op.add(e, one))
+    lost = site.emit(relax.op.equal(u, one))
+    rest = site.emit(relax.op.where(lost, one, site.emit(relax.op.subtract(u, one))))
+    log = site.emit(relax.op.multiply(site.emit(relax.op.log(u)), site.emit(relax.op.divide(e, rest))))
+    return relax.op.add(above, site.emit(relax.op.where(lost, e, log)))
 
 
 def convert_mish(site: Site) -> Expr:
-    return relax.op.multiply(site.input(0), site.emit(relax.op.tanh(site.emit(softplus(site)))))
+    """x * tanh(log(1 + w)) = x * n / (n + 2) with w = exp(x), n = w * (w + 2); from x = 20 on the factor is 1."""
+    w = site.emit(relax.op.exp(site.emit(relax.op.minimum(site.input(0), like(site, 20)))))
+    n = site.emit(relax.op.multiply(w, site.emit(relax.op.add(w, like(site, 2)))))
+    factor = site.emit(relax.op.divide(n, site.emit(relax.op.add(n, like(site, 2)))))
+    return relax.op.multiply(site.input(0), factor)
 
 
 def convert_swish(site: Site) -> Expr:

@@ -9,6 +9,11 @@ from lowprec.frontend.converters.site import Expr, Site, constant
 from lowprec.frontend.graph import Array
 
 
+def kind(value: Any) -> str:
+    """The type of an element: a TIR expression keeps it elsewhere than a tensor does."""
+    return str(value.dtype if hasattr(value, "dtype") else value.ty.dtype)
+
+
 def inside(index: Any, extent: int) -> Any:
     """An index expression counted from the front and held within [0, extent). ONNX leaves others undefined."""
     wide = index.astype("int64")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from tvm import relax, te, tirx, topi
 
+from lowprec.frontend.converters.bounds import kind
 from lowprec.frontend.converters.site import Converter, Expr, Site, constant
 
 WIDTH = {"int8": 8, "int16": 16, "int32": 32, "int64": 64, "uint8": 8, "uint16": 16, "uint32": 32, "uint64": 64}
@@ -73,29 +74,26 @@ def broadcast(operator: Callable[[Any, Any], Any], name: str) -> Callable[[te.Te
 
 def divide_integers(a: Any, b: Any) -> Any:
     """Towards zero; x / 0 is 0 (ONNX leaves it open), the smallest over -1 wraps."""
-    zero, one = tirx.const(0, a.dtype), tirx.const(1, a.dtype)
-    if a.dtype.startswith("uint"):
+    zero, one = tirx.const(0, kind(a)), tirx.const(1, kind(a))
+    if kind(a).startswith("uint"):
         return tirx.Select(b == zero, zero, tirx.truncdiv(a, tirx.Select(b == zero, one, b)))
     safe = tirx.Select(tirx.any(b == zero, b == -one), one, b)
     return tirx.Select(b == zero, zero, tirx.Select(b == -one, zero - a, tirx.truncdiv(a, safe)))
 
 
+def opposed(rest: Any, b: Any, zero: Any) -> Any:
+    """Whether a remainder has the other sign than its divisor."""
+    return tirx.any(tirx.all(rest < zero, b > zero), tirx.all(rest > zero, b < zero))
+
+
 def remainder_integers(a: Any, b: Any, *, floored: bool) -> Any:
     """The sign of the divisor (floored) or of the dividend; x mod 0 is 0."""
-    zero, one = tirx.const(0, a.dtype), tirx.const(1, a.dtype)
-    risky = (b == zero) if a.dtype.startswith("uint") else tirx.any(b == zero, b == -one)
+    zero, one = tirx.const(0, kind(a)), tirx.const(1, kind(a))
+    risky = (b == zero) if kind(a).startswith("uint") else tirx.any(b == zero, b == -one)
     rest = tirx.truncmod(a, tirx.Select(risky, one, b))
-    if floored and not a.dtype.startswith("uint"):
-        rest = tirx.Select(tirx.all(rest != zero, (rest < zero) != (b < zero)), rest + b, rest)
+    if floored and not kind(a).startswith("uint"):
+        rest = tirx.Select(opposed(rest, b, zero), rest + b, rest)
     return tirx.Select(risky, zero, rest)
-
-
-def remainder_floats(a: Any, b: Any, *, floored: bool) -> Any:
-    rest = tirx.fmod(a, b)
-    if not floored:
-        return rest
-    zero = tirx.const(0, a.dtype)
-    return tirx.Select(tirx.all(rest != zero, (rest < zero) != (b < zero)), rest + b, rest)
 
 
 def convert_divide(site: Site) -> Expr:
@@ -104,28 +102,43 @@ def convert_divide(site: Site) -> Expr:
     return site.te(broadcast(divide_integers, "divide"), site.input(0), site.input(1))
 
 
+def remainder_floats(site: Site, left: Expr, right: Expr, *, floored: bool) -> Expr:
+    """C's fmod, moved to the divisor's sign where the remainder has the other."""
+    rest = relax.op.mod(left, right)
+    if not floored:
+        return rest
+    rest = site.emit(rest)
+    zero = constant(0, str(rest.ty.dtype))
+    crossed = site.emit(relax.op.less(site.emit(relax.op.multiply(rest, right)), zero))
+    return relax.op.where(crossed, site.emit(relax.op.add(rest, right)), rest)
+
+
 def convert_modulo(site: Site) -> Expr:
     floored = site.integer("fmod", 0) == 0
-    operator = remainder_integers if is_integer(site) else remainder_floats
-    wide = site.dtype() in ("float16", "bfloat16")
-    left, right = (site.emit(relax.op.astype(site.input(i), "float32")) if wide else site.input(i) for i in range(2))
-    result = site.te(broadcast(lambda a, b: operator(a, b, floored=floored), "modulo"), left, right)
-    return relax.op.astype(result, site.dtype()) if wide else result
+    if is_integer(site):
+        compute = broadcast(lambda a, b: remainder_integers(a, b, floored=floored), "modulo")
+        return site.te(compute, site.input(0), site.input(1))
+    if site.dtype() not in ("float16", "bfloat16"):
+        return remainder_floats(site, site.input(0), site.input(1), floored=floored)
+    left, right = (site.emit(relax.op.astype(site.input(index), "float32")) for index in range(2))
+    return relax.op.astype(site.emit(remainder_floats(site, left, right, floored=floored)), site.dtype())
 
 
 def convert_shift(site: Site) -> Expr:
-    """Shifts by the width or more give 0, or the sign of a signed number shifted right."""
+    """Shifts by the width or more, or by a negative number, give 0, or the sign of a signed number shifted right."""
     width = WIDTH[site.dtype()]
     to_left = site.text("direction", "") == "LEFT"
 
     def shift(a: Any, b: Any) -> Any:
-        too_far = b >= tirx.const(width, b.dtype)
-        amount = tirx.Select(too_far, tirx.const(width - 1, b.dtype), b)
-        zero = tirx.const(0, a.dtype)
+        too_far = b >= tirx.const(width, kind(b))
+        if not kind(b).startswith("uint"):
+            too_far = tirx.any(too_far, b < tirx.const(0, kind(b)))
+        amount = tirx.Select(too_far, tirx.const(width - 1, kind(b)), b)
+        zero = tirx.const(0, kind(a))
         if to_left:
             return tirx.Select(too_far, zero, a << amount)
         shifted = a >> amount
-        return tirx.Select(too_far, zero, shifted) if a.dtype.startswith("uint") else shifted
+        return tirx.Select(too_far, zero, shifted) if kind(a).startswith("uint") else shifted
 
     return site.te(broadcast(shift, "shift"), site.input(0), site.input(1))
 
@@ -153,14 +166,14 @@ def convert_power(site: Site) -> Expr:
         simple = small_power(site, float(known.reshape(-1)[0]))
         if simple is not None and simple is not site.input(0):
             return simple
-    kind = site.dtype()
-    wide = "float64" if is_integer(site) or (is_integer(site, 1) and WIDTH[site.dtype(1)] > 32) else kind
+    base_type = site.dtype()
+    wide = "float64" if is_integer(site) or (is_integer(site, 1) and WIDTH[site.dtype(1)] > 32) else base_type
     wide = "float32" if wide in ("float16", "bfloat16") else wide
     base, exponent = (
         site.input(i) if site.dtype(i) == wide else site.emit(relax.op.astype(site.input(i), wide)) for i in range(2)
     )
     result = relax.op.power(base, exponent)
-    return result if wide == kind else relax.op.astype(site.emit(result), kind)
+    return result if wide == base_type else relax.op.astype(site.emit(result), base_type)
 
 
 def convert_reciprocal(site: Site) -> Expr:

@@ -59,13 +59,29 @@ def addend_of(site: Site) -> Expr | None:
 def convert_gemm(site: Site) -> Expr:
     data = transposed(site, 0, "transA")
     weight, alpha = weight_of(site)
-    product = scaled(site, relax.op.matmul(data, weight), alpha)
+    result = scaled(site, product(site, data, weight), alpha)
     addend = addend_of(site)
-    return product if addend is None else relax.op.add(site.emit(product), addend)
+    return result if addend is None else relax.op.add(site.emit(result), addend)
+
+
+def product(site: Site, left: Expr, right: Expr) -> Expr:
+    """Narrow floats are summed in float32 and rounded once."""
+    dtype = site.out().dtype
+    if dtype not in ("float16", "bfloat16"):
+        return relax.op.matmul(left, right)
+    wide = [site.emit(relax.op.astype(value, "float32")) for value in (left, right)]
+    return relax.op.astype(site.emit(relax.op.matmul(*wide)), dtype)
 
 
 def convert_matmul(site: Site) -> Expr:
-    return relax.op.matmul(site.input(0), site.input(1))
+    return product(site, site.input(0), site.input(1))
 
 
-CONVERTERS: dict[str, Converter] = {"Gemm": convert_gemm, "MatMul": convert_matmul}
+def convert_einsum(site: Site) -> Expr:
+    """Blanks in the equation mean nothing."""
+    equation = site.text("equation", "").replace(" ", "")
+    operands = [site.input(index) for index in range(len(site.node.inputs))]
+    return relax.op.einsum(relax.Tuple(operands), equation)
+
+
+CONVERTERS: dict[str, Converter] = {"Einsum": convert_einsum, "Gemm": convert_gemm, "MatMul": convert_matmul}

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from tvm import relax, te, tirx
 
+from lowprec.frontend.converters.bounds import kind
 from lowprec.frontend.converters.convolution import per_channel
 from lowprec.frontend.converters.site import Converter, Expr, Result, Site, constant
 
@@ -72,7 +73,7 @@ def response_power(base: Any, beta: float) -> Any:
         return root * tirx.sqrt(root)
     if beta == 0.5:
         return tirx.sqrt(base)
-    return tirx.power(base, tirx.const(beta, base.dtype))
+    return tirx.power(base, tirx.const(beta, kind(base)))
 
 
 def convert_lrn(site: Site) -> Expr:

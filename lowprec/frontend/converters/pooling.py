@@ -45,7 +45,7 @@ def zero_padded(site: Site, data: Expr, begin: Shape, end: Shape) -> Expr:
     return site.emit(relax.op.nn.pad(data, widths))
 
 
-def largest_places(site: Site, window: Windows) -> tuple[te.Tensor, te.Tensor]:
+def largest_places(site: Site, window: Windows) -> Expr:
     """Maxima and the flat places they come from, the first of equals, in one reduction."""
     kernel = window.kernel
     by_columns = site.integer("storage_order", 0) == 1

@@ -56,15 +56,15 @@ def deduced(site: Site) -> list[Shape]:
 
 def axes_code(site: Site) -> Expr:
     """The run-time axes as one number: bit k is set when axis k is named."""
-    rank = site.rank()
+    rank, count = site.rank(), math.prod(site.shape(1))
 
     def compute(axes: te.Tensor) -> te.Tensor:
-        k = te.reduce_axis((0, axes.shape[0]))
+        k = te.reduce_axis((0, count))
         axis = tirx.Select(axes[k] < 0, axes[k] + rank, axes[k])
         safe = tirx.max(tirx.min(axis, tirx.const(62, axes.dtype)), tirx.const(0, axes.dtype))
         return te.compute((), lambda: te.sum(tirx.const(1, "int64") << safe.astype("int64"), axis=k), name="axes_code")
 
-    return site.te(compute, site.input(1))
+    return site.te(compute, site.emit(relax.op.reshape(site.input(1), (count,))))
 
 
 def chosen(site: Site, build: Callable[[Shape], Expr], candidates: list[Shape]) -> Expr:

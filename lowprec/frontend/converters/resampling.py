@@ -24,19 +24,18 @@ class Numbers:
     maximum: Callable[[Any, Any], Any]
 
 
-def number(value: float) -> Any:
-    return tirx.const(value, "float64")
+def number(value: Any) -> Any:
+    """A Python number as a TIR constant; an expression as it is."""
+    return tirx.const(value, "float64") if isinstance(value, int | float) else value
 
 
 ARRAYS = Numbers(floor=np.floor, ceil=np.ceil, where=np.where, minimum=np.minimum, maximum=np.maximum)
 EXPRESSIONS = Numbers(
     floor=tirx.floor,
     ceil=tirx.ceil,
-    where=lambda c, a, b: tirx.Select(
-        c, a if hasattr(a, "dtype") else number(a), b if hasattr(b, "dtype") else number(b)
-    ),
-    minimum=lambda a, b: tirx.min(a, number(b)) if isinstance(b, int | float) else tirx.min(a, b),
-    maximum=lambda a, b: tirx.max(a, number(b)) if isinstance(b, int | float) else tirx.max(a, b),
+    where=lambda c, a, b: tirx.Select(c, number(a), number(b)),
+    minimum=lambda a, b: tirx.min(number(a), number(b)),
+    maximum=lambda a, b: tirx.max(number(a), number(b)),
 )
 
 

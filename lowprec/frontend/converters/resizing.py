@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from tvm import relax, te, tirx
 
+from lowprec.frontend.converters.bounds import kind
 from lowprec.frontend.converters.resampling import ARRAYS, EXPRESSIONS, Axis, Method, outside, tables, taps
 from lowprec.frontend.converters.site import Converter, Expr, Site, constant
 
@@ -187,7 +188,7 @@ def with_running_scales(site: Site, method: Method, axes: Sequence[int]) -> Expr
 
 
 def weighted(value: Any, weight: Any) -> Any:
-    return value if isinstance(weight, float) else value * weight.astype(value.dtype)
+    return value if isinstance(weight, float) else value * weight.astype(kind(value))
 
 
 def convert_resize(site: Site) -> Expr:
