@@ -1,0 +1,156 @@
+"""Every convolution kernel against the oracle, on sizes around every tile, with borders, groups and epilogues."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lowprec.convolution import Conv, convolve
+from lowprec.schedules.convolution import (
+    ConvolutionRequest,
+    block_diagonal,
+    build_convolution,
+    convolution_kernel,
+    merged_groups,
+    pack_convolution,
+)
+from lowprec.schedules.epilogue import Epilogue, Operand, Step, Value
+from lowprec.targets import Target, parse_target
+from tests.oracle import convolution_bound
+from tests.tvm.kernels import Array, cut, padded, place, run_kernel
+
+TARGETS = ("x86-64", "x86-64-v3", "native")
+SIZES = (1, 2, 3, 5, 7, 8, 13, 14, 15, 17, 29)
+CHANNELS = (1, 2, 3, 4, 7, 8, 15, 16, 17, 31, 33, 48)
+RESIDUAL = Step(op="add", arguments=(Value(0), Operand(0)))
+RELU = Step(op="relu", arguments=(Value(1),))
+
+
+@st.composite
+def convolutions(draw: st.DrawFn) -> Conv:
+    """Plain, unpadded convolutions of one to three axes; grouped and depthwise ones among them."""
+    rank = draw(st.sampled_from((1, 2, 2, 2, 3)))
+    kind = draw(st.sampled_from(("dense", "dense", "groups", "depthwise")))
+    groups = 1 if kind == "dense" else draw(st.sampled_from((2, 3, 5, 8, 17)))
+    per_group = 1 if kind == "depthwise" else draw(st.sampled_from(CHANNELS[: 12 if groups == 1 else 5]))
+    out_per_group = 1 if kind == "depthwise" else draw(st.sampled_from(CHANNELS[: 12 if groups == 1 else 9]))
+    kernel = tuple(draw(st.integers(1, 3)) for _ in range(rank))
+    dilation = tuple(draw(st.integers(1, 2)) for _ in range(rank))
+    output = [draw(st.sampled_from(SIZES if axis == rank - 1 else SIZES[:4])) for axis in range(rank)]
+    stride = tuple(draw(st.integers(1, 2)) for _ in range(rank))
+    size = tuple((o - 1) * s + (k - 1) * d + 1 for o, s, k, d in zip(output, stride, kernel, dilation, strict=True))
+    return Conv(
+        batch=draw(st.integers(1, 2)),
+        in_channels=groups * per_group,
+        out_channels=groups * out_per_group,
+        groups=groups,
+        size=size,
+        kernel=kernel,
+        stride=stride,
+        dilation=dilation,
+        pads_begin=(0,) * rank,
+        pads_end=(0,) * rank,
+    )
+
+
+def last(array: Array) -> Array:
+    """Channels last."""
+    return np.moveaxis(array, 1, -1)
+
+
+def check(conv: Conv, target: Target, *, border: int, residual: bool, bias: bool, seed: int, threads: int = 1) -> Array:
+    """Runs the kernel on a NaN-filled result and holds it against the oracle; returns the physical result."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((conv.batch, conv.in_channels, *conv.size), np.float32)
+    w = rng.standard_normal(conv.weight_shape, np.float32)
+    b = rng.standard_normal(conv.out_channels, np.float32) if bias else np.zeros(conv.out_channels, np.float32)
+    rank = len(conv.size)
+    extents = (conv.batch, *conv.output_size, conv.out_channels)
+    source = padded((conv.batch, *conv.size, conv.in_channels), (0, *(1,) * rank, 0), (0, *(0,) * rank, 0))
+    result = padded(extents, (0, *(border,) * rank, 0), (0, *(border // 2,) * rank, 0))
+    other = padded(extents, (0, *(0,) * rank, 0), (0, *(1,) * rank, 0))
+    operand = rng.standard_normal(extents, np.float32)
+    epilogue = Epilogue(steps=(RESIDUAL, RELU), operands=(other.view(),)) if residual else Epilogue()
+    request = ConvolutionRequest(conv=conv, source=source, result=result, epilogue=epilogue, bias=bias)
+    kernel = convolution_kernel(request, target)
+    arguments = [place(source, last(x), outside=np.nan), *pack_convolution(kernel, conv, w, b if bias else None)]
+    arguments += [place(other, operand, outside=np.nan)] if residual else []
+    got = run_kernel(build_convolution(kernel), target, arguments, np.full(result.shape, np.nan, np.float32), threads)
+
+    expected = last(convolve(conv, x, w, b))  # type: ignore[arg-type]
+    extra = np.broadcast_to(b, extents) + (np.abs(operand) if residual else 0)
+    if residual:
+        expected = np.maximum(expected + operand, 0)
+    bound = last(convolution_bound(conv, x, w, np.moveaxis(np.abs(extra), -1, 1)))  # type: ignore[arg-type]
+    assert (np.abs(cut(result, got) - expected) <= bound).all()
+    rest = got.copy()
+    rest[tuple(slice(i, i + n) for i, n in zip(result.begin, result.extents, strict=True))] = 0
+    assert not rest.any(), "the border is written, with zeros"
+    return got
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(convolutions(), st.sampled_from(TARGETS), st.integers(0, 2), st.booleans(), st.booleans(), st.integers(0, 99))
+def test_kernels_equal_the_oracle(
+    conv: Conv, target: str, border: int, residual: bool, bias: bool, seed: int
+) -> None:
+    check(conv, parse_target(target), border=border, residual=residual, bias=bias, seed=seed)
+
+
+@pytest.mark.slow
+@settings(max_examples=1500, deadline=None)
+@given(convolutions(), st.sampled_from(TARGETS), st.integers(0, 2), st.booleans(), st.booleans(), st.integers(0, 99))
+def test_many_kernels_equal_the_oracle(
+    conv: Conv, target: str, border: int, residual: bool, bias: bool, seed: int
+) -> None:
+    check(conv, parse_target(target), border=border, residual=residual, bias=bias, seed=seed)
+
+
+PLAIN = Conv(
+    batch=1,
+    in_channels=20,
+    out_channels=40,
+    groups=1,
+    size=(9, 19),
+    kernel=(3, 3),
+    stride=(1, 1),
+    dilation=(1, 1),
+    pads_begin=(0, 0),
+    pads_end=(0, 0),
+)
+
+
+@pytest.mark.parametrize("conv", [PLAIN, replace(PLAIN, out_channels=20, groups=20)], ids=["direct", "depthwise"])
+def test_threads_do_not_change_bits(conv: Conv) -> None:
+    target = parse_target("native")
+    one, two, three = (
+        check(conv, target, border=1, residual=True, bias=True, seed=3, threads=threads) for threads in (1, 2, 3)
+    )
+    assert one.tobytes() == two.tobytes() == three.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("groups", "out_channels", "lanes", "expected"),
+    [(1, 3, 16, 1), (32, 128, 16, 8), (2, 64, 16, 2), (8, 8, 16, 1), (4, 136, 16, 4), (3, 12, 8, 1)],
+)
+def test_narrow_groups_are_merged(groups: int, out_channels: int, lanes: int, expected: int) -> None:
+    conv = replace(PLAIN, in_channels=groups * 4, groups=groups, out_channels=out_channels)
+    assert merged_groups(conv, lanes) == expected
+
+
+def test_block_diagonal_weights_see_their_own_group_alone() -> None:
+    weights = np.arange(1.0, 13.0, dtype=np.float32).reshape(6, 2, 1)
+    dense = block_diagonal(weights, groups=3, merged=1)
+    for group in range(3):
+        rows, columns = slice(2 * group, 2 * group + 2), slice(2 * group, 2 * group + 2)
+        assert np.array_equal(dense[rows, columns], weights[rows])
+    assert np.count_nonzero(dense) == weights.size
+
+
+def test_a_padded_convolution_is_a_bug_of_the_caller() -> None:
+    conv = replace(PLAIN, pads_begin=(1, 1))
+    window = padded((1, 9, 19, 20), (0,) * 4, (0,) * 4)
+    with pytest.raises(ValueError, match="unpadded"):
+        ConvolutionRequest(conv=conv, source=window, result=window, epilogue=Epilogue(), bias=False)
