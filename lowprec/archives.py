@@ -42,9 +42,10 @@ def _read(path: Path) -> dict[str, Array]:
     if not path.is_file():
         raise UsageError(f"inputs {str(path)!r} do not exist: {_NPZ}")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise UsageError(f"inputs {str(path)!r} are one array without a name: {_NPZ}")
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise UsageError(f"inputs {str(path)!r} are one array without a name: {_NPZ}")
+        with archive:
             return {name: archive[name] for name in archive.files}
     except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as problem:
         raise UsageError(f"inputs {str(path)!r} cannot be read as .npz ({problem}): {_NPZ}") from None

@@ -188,25 +188,39 @@ def main(words: Sequence[str] | None = None) -> int:
     verbose = any(word in ("-v", "--verbose") for word in words)
     try:
         return _answer(words)
-    except KeyboardInterrupt:
-        _complain("interrupted", None, verbose=False)
-        return INTERRUPTED
-    except BrokenPipeError:
+    except BrokenPipeError:  # the reader of stdout has gone: nothing is left to say
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except LowprecError as error:
-        if error.exit_code == BUG:
-            return _report_bug(error, words, verbose=verbose)
-        _complain(str(error), error, verbose=verbose)
-        return error.exit_code
-    except ModuleNotFoundError as error:
-        advice = f"{error.name} is not installed: run `lowprec doctor`, or pip install 'lowprec[bench]'"
-        _complain(advice, error, verbose=verbose)
-        return EnvironmentMismatch.exit_code
-    except BaseException as error:
-        if isinstance(error, SystemExit):  # argparse, after --help
-            raise
-        return _report_bug(error, words, verbose=verbose)
+    except (Exception, KeyboardInterrupt) as error:  # the outermost frame: what nobody expected is a bug of ours
+        code, message = explain(error)
+        if code == BUG:
+            from lowprec.bundles import write_bundle
+
+            message += f"; please report it with {write_bundle(error, words)}"
+        if verbose:
+            traceback.print_exception(error, file=sys.stderr)
+        print(f"lowprec: {one_line(message)}", file=sys.stderr)
+        return code
+
+
+def explain(error: BaseException) -> tuple[int, str]:
+    """The exit code of an error, and what to tell the user."""
+    match error:
+        case LowprecError():
+            return error.exit_code, str(error)
+        case KeyboardInterrupt():
+            return INTERRUPTED, "interrupted"
+        case ModuleNotFoundError():
+            advice = "run `lowprec doctor`, or pip install 'lowprec[bench]'"
+            return EnvironmentMismatch.exit_code, f"{error.name} is not installed: {advice}"
+        case MemoryError():
+            return EnvironmentMismatch.exit_code, "there is not enough memory: free some, or use a larger machine"
+        case OSError(filename=str(path)):
+            return UsageError.exit_code, f"{path!r} cannot be used ({error.strerror}): give another place"
+        case OSError():
+            return EnvironmentMismatch.exit_code, f"the system refuses ({error}): `lowprec doctor` may know more"
+        case _:
+            return BUG, f"internal error: {type(error).__name__}: {error}"
 
 
 def _answer(words: Sequence[str]) -> int:
@@ -275,19 +289,3 @@ def one_line(text: str) -> str:
     joined = " ".join(text.split())
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in joined)
     return shown if len(shown) <= 1000 else f"{shown[:990]} [...]"
-
-
-def _complain(message: str, error: BaseException | None, *, verbose: bool) -> None:
-    if verbose and error is not None:
-        traceback.print_exception(error, file=sys.stderr)
-    print(f"lowprec: {one_line(message)}", file=sys.stderr)
-
-
-def _report_bug(error: BaseException, words: Sequence[str], *, verbose: bool) -> int:
-    """A bug of ours: its traceback goes into a file to attach to a report."""
-    from lowprec.bundles import write_bundle
-
-    path = write_bundle(error, words)
-    said = str(error) if isinstance(error, LowprecError) else f"internal error: {type(error).__name__}: {error}"
-    _complain(f"{said}; please report it with {path}", error, verbose=verbose)
-    return BUG

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from lowprec import isolation, targets
+from lowprec import isolation, storage, targets
 from lowprec.artifact import Artifact, load
 from lowprec.errors import Unsupported, UsageError
 from lowprec.recipe import Recipe
@@ -116,6 +116,7 @@ def compile(
 
 def compile_to(directory: str, model: Path, options: Options, *, command: str, probe: bool = False) -> dict[str, Any]:
     """Compile the model's file into `directory` and answer what the child process says of it."""
+    storage.check_replaceable(Path(directory))
     request = options.to_json() | {"out": os.path.abspath(directory), "probe": probe, "command": command}
     return run_on_model("compile", model, request)
 

@@ -161,7 +161,7 @@ def _check_file(directory: Path, name: str, spec: FileSpec) -> None:
 
 def _place(directory: Path, fill: Callable[[Path], None]) -> None:
     """Have `fill` make the contents in a scratch folder, then put them at `directory` in one step."""
-    _check_replaceable(directory)
+    check_replaceable(directory)
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as scratch:
@@ -175,7 +175,7 @@ def _place(directory: Path, fill: Callable[[Path], None]) -> None:
         raise UsageError(f"{directory} cannot be written ({problem.strerror or problem}): give another place") from None
 
 
-def _check_replaceable(directory: Path) -> None:
+def check_replaceable(directory: Path) -> None:
     """Only an artifact or an empty directory may be replaced: never a folder of somebody's files."""
     if directory.is_symlink() or (directory.exists() and not directory.is_dir()):
         raise UsageError(f"{directory} is not a directory: give a new place or an artifact to replace")

@@ -1,11 +1,16 @@
 """The verbs that make and use an artifact, on one small model compiled once."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx.reference
+import psutil
 import pytest
 from numpy.typing import NDArray
 
@@ -136,3 +141,27 @@ def test_report(lowprec: Lowprec, folder: Path, tmp_path: Path) -> None:
     page = (tmp_path / "r.html").read_text()
     assert page.lower().startswith("<!doctype html>")
     assert "conv" in page
+
+
+def test_a_place_that_holds_other_files_is_refused_at_once(lowprec: Lowprec, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "diary.txt").write_text("mine")
+    result = lowprec("compile", folder / "small.onnx", "-o", tmp_path, "-q")
+    assert (result.code, result.out) == (2, "")
+    assert "holds other files than an artifact's" in result.err
+    assert (tmp_path / "diary.txt").read_text() == "mine"
+
+
+def test_ctrl_c_ends_the_child_too(folder: Path, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "lowprec", "compile", str(folder / "small.onnx"), "-o", str(tmp_path / "out")]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        assert b"compiling" in process.stderr.readline()
+        deadline = time.monotonic() + 20
+        while not (workers := psutil.Process(process.pid).children(recursive=True)) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+    assert (process.returncode, out, err) == (130, b"", b"lowprec: interrupted\n")
+    assert workers
+    assert not any(worker.is_running() for worker in workers)
+    assert not (tmp_path / "out").exists()

@@ -107,6 +107,9 @@ def test_our_own_bug_leaves_a_bundle(lowprec: Lowprec, monkeypatch: pytest.Monke
     [
         (KeyboardInterrupt(), 130, "interrupted"),
         (BuildFailed("the linker is not there"), 6, "the linker is not there"),
+        (MemoryError(), 7, "not enough memory"),
+        (PermissionError(13, "Permission denied", "/root/x"), 2, "'/root/x' cannot be used (Permission denied)"),
+        (OSError(28, "No space left on device"), 7, "No space left on device"),
         (ModuleNotFoundError("No module named 'onnxruntime'", name="onnxruntime"), 7, "onnxruntime is not installed"),
     ],
 )
