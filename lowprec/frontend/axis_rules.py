@@ -10,7 +10,6 @@ WITH_AXIS = frozenset(
         "Concat",
         "GatherElements",
         "Hardmax",
-        "LayerNormalization",
         "LogSoftmax",
         "LpNormalization",
         "RMSNormalization",
@@ -58,3 +57,10 @@ def check_axes(subject: Subject) -> None:
         subject.refuse(f"axes are {axes}; {wrong[0]} is outside an input of rank {rank}")
     if len({axis % rank for axis in axes}) != len(axes):
         subject.refuse(f"axes are {axes}: one is named twice")
+
+
+def check_flatten(subject: Subject) -> None:
+    """Flatten may cut before the first axis or after the last."""
+    rank, axis = len(subject.shape(0)), subject.int("axis", 1)
+    if not -rank <= axis <= rank:
+        subject.refuse(f"axis is {axis}, for an input of rank {rank}")

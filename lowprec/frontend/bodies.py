@@ -51,11 +51,32 @@ def default_attributes(schema: defs.OpSchema) -> dict[str, AttributeProto]:
     }
 
 
+COMPILED = frozenset(
+    (
+        "bool",
+        "float16",
+        "bfloat16",
+        "float32",
+        "float64",
+        *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+    )
+)
+"""The element types that compiled code can hold."""
+
+
 def refuse_unsupported(graph: Graph) -> None:
-    """Names the first node that no converter knows."""
+    """Names the first node that no converter knows, or the first value of a type that cannot be compiled."""
+    for spec in (*graph.inputs, *graph.outputs):
+        if spec.dtype not in COMPILED:
+            raise Unsupported(f"value {quote(spec.name)} is {spec.dtype}, which is not supported")
     for node in graph.nodes:
         if node.domain or node.op not in SUPPORTED_OPS:
             raise Unsupported(f"{describe(node)}: the operator {operator_name(node)} is not supported")
+        for name in (*node.inputs, *node.outputs):
+            if name and graph.types[name].dtype not in COMPILED:
+                raise Unsupported(
+                    f"{describe(node)}: {quote(name)} is {graph.types[name].dtype}, which is not supported"
+                )
 
 
 def operator_name(node: Node) -> str:

@@ -1,8 +1,9 @@
 """One node's output types, by ONNX's own inference at its version, from static types and small constants."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
-from onnx import NodeProto, TensorProto, TypeProto, defs, helper, numpy_helper, shape_inference
+from onnx import NodeProto, TensorProto, TypeProto, checker, defs, helper, numpy_helper, shape_inference
 
 from lowprec.errors import InvalidModel, Unsupported
 from lowprec.frontend.graph import Array, TensorSpec
@@ -18,14 +19,20 @@ SMALL = 4096
 def schema_of(node: NodeProto, version: int) -> defs.OpSchema:
     """The operator's definition at that opset version."""
     try:
-        return defs.get_schema(node.op_type, version, node.domain)
+        return _schema(node.op_type, version, node.domain)
     except defs.SchemaError as error:
         domain = node.domain or "ai.onnx"
         raise Unsupported(f"{label(node)}: {domain} {version} has no operator {quote(node.op_type)}") from error
 
 
+@lru_cache(maxsize=1024)
+def _schema(op: str, version: int, domain: str) -> defs.OpSchema:
+    return defs.get_schema(op, version, domain)
+
+
 def infer(
     node: NodeProto,
+    schema: defs.OpSchema,
     version: int,
     types: Mapping[str, TensorSpec],
     constants: Mapping[str, Array],
@@ -33,7 +40,6 @@ def infer(
     limits: Limits,
 ) -> tuple[TensorSpec, ...]:
     """The static type of each present output, in order; a later output nobody can type is left out of the result."""
-    schema = schema_of(node, version)
     present = [name for name in node.input if name]
     inferred = _run(schema, node, version, present, types, constants)
     specs = []
@@ -66,7 +72,7 @@ def _run(
         )
     except shape_inference.InferenceError as error:
         raise InvalidModel(f"{label(node)}: {one_line(str(error).removeprefix('[ShapeInferenceError] '))}") from error
-    except (RuntimeError, ValueError, IndexError) as error:
+    except (checker.ValidationError, RuntimeError, ValueError, IndexError) as error:
         raise InvalidModel(f"{label(node)}: its output shape cannot be inferred: {one_line(str(error))}") from error
 
 

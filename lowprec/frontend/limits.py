@@ -13,11 +13,11 @@ MEBI = 1 << 20
 class Limits:
     """Every cap of the front end. Counts are of items, `*_bytes` of bytes, `nesting` of subgraphs or calls."""
 
-    nodes: int = 50_000
-    items: int = 200_000
+    nodes: int = 16_384
+    items: int = 100_000
     rank: int = 16
     elements: int = 1 << 30
-    nesting: int = 32
+    nesting: int = 16
     tensor_bytes: int = 4 << 30
     folded_bytes: int = 256 * MEBI
     constant_bytes: int = 2 << 30

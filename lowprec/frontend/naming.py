@@ -34,5 +34,7 @@ def label(node: NodeProto) -> str:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """` (did you mean 'data_0'?)`, or nothing when no known name is close."""
-    found = difflib.get_close_matches(name, list(known)[:10_000], n=1, cutoff=0.4)
+    if len(name) > LONGEST:
+        return ""
+    found = difflib.get_close_matches(name, [item for item in known if len(item) <= LONGEST][:2000], n=1, cutoff=0.4)
     return f" (did you mean {quote(found[0])}?)" if found else ""

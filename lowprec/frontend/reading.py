@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError, Message
 from onnx import FunctionProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from lowprec.errors import InvalidModel, UsageError
+from lowprec.frontend.crowding import check_crowding
 from lowprec.frontend.limits import Limits, limits_for
 from lowprec.frontend.naming import quote
 from lowprec.frontend.wire import BYTES, Buffer, Field, Malformed, fields, write_varint
@@ -144,6 +145,7 @@ def _scan(data: Buffer, size: int, limits: Limits) -> _Skeleton:
             continue
         if field.number == MODEL_FUNCTION and field.kind == BYTES:
             skeleton.parts.append((FunctionProto, "function", field.start, field.end))
+            _check_crowding(data, "function number", "function", field, skeleton, limits)
         skeleton.pieces.append(_take(data, field.tag, field.end))
     if not graphs:
         raise Malformed("it holds no graph")
@@ -153,19 +155,21 @@ def _scan(data: Buffer, size: int, limits: Limits) -> _Skeleton:
 def _scan_graph(data: Buffer, graph: Field, skeleton: _Skeleton, limits: Limits) -> list[bytes]:
     pieces: list[bytes] = []
     nodes = initializers = 0
-    kinds: dict[int, tuple[type[Message], str]] = {
-        GRAPH_NODE: (NodeProto, "node"),
-        GRAPH_INITIALIZER: (TensorProto, "initializer"),
-        11: (ValueInfoProto, "input"),
-        12: (ValueInfoProto, "output"),
-        13: (ValueInfoProto, "value"),
+    kinds: dict[int, tuple[type[Message], str, str]] = {
+        GRAPH_NODE: (NodeProto, "node", "node"),
+        GRAPH_INITIALIZER: (TensorProto, "initializer", ""),
+        11: (ValueInfoProto, "input", "value"),
+        12: (ValueInfoProto, "output", "value"),
+        13: (ValueInfoProto, "value", "value"),
     }
     for count, field in enumerate(fields(data, graph.start, graph.end)):
         if count > limits.items:
             raise InvalidModel(f"the graph has more than {limits.items} nodes, tensors and declarations")
         if field.number in kinds and field.kind == BYTES:
-            kind, word = kinds[field.number]
+            kind, word, message = kinds[field.number]
             skeleton.parts.append((kind, word, field.start, field.end))
+            if message:
+                _check_crowding(data, f"{word} number", message, field, skeleton, limits)
         nodes += field.number == GRAPH_NODE
         if nodes > limits.nodes:
             raise InvalidModel(f"the graph has more than {limits.nodes} nodes, the most that is accepted")
@@ -196,6 +200,14 @@ def _scan_initializer(data: Buffer, tensor: Field, index: int, skeleton: _Skelet
     if raw:
         skeleton.cut[index] = (raw[0].start, raw[0].end - raw[0].start)
     return [_prefix(GRAPH_INITIALIZER, sum(map(len, pieces))), *pieces]
+
+
+def _check_crowding(data: Buffer, what: str, kind: str, field: Field, skeleton: _Skeleton, limits: Limits) -> None:
+    try:
+        check_crowding(data, kind, field.start, field.end, limits.items)
+    except Malformed as error:
+        index = sum(word == what.split()[0] for _, word, _, _ in skeleton.parts) - 1
+        raise InvalidModel(f"{what} {index} (bytes {field.start} to {field.end}) is malformed: {error}") from error
 
 
 def _prefix(number: int, length: int) -> bytes:

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from onnx import IR_VERSION, ModelProto, NodeProto, checker, defs
 
 from lowprec.errors import InvalidModel, Unsupported
+from lowprec.frontend.external import refuse_external
 from lowprec.frontend.functions import check_functions, nodes_within
 from lowprec.frontend.naming import label, one_line, quote
 from lowprec.frontend.reading import Source
 from lowprec.frontend.scopes import FunctionKey, domain_of, key_of
 from lowprec.frontend.tensors import check_tensor, stored_bytes
+from lowprec.frontend.text import check_text
 from lowprec.frontend.topology import check_names, check_order
 
 OLDEST_IR = 3
@@ -19,6 +21,7 @@ OLDEST_IR = 3
 def check_structure(source: Source) -> None:
     """Refuses what is not a well-formed model; the more telling checks come first."""
     model = source.proto
+    check_text(model)
     versions = _check_versions(model)
     _check_graph(source)
     check_names(model.graph)
@@ -97,6 +100,9 @@ def _check_operator(
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise InvalidModel(f"{label(node)}: attribute {quote(twice)} is given twice")
+    for attribute in node.attribute:
+        for inner in (attribute.t, *attribute.tensors):
+            refuse_external(inner, f"{label(node)}: attribute {quote(attribute.name)}")
     if key_of(node) in functions:
         return
     domain = domain_of(node.domain)
@@ -140,6 +146,9 @@ def checkable(source: Source) -> ModelProto:
                 info.type.tensor_type.shape.dim.add().dim_value = extent
     del graph.initializer[:]
     graph.initializer.extend(kept)
+    for info in (*graph.input, *graph.output):
+        if info.type.WhichOneof("value") == "tensor_type":
+            info.type.tensor_type.shape.SetInParent()  # the checker wants a shape; inference finds it where it is missing
     for node in graph.node:
         node.name = node.name or next(iter(node.output), "")
     return model

@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import BinaryIO
 
 import numpy as np
@@ -30,6 +31,11 @@ def dtype_name(element_type: int, what: str) -> str:
         raise InvalidModel(f"{what} has element type {element_type}, which ONNX does not define")
     if element_type == TensorProto.STRING:
         return "string"
+    return _numpy_name(element_type)
+
+
+@lru_cache
+def _numpy_name(element_type: int) -> str:
     return str(helper.tensor_dtype_to_np_dtype(element_type).name)
 
 

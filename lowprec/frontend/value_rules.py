@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from lowprec.frontend.axis_rules import check_axis
 from lowprec.frontend.graph import Array
 from lowprec.frontend.subject import Subject
 
@@ -156,3 +157,29 @@ def check_gemm(subject: Subject) -> None:
     padded = (1,) * (2 - len(third.shape)) + third.shape
     if len(padded) != 2 or padded[0] not in (1, rows) or padded[1] not in (1, columns):
         subject.refuse(f"C is {list(third.shape)}, which does not broadcast to [{rows}, {columns}]")
+
+
+def check_prelu(subject: Subject) -> None:
+    """The slope broadcasts to the input, one way."""
+    data, slope = subject.shape(0), subject.shape(1)
+    if subject.version < 7:
+        return
+    padded = (1,) * (len(data) - len(slope)) + slope
+    if len(padded) != len(data) or any(mine not in (1, theirs) for mine, theirs in zip(padded, data, strict=True)):
+        subject.refuse(f"its slope is {list(slope)}, which does not broadcast to {list(data)}")
+
+
+def check_layer_norm(subject: Subject) -> None:
+    """Scale and bias broadcast to the axes that are normalized."""
+    check_axis(subject)
+    data = subject.shape(0)
+    axis = subject.int("axis", -1) % max(len(data), 1)
+    for position in range(1, len(subject.node.input)):
+        spec = subject.spec(position)
+        if spec is None:
+            continue
+        padded = (1,) * (len(data) - len(spec.shape)) + spec.shape
+        if len(padded) != len(data) or any(m not in (1, t) for m, t in zip(padded, data, strict=True)):
+            subject.refuse(
+                f"input {position} is {list(spec.shape)}, which does not fit axes {axis} and on of {list(data)}"
+            )

@@ -10,7 +10,7 @@ from lowprec.errors import InvalidModel, LowprecError, Unsupported
 from lowprec.frontend import folding
 from lowprec.frontend.attributes import attributes_of
 from lowprec.frontend.bodies import default_attributes, standard_body
-from lowprec.frontend.checks import check_node
+from lowprec.frontend.checks import check_node, check_result
 from lowprec.frontend.external import refuse_external
 from lowprec.frontend.graph import Array, Attribute, Graph, Node, TensorSpec
 from lowprec.frontend.inference import infer, schema_of
@@ -227,7 +227,8 @@ def _visit(node: NodeProto, scope: Scope, state: Walk) -> None:
     attributes = attributes_of(node, state.limits)
     subject = Subject(node=node, version=version, attributes=attributes, types=state.types, constants=state.constants)
     check_node(subject, schema)
-    outputs = infer(node, version, state.types, state.constants, state.declared, state.limits)
+    outputs = infer(node, schema, version, state.types, state.constants, state.declared, state.limits)
+    check_result(subject, outputs)
     state.types.update((spec.name, spec) for spec in outputs)
     state.untyped.update(name for name in node.output if name and name not in state.types)
     inputs = [state.constants.get(name) if name else None for name in node.input]

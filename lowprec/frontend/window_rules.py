@@ -105,3 +105,9 @@ def _check_reach(subject: Subject, sizes: tuple[int, ...], kernel: tuple[int, ..
         padded = sizes[axis] + pads[axis] + pads[axis + len(sizes)]
         if span > padded:
             subject.refuse(f"its window spans {span} on spatial axis {axis}, but the padded input has only {padded}")
+
+
+def check_global_pooling(subject: Subject) -> None:
+    """Something to pool over."""
+    if len(subject.shape(0)) < 3:
+        subject.refuse(f"its input is {list(subject.shape(0))}; it needs batch, channels and at least one more axis")

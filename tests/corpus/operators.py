@@ -1,0 +1,427 @@
+"""Nodes that contradict their operator: weights, windows, axes, values, attributes, operands, operators themselves."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto, TensorProto, helper
+
+from tests.corpus.case import (
+    Case,
+    Spoil,
+    from_bytes,
+    from_model,
+    model_of,
+    node_of,
+    set_attribute,
+    set_constant,
+    single,
+    spoiled,
+    tensor,
+    value,
+    varint,
+)
+
+ONES = np.ones
+F32 = np.float32
+I64 = np.int64
+
+
+def cases() -> Iterator[Case]:
+    yield from convolutions()
+    yield from transposed()
+    yield from pools()
+    yield from statistics()
+    yield from scales()
+    yield from axes()
+    yield from shapes()
+    yield from operands()
+    yield from attributes()
+    yield from unknown()
+    yield from control()
+
+
+def convolutions() -> Iterator[Case]:
+    def weight(*shape: int) -> Spoil:
+        return lambda model: set_constant(model, "weight", ONES(shape, F32))
+
+    for shape in ((8, 3, 3), (8, 3, 3, 3, 3), (24, 9), (8,), ()):
+        yield spoiled("convolution weights of the wrong rank", f"{shape}", weight(*shape), mentions="conv")
+    for shape in ((8, 4, 3, 3), (8, 1, 3, 3), (8, 0, 3, 3), (0, 3, 3, 3), (8, 3, 0, 3)):
+        yield spoiled("convolution weights of the wrong shape", f"{shape}", weight(*shape), mentions="conv")
+    for length in (0, 1, 7, 9):
+        change = ONES(length, F32)
+        yield spoiled(
+            "bias of the wrong length", f"{length}", lambda m, c=change: set_constant(m, "bias", c), mentions="conv"
+        )
+
+    def attribute(name: str, content: Any) -> Spoil:
+        return lambda model: set_attribute(model, "conv", name, content)
+
+    kinds: Mapping[str, tuple[Any, ...]] = {
+        "kernel_shape": ([5, 5], [3], [3, 3, 3], [0, 0], [-3, -3]),
+        "strides": ([0, 1], [-1, -1], [2], [1 << 40, 1]),
+        "dilations": ([0, 0], [-2, 1], [1], [1 << 40, 1 << 40]),
+        "pads": ([1, 1], [-1, 0, 0, 0], [1 << 40] * 4, [-9] * 4),
+        "group": (0, -1, 2, 3, 1 << 60),
+        "auto_pad": ("SAME", "\x00", "valid"),
+    }
+    for name, contents in kinds.items():
+        for content in contents:
+            yield spoiled(f"convolution {name}", f"{content!r}", attribute(name, content), mentions="conv")
+    for size in ([1, 3, 2, 2], [1, 3, 1, 8]):
+        model = single("Conv", [size], [("w", ONES((8, 3, 3, 3), F32))])
+        yield from_model("window larger than its input", f"{size}", model, mentions="spoiled")
+
+
+def transposed() -> Iterator[Case]:
+    def conv(**attributes: Any) -> ModelProto:
+        return single("ConvTranspose", [[1, 4, 5, 5]], [("w", ONES((4, 2, 3, 3), F32))], **attributes)
+
+    for attributes in (
+        {"output_padding": [-1, 0]},
+        {"output_padding": [1]},
+        {"output_shape": [0, 0]},
+        {"group": 3},
+        {"strides": [0, 0]},
+        {"kernel_shape": [2, 2]},
+        {"pads": [9, 9, 9, 9]},
+    ):
+        yield from_model("transposed convolution", f"{attributes}", conv(**attributes), mentions="spoiled")
+    wrong = single("ConvTranspose", [[1, 4, 5, 5]], [("w", ONES((3, 2, 3, 3), F32))])
+    yield from_model("transposed convolution", "channels", wrong, mentions="spoiled")
+
+
+def pools() -> Iterator[Case]:
+    def attribute(name: str, content: Any) -> Spoil:
+        return lambda model: set_attribute(model, "pool", name, content)
+
+    for name, content in (
+        ("kernel_shape", [0, 2]),
+        ("kernel_shape", [-2, 2]),
+        ("kernel_shape", [2]),
+        ("kernel_shape", [9, 9]),
+        ("strides", [0, 0]),
+        ("strides", [2]),
+        ("pads", [2, 2, 2, 2]),
+        ("pads", [1, 1]),
+        ("dilations", [0, 1]),
+        ("auto_pad", "NONE"),
+    ):
+        yield spoiled("pooling window", f"{name} {content!r}", attribute(name, content), mentions="pool")
+    yield from_model("pooling window", "none", single("AveragePool", [[1, 3, 8, 8]]), mentions="spoiled")
+    yield from_model("pooling of a matrix", "rank 2", single("GlobalMaxPool", [[3]]), mentions="spoiled", exit_code=3)
+
+
+def statistics() -> Iterator[Case]:
+    for name in ("gamma", "beta", "mean", "variance"):
+        for array in (ONES(7, F32), ONES((8, 1), F32)):
+            yield spoiled(
+                "batch norm of the wrong shape",
+                f"{name} {array.shape}",
+                lambda m, n=name, a=array: set_constant(m, n, a),
+                mentions="norm",
+            )
+    for value_ in (-1.0, np.nan, -np.inf):
+        bad = ONES(8, F32)
+        bad[3] = value_
+        yield spoiled(
+            "batch norm variance", f"{value_}", lambda m, b=bad: set_constant(m, "variance", b), mentions="norm"
+        )
+    yield spoiled(
+        "NaN attribute", "epsilon", lambda m: set_attribute(m, "norm", "epsilon", float("nan")), mentions="norm"
+    )
+    leaky = single("LeakyRelu", [[1, 3]], alpha=float("nan"))
+    yield from_model("NaN attribute", "alpha", leaky, mentions="spoiled")
+    yield from_model(
+        "group count",
+        "3 of 8",
+        single("GroupNormalization", [[1, 8, 4]], [("s", ONES(8, F32)), ("b", ONES(8, F32))], opset=21, num_groups=3),
+        mentions="spoiled",
+    )
+    yield from_model("LRN size", "0", single("LRN", [[1, 3, 4, 4]], size=0), mentions="spoiled")
+
+
+def scales() -> Iterator[Case]:
+    for bad in (0.0, -0.1, np.nan, np.inf):
+        scale = ("scale", F32(bad))
+        yield from_model(
+            "quantization scale",
+            f"QuantizeLinear {bad}",
+            single("QuantizeLinear", [[4]], [scale], output_dtype=TensorProto.UINT8),
+            mentions="spoiled",
+        )
+        constants = [("q", np.zeros(4, np.int8)), scale]
+        yield from_model(
+            "quantization scale",
+            f"DequantizeLinear {bad}",
+            single("DequantizeLinear", [], constants),
+            mentions="spoiled",
+        )
+    perchannel = [("scale", ONES(3, F32))]
+    yield from_model(
+        "quantization axis",
+        "length",
+        single("QuantizeLinear", [[2, 4]], perchannel, output_dtype=TensorProto.UINT8, axis=1),
+        mentions="spoiled",
+    )
+    yield from_model(
+        "quantization axis",
+        "range",
+        single("QuantizeLinear", [[2, 3]], perchannel, output_dtype=TensorProto.UINT8, axis=5),
+        mentions="spoiled",
+    )
+    points = [("scale", ONES(4, F32)), ("zero", np.zeros(3, np.uint8))]
+    yield from_model(
+        "zero point",
+        "shape",
+        single("QuantizeLinear", [[2, 4]], points, output_dtype=TensorProto.UINT8),
+        mentions="spoiled",
+    )
+    points = [("scale", F32(1)), ("zero", np.zeros((), np.int64))]
+    yield from_model(
+        "zero point",
+        "type",
+        single("QuantizeLinear", [[2, 4]], points, output_dtype=TensorProto.INT64),
+        mentions="spoiled",
+    )
+
+
+def axes() -> Iterator[Case]:
+    for op in ("Softmax", "LogSoftmax", "Hardmax", "Concat", "ArgMax", "Flatten"):
+        for axis in (3, -4, 1 << 40):
+            dtype = TensorProto.INT64 if op == "ArgMax" else TensorProto.FLOAT
+            model = single(op, [[2, 3]], axis=axis, output_dtype=dtype)
+            yield from_model("axis outside the rank", f"{op} {axis}", model, mentions="spoiled")
+    for perm in ([0, 0], [0], [0, 2], [-1, 0], [0, 1, 2]):
+        yield from_model("transpose", f"{perm}", single("Transpose", [[2, 3]], perm=perm), mentions="spoiled")
+    for chosen in ([5], [-3], [0, 0], [1, -1]):
+        yield from_model("reduction axes", f"{chosen}", single("ReduceMean", [[2, 3]], axes=chosen), mentions="spoiled")
+        constants = [("axes", np.array(chosen, I64))]
+        yield from_model(
+            "reduction axes", f"input {chosen}", single("ReduceSum", [[2, 3]], constants), mentions="spoiled"
+        )
+    yield from_model("squeeze", "of 3", single("Squeeze", [[2, 3]], [("axes", np.array([1], I64))]), mentions="spoiled")
+    for index in (3, -4, 1 << 40):
+        constants = [("indices", np.array([0, index], I64))]
+        yield from_model(
+            "index outside the axis", f"Gather {index}", single("Gather", [[3, 2]], constants), mentions="spoiled"
+        )
+
+
+def shapes() -> Iterator[Case]:
+    def reshape(*target: int) -> ModelProto:
+        return single("Reshape", [[2, 3]], [("shape", np.array(target, I64))])
+
+    for target in ((7,), (-1, -1), (-2, 3), (4, -1), (0, 0, 0), (1 << 62, 1 << 62)):
+        yield from_model("reshape", f"{target}", reshape(*target), mentions="spoiled")
+    for op, first, second in (
+        ("Add", [2, 3], [2, 4]),
+        ("Mul", [5], [4]),
+        ("MatMul", [2, 3], [4, 2]),
+        ("Gemm", [2, 3], [4, 2]),
+        ("Gemm", [2, 3, 1], [3, 2]),
+        ("PRelu", [2, 3], [4]),
+    ):
+        yield from_model(
+            "shapes that do not fit", f"{op} {first} {second}", single(op, [first, second]), mentions="spoiled"
+        )
+    model = single("Concat", [[2, 3], [3, 4]], axis=0)
+    yield from_model("shapes that do not fit", "Concat", model, mentions="spoiled")
+    constants = [("split", np.array([2, 2], I64))]
+    yield from_model("split", "sum", single("Split", [[5]], constants, axis=0), mentions="spoiled")
+    for name, array in (("steps", [0]), ("axes", [9])):
+        given = {"starts": [0], "ends": [2], "axes": [0], "steps": [1]} | {name: array}
+        constants = [(key, np.array(item, I64)) for key, item in given.items()]
+        yield from_model("slice", name, single("Slice", [[5]], constants), mentions="spoiled")
+    for block in (0, -1, 3):
+        yield from_model(
+            "block size", f"{block}", single("DepthToSpace", [[1, 4, 2, 2]], blocksize=block), mentions="spoiled"
+        )
+    for bad in (0.0, -2.0, np.nan, np.inf):
+        constants = [("scales", np.array([1, 1, bad, bad], F32))]
+        model = single("Resize", [[1, 1, 4, 4]], constants, order=["x0", "", "scales"])
+        yield from_model("resize scale", f"{bad}", model, mentions="spoiled")
+    constants = [("sizes", np.array([1, 1, 0, -4], I64))]
+    model = single("Resize", [[1, 1, 4, 4]], constants, order=["x0", "", "", "sizes"])
+    yield from_model("resize size", "0 and -4", model, mentions="spoiled")
+    constants = [("k", np.array([9], I64))]
+    node = helper.make_node("TopK", ["x", "k"], ["y", "i"], name="spoiled")
+    model = model_of([node], [value("x", [5])], [value("y", None)], [tensor(*constants[0])])
+    yield from_model("top k", "9 of 5", model, mentions="spoiled")
+    constants = [("zero", np.zeros(1, np.int32))]
+    model = single("Div", [[4]], constants, dtype=TensorProto.INT32)
+    yield from_model("division by zero", "integers", model, mentions="spoiled")
+    pads = [("pads", np.array([0, -9, 0, 0], I64))]
+    yield from_model("pad below nothing", "-9 of 3", single("Pad", [[2, 3]], pads), mentions="spoiled")
+    pads = [("pads", np.array([0, 1], I64))]
+    yield from_model("pads of the wrong count", "2 for rank 2", single("Pad", [[2, 3]], pads), mentions="spoiled")
+    pads = [("pads", np.zeros(4, I64))]
+    yield from_model("unknown mode", "Pad", single("Pad", [[2, 3]], pads, mode="mirror"), mentions="spoiled")
+
+
+def operands() -> Iterator[Case]:
+    for count in (1, 4, 9):
+        model = single("Conv", [[1, 3, 8, 8]] * count)
+        yield from_model("operand count", f"Conv {count}", model, mentions="spoiled")
+    yield from_model("operand count", "Relu 2", single("Relu", [[1], [1]]), mentions="spoiled")
+    yield from_model("operand count", "Add 1", single("Add", [[1]]), mentions="spoiled")
+    yield from_model("missing operand", "Conv", single("Conv", [[1, 3, 8, 8]], order=["x0", ""]), mentions="spoiled")
+
+    def more_outputs(model: ModelProto) -> None:
+        node_of(model, "relu").output.append("more")
+
+    yield spoiled("result count", "Relu 2", more_outputs, mentions="relu")
+    mixed = model_of(
+        [helper.make_node("Add", ["a", "b"], ["y"], name="spoiled")],
+        [value("a", [2]), value("b", [2], TensorProto.INT64)],
+        [value("y", [2])],
+    )
+    yield from_model("mixed element types", "Add", mixed, mentions="spoiled")
+    for op, dtype in (("Relu", TensorProto.BOOL), ("Sigmoid", TensorProto.INT64), ("Conv", TensorProto.INT32)):
+        rank = [[1, 3, 8, 8]] if op == "Conv" else [[4]]
+        extra = [("w", ONES((4, 3, 3, 3), np.int32))] if op == "Conv" else []
+        yield from_model("wrong element type", op, single(op, rank, extra, dtype=dtype), mentions="spoiled")
+
+
+def attributes() -> Iterator[Case]:
+    yield spoiled("unknown attribute", "Conv", lambda m: set_attribute(m, "conv", "paddings", [1]), mentions="conv")
+    yield spoiled("unknown attribute", "Relu", lambda m: set_attribute(m, "relu", "alpha", 1.0), mentions="relu")
+    for name, content in (("strides", 2), ("group", [1]), ("auto_pad", 3), ("pads", "1111"), ("dilations", [1.0, 1.0])):
+        yield spoiled(
+            "attribute of another type",
+            name,
+            lambda m, n=name, c=content: set_attribute(m, "conv", n, c),
+            mentions="conv",
+        )
+    yield from_model("missing attribute", "Concat", single("Concat", [[1], [1]]), mentions="spoiled")
+    yield from_model("missing attribute", "Cast", single("Cast", [[1]]), mentions="spoiled")
+    for number in (0, 99):
+        yield from_model("unknown element type", f"Cast {number}", single("Cast", [[1]], to=number), mentions="spoiled")
+
+    def twice(model: ModelProto) -> None:
+        node = node_of(model, "conv")
+        node.attribute.append(node.attribute[0])
+
+    yield spoiled("attribute twice", "pads", twice, mentions="conv")
+
+    def reference(model: ModelProto) -> None:
+        item = node_of(model, "conv").attribute[0]
+        item.Clear()
+        item.name, item.ref_attr_name, item.type = "pads", "outer", 7
+
+    yield spoiled("attribute reference outside a function", "pads", reference, mentions="conv")
+
+    def bad_text(model: ModelProto) -> None:
+        node_of(model, "conv").attribute.add(name="auto_pad", type=3, s=b"\xff\xfe")
+
+    yield spoiled("text that is not UTF-8", "auto_pad", bad_text, mentions="conv")
+    for count in (0, 2):
+        node = helper.make_node("Constant", [], ["y"], name="spoiled")
+        node.attribute.extend(helper.make_attribute(name, 1) for name in ("value_int", "value_ints")[:count])
+        if count:
+            node.attribute[1].CopyFrom(helper.make_attribute("value_ints", [1]))
+        yield from_model(
+            "constant with other than one value",
+            f"{count}",
+            model_of([node], [], [value("y", None)]),
+            mentions="spoiled",
+        )
+
+
+def unknown() -> Iterator[Case]:
+    def becomes(output: str, op: str, domain: str = "") -> Spoil:
+        def spoil(model: ModelProto) -> None:
+            node = node_of(model, output)
+            node.op_type, node.domain = op, domain
+            if domain:
+                model.opset_import.append(helper.make_opsetid(domain, 1))
+
+        return spoil
+
+    for op in ("Convolution", "conv", "FusedConv", "Relu6", "Swish6"):
+        yield spoiled("unknown operator", op, becomes("relu", op), exit_code=4, mentions="relu")
+    yield spoiled("unknown operator", "none", becomes("relu", ""), mentions="relu")
+    for domain in ("com.microsoft", "ai.onnx.ml", "ai.onnx.preview.training", "org.pytorch.aten", "x" * 5000):
+        yield spoiled("foreign domain", domain[:30], becomes("relu", "Gelu", domain), exit_code=4, mentions="relu")
+    new = single("Gelu", [[4]], opset=17)
+    yield from_model("operator newer than the opset", "Gelu at 17", new, exit_code=4, mentions="spoiled")
+    old = single("Upsample", [[1, 1, 2, 2]], [("s", ONES(4, F32))], opset=17)
+    yield from_model("operator withdrawn before the opset", "Upsample at 17", old, mentions="spoiled")
+    for op, attributes_ in (("RandomNormal", {"shape": [4]}), ("RandomUniform", {"shape": [2, 2]})):
+        yield from_model("random operator", op, single(op, [], **attributes_), exit_code=4, mentions="y")
+    for op in ("Bernoulli", "RandomNormalLike"):
+        yield from_model("random operator", op, single(op, [[4]]), exit_code=4, mentions="y")
+    sequence = single("SequenceConstruct", [[4]])
+    yield from_model("sequence", "SequenceConstruct", sequence, exit_code=4, mentions="y")
+
+
+def control() -> Iterator[Case]:
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["c"], ["d"]), helper.make_node("Relu", ["v"], ["w"])],
+        "body",
+        [value("i", [], TensorProto.INT64), value("c", [], TensorProto.BOOL), value("v", [4])],
+        [value("d", [], TensorProto.BOOL), value("w", [4])],
+    )
+    loop = helper.make_node("Loop", ["trips", "", "x"], ["y"], body=body, name="spoiled")
+    trips = tensor("trips", np.array(1 << 62, I64))
+    yield from_model(
+        "loop",
+        "2^62 trips",
+        model_of([loop], [value("x", [4])], [value("y", [4])], [trips]),
+        exit_code=4,
+        mentions="spoiled",
+    )
+    branch = helper.make_graph([helper.make_node("Relu", ["x"], ["w"])], "branch", [], [value("w", [4])])
+    choice = helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=branch, name="spoiled")
+    inputs = [value("x", [4]), value("c", [], TensorProto.BOOL)]
+    yield from_model(
+        "branch",
+        "condition at run time",
+        model_of([choice], inputs, [value("y", [4])]),
+        exit_code=4,
+        mentions="spoiled",
+    )
+    two = tensor("c", np.array([True, False]))
+    yield from_model(
+        "branch", "two conditions", model_of([choice], inputs[:1], [value("y", [4])], [two]), mentions="spoiled"
+    )
+    stray = helper.make_graph([helper.make_node("Relu", ["nowhere"], ["w"])], "branch", [], [value("w", [4])])
+    choice = helper.make_node("If", ["c"], ["y"], then_branch=stray, else_branch=stray, name="spoiled")
+    true = tensor("c", np.array(True))
+    yield from_model(
+        "branch",
+        "undefined value inside",
+        model_of([choice], inputs[:1], [value("y", [4])], [true]),
+        mentions="nowhere",
+    )
+    for depth in (20, 45, 5000):
+        yield from_bytes("nested branches", f"{depth}", nested(depth), mentions="" if depth < 30 else "node number 0")
+
+
+def nested(depth: int) -> bytes:
+    """If in If in If, put together by hand: protobuf would not write what it cannot read."""
+    true, branch = (
+        tensor("c", np.array(True)),
+        helper.make_graph([helper.make_node("Relu", ["x"], ["w"])], "g", [], [value("w", [4])]),
+    )
+    content = branch.SerializeToString()
+    tail = branch.SerializeToString()[len(field(1, branch.node[0].SerializeToString())) :]
+    for _ in range(depth):
+        branches = [
+            field(1, name) + field(6, content if name == b"then_branch" else tail) + b"\xa0\x01\x05"
+            for name in BRANCHES
+        ]
+        node = field(1, b"c") + field(2, b"w") + field(4, b"If") + b"".join(field(5, item) for item in branches)
+        content = field(1, node) + tail
+    rest = model_of([], [value("x", [4])], [value("w", [4])], [true])
+    graph = content[: len(content) - len(tail)] + rest.graph.SerializeToString()
+    rest.ClearField("graph")
+    return rest.SerializeToString() + field(7, graph)
+
+
+BRANCHES = (b"then_branch", b"else_branch")
+
+
+def field(number: int, content: bytes) -> bytes:
+    return bytes([number << 3 | 2]) + varint(len(content)) + content
