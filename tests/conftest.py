@@ -1,0 +1,6 @@
+"""For every test: Hypothesis draws the same examples each time, and no example fails for being slow on a busy machine."""
+
+from hypothesis import settings
+
+settings.register_profile("house", deadline=None, derandomize=True)
+settings.load_profile("house")
