@@ -1,4 +1,4 @@
-"""For every test: Hypothesis draws the same examples each time, and no example fails for being slow on a busy machine."""
+"""For every test: Hypothesis draws the same examples each time, and none fails for being slow on a busy machine."""
 
 from hypothesis import settings
 
