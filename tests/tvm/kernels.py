@@ -1,9 +1,5 @@
 """Building and running one kernel in a test."""
 
-import sys
-
-sys.modules.setdefault("torch", None)  # type: ignore[arg-type]  # TVM's FFI would import it, for nothing
-
 import numpy as np
 import tvm
 from numpy.typing import NDArray

@@ -1,0 +1,63 @@
+"""Small Relax programs for the passes' tests: writing them, running them, reading them."""
+
+from collections.abc import Callable
+
+import numpy as np
+import tvm
+from numpy.typing import NDArray
+from tvm import IRModule, ir, relax
+
+from lowprec.passes.editing import LAYERS, MAIN, Emitter, bindings, op_name
+from lowprec.passes.units import KIND, OPERATORS
+
+Array = NDArray[np.float32]
+Body = Callable[[Emitter, list[relax.Var]], relax.Expr]
+
+
+def program(shapes: list[tuple[int, ...]], body: Body, *, layers: dict[str, str] | None = None) -> IRModule:
+    """A module whose main takes float32 tensors of those shapes."""
+    params = [relax.Var(f"x{i}", relax.TensorType(shape, "float32")) for i, shape in enumerate(shapes)]
+    emitter = Emitter()
+    result = body(emitter, params)
+    return IRModule({ir.GlobalVar(MAIN): emitter.function(params, result, {LAYERS: layers or {}})})
+
+
+def weights(*shape: int, seed: int = 0) -> relax.Expr:
+    return relax.const(np.random.default_rng(seed).standard_normal(shape, np.float32))
+
+
+def run(module: IRModule, inputs: list[Array]) -> list[Array]:
+    """What main returns, by TVM's own unscheduled build."""
+    built = tvm.compile(module, target="llvm")
+    answer = relax.VirtualMachine(built, tvm.cpu())[MAIN](*map(tvm.runtime.tensor, inputs))
+    return [answer.numpy()] if hasattr(answer, "numpy") else [part.numpy() for part in answer]
+
+
+def inputs_of(module: IRModule, seed: int = 1) -> list[Array]:
+    rng = np.random.default_rng(seed)
+    return [rng.standard_normal([int(n) for n in p.ty.shape.values], np.float32) for p in module[MAIN].params]
+
+
+def assert_same_meaning(before: IRModule, after: IRModule) -> None:
+    """Both modules give the same answers up to the order of sums."""
+    inputs = inputs_of(before)
+    for expected, got in zip(run(before, inputs), run(after, inputs), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+
+
+def operators(module: IRModule) -> list[str]:
+    """Main's operators in order; calls of units by what they do, as conv2d+add+relu."""
+    names = []
+    for _, value in bindings(module[MAIN]):
+        if isinstance(value, relax.Call) and isinstance(value.op, ir.GlobalVar):
+            function = module[value.op]
+            names.append("+".join(map(str, function.attrs[OPERATORS])) if KIND in function.attrs else "call")
+        else:
+            names.append(op_name(value).rsplit(".", 1)[-1])
+    return names
+
+
+def units(module: IRModule) -> list[relax.Function]:
+    """The units main calls, in order."""
+    calls = (value for _, value in bindings(module[MAIN]) if isinstance(value, relax.Call))
+    return [module[call.op] for call in calls if isinstance(call.op, ir.GlobalVar)]
