@@ -79,7 +79,7 @@ def render(art: Artifact, *, model: str | os.PathLike[str] | None = None, seed: 
         accuracy=_accuracy(verdict) if verdict else None,
         why_no_accuracy=why_not,
         seed=seed,
-        parts=_parts(calls),
+        parts=_parts(art.plan.choices, calls),
         rows=_rows(art.plan.choices, calls, verdict.layers if verdict else ()),
         ports=[("input", spec) for spec in art.inputs] + [("output", spec) for spec in art.outputs],
         command=manifest.command,
@@ -131,11 +131,12 @@ def _find_model(art: Artifact, model: str | os.PathLike[str] | None) -> tuple[Pa
     return None, "give the model with --model to compare"
 
 
-def _parts(calls: Sequence[CallTime]) -> list[dict[str, str]]:
-    """Time by leading operator, most first, the rest together."""
+def _parts(choices: Sequence[Choice], calls: Sequence[CallTime]) -> list[dict[str, str]]:
+    """Time by the operator of the layer that a kernel belongs to, most first, the rest together."""
+    operators = {choice.layer: choice.op for choice in choices}
     sums: Counter[str] = Counter()
     for call in calls:
-        sums[call.op.partition("+")[0] or "layout"] += call.seconds  # type: ignore[assignment]
+        sums[operators.get(call.layer, "added by compiling")] += call.seconds  # type: ignore[assignment]
     total = sum(sums.values()) or 1
     ranked = sums.most_common()
     shown = ranked[: COLOURS - 1] if len(ranked) > COLOURS else ranked

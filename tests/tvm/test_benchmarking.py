@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lowprec import benchmarking, engine_process
 from lowprec.benchmarking import BenchReport, Engine, bench, measure
 from lowprec.engines import load_lists, load_sets, save_arrays, save_sets
-from lowprec.errors import LowprecError, UsageError
+from lowprec.errors import LowprecError, Unsupported, UsageError
 from lowprec.samples import sample_inputs
 from lowprec.tensors import TensorSpec
 from tests import toys
@@ -100,6 +100,8 @@ def test_refusals(linear: Path, folder: Path) -> None:
         bench(linear, against=["onnxruntime"])
     with pytest.raises(UsageError, match="unknown engine 'onnxruntme'"):
         bench(linear, model=linear / "manifest.json", against=["onnxruntme"])
+    with pytest.raises(Unsupported, match="engine 'torch' is not built yet"):
+        bench(linear, model=linear / "manifest.json", against=["torch"])
     with pytest.raises(UsageError, match="asks openvino for 'fp8'"):
         bench(linear, model=linear / "manifest.json", against=["openvino:fp8"])
 

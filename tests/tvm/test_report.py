@@ -143,12 +143,16 @@ def test_rows_follow_the_plan_and_fold_what_has_no_kernel(art: Artifact) -> None
 
 
 def test_parts_put_the_rarest_together() -> None:
-    parts = report._parts([call("x", f"op{i}+Relu", 0.001 * (i + 1)) for i in range(9)])
+    choices = [
+        Choice(layer=f"r{i}", op=f"Op{i}", algorithm="direct", formats=Formats(), reason="one of many")
+        for i in range(9)
+    ]
+    parts = report._parts(choices, [call(f"r{i}", "conv2d+relu", 0.001 * (i + 1)) for i in range(9)])
     assert len(parts) == report.COLOURS
-    assert parts[0]["op"] == "op8"
+    assert parts[0]["op"] == "Op8"
     assert parts[-1]["op"] == "4 others"
     assert sum(float(part["percent"]) for part in parts) == pytest.approx(100, abs=0.5)
-    assert [part["op"] for part in report._parts([call("x", "", 1.0)])] == ["layout"]
+    assert [part["op"] for part in report._parts([], [call("x", "", 1.0)])] == ["added by compiling"]
 
 
 @pytest.mark.parametrize("decibels", [(50.0,), (math.inf, math.inf), (-math.inf, 500.0, 3.0), (41.0,) * 200])
