@@ -47,7 +47,7 @@ class View:
 
 def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Element strides of a contiguous tensor."""
-    return tuple(reversed(tuple(accumulate((1, *reversed(shape[1:])), mul))))
+    return tuple(reversed(tuple(accumulate((1, *reversed(shape[1:])), mul)))) if shape else ()
 
 
 def load(buffer: tirx.Buffer, position: Index, lanes: int) -> ir.Expr:
