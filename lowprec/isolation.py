@@ -1,6 +1,6 @@
-"""Risky work in a child process: a hostile model or a crashing compiler costs one line, never the user's process.
+"""Risky work in a child process: a hostile model or a crashing compiler costs one line, never the caller's process.
 
-The child is `python -m lowprec.worker`. The request goes in as JSON on its standard input; JSON lines come back through a
+The child is `python -m lowprec.worker`. The request goes in as JSON on its standard input; JSON lines come back by a
 pipe of their own: {"stage"}, {"notice"}, and last {"result"} or {"error"}. What the child prints is kept aside for -v.
 """
 
@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO, Any, NoReturn
 
@@ -111,10 +112,8 @@ def _hear(talk: _Talk, data: bytes, notify: Notify | None) -> None:
 
 def _kill(child: subprocess.Popen[bytes]) -> None:
     """Ends the child and whatever it started (it leads its own session), and waits for it."""
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     child.wait()
 
 
@@ -144,8 +143,6 @@ def _raise_crash(task: str, request: Mapping[str, Any], talk: _Talk, code: int, 
     elif talk.stage == "start":
         error = LowprecError(f"{task}: the worker process did not start ({how}); -v shows what it printed")
     else:
-        error = InvalidModel(
-            f"{model}: refused, because checking it ({talk.stage}) went past the time or memory allowed for its size ({how})"
-        )
+        error = InvalidModel(f"{model}: refused, because checking it needs more than its size allows ({how})")
     error.add_note(printed)
     raise error

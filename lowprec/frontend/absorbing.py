@@ -1,11 +1,11 @@
-"""Per-channel arithmetic behind a convolution goes into its weights, and what remains of batch norms becomes Mul and Add.
+"""Per-channel arithmetic behind a convolution goes into its weights; other batch norms become Mul and Add.
 
     Conv(w, b) -> BatchNormalization -> Mul -> Add --> Conv(w * scale, b * scale + shift)
     BatchNormalization -> Mul -> Add               --> Mul(scale) -> Add(shift)
 
-A whole chain is composed in float64 and cast once. The convolution keeps its layer name and takes the chain's last value
-name. Declines when: weights or bias are no constants, the value between is read elsewhere or an output of the model, or a
-folded weight would overflow its type.
+A whole chain is composed in float64 and cast once. The convolution keeps its layer name and takes the chain's last
+value name. Declines when: weights or bias are no constants, the value between is read elsewhere or is an output of the
+model, or a folded weight would overflow its type.
 """
 
 from collections.abc import Mapping

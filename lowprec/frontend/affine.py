@@ -50,8 +50,10 @@ def _batch_norm(node: Node, graph: Graph) -> Affine | None:
     if gamma.ndim != 1:
         return None
     epsilon = node.attributes.get("epsilon", 1e-5)
+    if not isinstance(epsilon, float):
+        return None
     with np.errstate(all="ignore"):
-        scale = gamma / np.sqrt(variance + np.float64(np.float32(epsilon)))  # type: ignore[arg-type]
+        scale = gamma / np.sqrt(variance + epsilon)
         affine = Affine(data=node.inputs[0], scale=scale, shift=beta - mean * scale)
     return affine if _finite(affine) else None
 

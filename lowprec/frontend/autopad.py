@@ -4,7 +4,8 @@
     MaxPool(auto_pad=VALID)   --> MaxPool(kernel_shape, strides, pads)
 
 Reference: the operators' own pages. SAME: ceil(size / stride) results, the odd element at the end (UPPER) or at the
-beginning (LOWER). A transposed convolution's `output_shape` becomes pads, or output_padding where pads would be negative.
+beginning (LOWER). A transposed convolution's `output_shape` becomes pads, or output_padding where pads would be
+negative.
 """
 
 from dataclasses import replace

@@ -4,6 +4,7 @@ ReduceL2(x) --> Sqrt(ReduceSum(x * x)), and so on, as the operator's schema says
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 from onnx import AttributeProto, FunctionProto, NodeProto, defs
 
@@ -23,7 +24,7 @@ def standard_body(
     serialized = _serialized_body(node, schema, version, types)
     if not serialized:
         return None
-    body = FunctionProto.FromString(serialized)
+    body: FunctionProto = FunctionProto.FromString(serialized)
     if any(attribute.type == AttributeProto.GRAPH for inner in body.node for attribute in inner.attribute):
         return None
     return body
@@ -32,13 +33,13 @@ def standard_body(
 def _serialized_body(
     node: NodeProto, schema: defs.OpSchema, version: int, types: Mapping[str, TensorSpec]
 ) -> bytes | None:
-    if any(known <= version for known in schema.function_opset_versions):
-        return bytes(schema.get_function_with_opset_version(version))
-    if any(known <= version for known in schema.context_dependent_function_opset_versions):
+    bodies: Any = schema  # onnx's stubs do not know these members
+    if any(known <= version for known in bodies.function_opset_versions):
+        return bytes(bodies.get_function_with_opset_version(version))
+    if any(known <= version for known in bodies.context_dependent_function_opset_versions):
         inputs = [type_proto(types[name]).SerializeToString() if name else b"" for name in node.input]
-        return bytes(
-            schema.get_context_dependent_function_with_opset_version(version, node.SerializeToString(), inputs)
-        )
+        serialized = node.SerializeToString()
+        return bytes(bodies.get_context_dependent_function_with_opset_version(version, serialized, inputs))
     return None
 
 
@@ -51,29 +52,20 @@ def default_attributes(schema: defs.OpSchema) -> dict[str, AttributeProto]:
     }
 
 
-COMPILED = frozenset(
-    (
-        "bool",
-        "float16",
-        "bfloat16",
-        "float32",
-        "float64",
-        *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
-    )
-)
-"""The element types that compiled code can hold."""
+NEVER = frozenset(("string", "complex64", "complex128"))
+"""Element types that compiled code never holds; the converters decide on the rare small floats and integers."""
 
 
 def refuse_unsupported(graph: Graph) -> None:
     """Names the first node that no converter knows, or the first value of a type that cannot be compiled."""
     for spec in (*graph.inputs, *graph.outputs):
-        if spec.dtype not in COMPILED:
+        if spec.dtype in NEVER:
             raise Unsupported(f"value {quote(spec.name)} is {spec.dtype}, which is not supported")
     for node in graph.nodes:
         if node.domain or node.op not in SUPPORTED_OPS:
             raise Unsupported(f"{describe(node)}: the operator {operator_name(node)} is not supported")
         for name in (*node.inputs, *node.outputs):
-            if name and graph.types[name].dtype not in COMPILED:
+            if name and graph.types[name].dtype in NEVER:
                 raise Unsupported(
                     f"{describe(node)}: {quote(name)} is {graph.types[name].dtype}, which is not supported"
                 )

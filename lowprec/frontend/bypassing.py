@@ -2,8 +2,8 @@
 
     x -> Identity | Dropout | Reshape to the same shape | Cast to the same type ... -> y --> x
 
-Declines when: the result is an output of the model and the operand is an input, a constant or an output too (an Identity
-remains, so that the output keeps its name); a Dropout trains.
+Declines when: the result is an output of the model and the operand is an input, a constant or an output too (an
+Identity remains, so that the output keeps its name); a Dropout trains.
 """
 
 from collections.abc import Callable, Mapping

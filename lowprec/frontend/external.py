@@ -49,7 +49,7 @@ def _payload(tensor: TensorProto, folder: Path, what: str, sizes: dict[str, int]
     length = _number(entries.get("length", str(max(size - offset, 0))), "length", what)
     if offset + length > size:
         raise InvalidModel(
-            f"{what}: its data is bytes {offset} to {offset + length} of {quote('/'.join(parts))}, which has only {size}"
+            f"{what}: its data is bytes {offset} to {offset + length} of {quote('/'.join(parts))}, which has {size}"
         )
     return Payload(path=folder.joinpath(*parts), offset=offset, length=length, folder=folder)
 

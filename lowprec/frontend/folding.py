@@ -20,10 +20,11 @@ Arrays = Sequence[Array | None]
 EVALUATION_ERRORS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 ELEMENTWISE = (
-    "Abs Acos Acosh Add And Asin Asinh Atan Atanh BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast CastLike Ceil "
-    "Celu Clip Cos Cosh DequantizeLinear Div Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual HardSigmoid HardSwish "
-    "IsInf IsNaN LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mod Mul Neg Not Or PRelu Pow QuantizeLinear Reciprocal "
-    "Relu Round Selu Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Sub Sum Tan Tanh ThresholdedRelu Where Xor"
+    "Abs Acos Acosh Add And Asin Asinh Atan Atanh BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast CastLike "
+    "Ceil Celu Clip Cos Cosh DequantizeLinear Div Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual HardSigmoid "
+    "HardSwish IsInf IsNaN LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mod Mul Neg Not Or PRelu Pow "
+    "QuantizeLinear Reciprocal Relu Round Selu Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Sub Sum Tan Tanh "
+    "ThresholdedRelu Where Xor"
 )
 MOVING = (
     "ArgMax ArgMin Compress Concat CumSum DepthToSpace EyeLike Gather GatherElements GatherND NonZero OneHot Pad Range "
@@ -35,7 +36,7 @@ REDUCING = (
 )
 PRODUCTS = ("Gemm", "MatMul")
 VIEWING = frozenset(
-    ["Constant", "ConstantOfShape", "Expand", "Flatten", "Identity", "Reshape", "Shape", "Size", "Squeeze", "Unsqueeze"]
+    ("Constant", "ConstantOfShape", "Expand", "Flatten", "Identity", "Reshape", "Shape", "Size", "Squeeze", "Unsqueeze")
 )
 BY_REFERENCE = frozenset((*f"{ELEMENTWISE} {MOVING} {REDUCING}".split(" "), *PRODUCTS))
 

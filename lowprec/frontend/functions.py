@@ -1,6 +1,6 @@
 """Model-local functions: well-formed, none in ONNX's own domain, no recursion, no explosion when expanded.
 
-Expansion is counted before anything is expanded: forty functions that each call the next one twice would make 2^40 nodes.
+Expansion is counted before anything is expanded: forty functions that each call the next twice would make 2^40 nodes.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -4,7 +4,7 @@
     x -> Pad(0) -> AveragePool(counts its pads) --> x -> AveragePool(pads=p + pad, counts its pads)
 
 Declines when: the mode is not constant, the value is not zero or unknown, a pad is negative, or batch or channels are
-padded; the pool has pads it does not count, or rounds its size up (then windows reach past the pads, and would count less).
+padded; the pool has pads it does not count, or rounds its size up (then windows reach past the pads, and count less).
 """
 
 from dataclasses import replace

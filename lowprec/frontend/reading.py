@@ -43,7 +43,7 @@ TEXT = (b"{", b"[", b"<", b"#", b"ir_version", b"graph", b"import", b"opset_impo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Payload:
-    """Where a tensor's raw bytes lie: `path` from `offset` for `length` bytes; `folder` if it is not the model's file."""
+    """Where raw bytes lie: `path` from `offset` for `length` bytes; `folder` if that is not the model's file."""
 
     path: Path
     offset: int
@@ -215,7 +215,7 @@ def _prefix(number: int, length: int) -> bytes:
 
 
 def _take(data: Buffer, start: int, end: int) -> bytes:
-    return bytes(data[start:end])  # type: ignore[index, arg-type]
+    return bytes(data[start:end])  # type: ignore[index]
 
 
 def _damaged_part(skeleton: _Skeleton, data: Buffer) -> str:

@@ -1,4 +1,4 @@
-"""The whole file, before any node is evaluated: versions, names, order, functions, tensors, and onnx's checker as an error."""
+"""The whole file, before any node is evaluated: versions, names, order, functions, tensors, onnx's checker."""
 
 import math
 from collections.abc import Mapping
@@ -73,7 +73,7 @@ def _check_initializers(source: Source) -> None:
         total += stored_bytes(math.prod(tensor.dims), tensor.data_type)
         if total > source.limits.constant_bytes:
             raise InvalidModel(
-                f"initializer {quote(tensor.name)}: with it, weights take more than {source.limits.constant_bytes} bytes"
+                f"initializer {quote(tensor.name)}: with it, weights exceed {source.limits.constant_bytes} bytes"
             )
 
 
@@ -96,13 +96,7 @@ def _check_operator(
         raise InvalidModel(f"{label(node)} is nested {depth} graphs deep; at most {source.limits.nesting} are accepted")
     if not node.op_type:
         raise InvalidModel(f"{label(node)} has no operator")
-    names = [attribute.name for attribute in node.attribute]
-    if len(set(names)) != len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InvalidModel(f"{label(node)}: attribute {quote(twice)} is given twice")
-    for attribute in node.attribute:
-        for inner in (attribute.t, *attribute.tensors):
-            refuse_external(inner, f"{label(node)}: attribute {quote(attribute.name)}")
+    _check_attributes(node)
     if key_of(node) in functions:
         return
     domain = domain_of(node.domain)
@@ -116,6 +110,17 @@ def _check_operator(
         raise Unsupported(f"{label(node)}: opset {versions['']} is not supported; 1 to {defs.onnx_opset_version()} are")
     if not defs.has(node.op_type, versions[""], ""):
         raise Unsupported(f"{label(node)}: opset {versions['']} of ONNX has no operator {quote(node.op_type)}")
+
+
+def _check_attributes(node: NodeProto) -> None:
+    names: set[str] = set()
+    for attribute in node.attribute:
+        what = f"{label(node)}: attribute {quote(attribute.name)}"
+        if attribute.name in names:
+            raise InvalidModel(f"{what} is given twice")
+        names.add(attribute.name)
+        for inner in (attribute.t, *attribute.tensors):
+            refuse_external(inner, what)
 
 
 def run_checker(source: Source) -> None:
@@ -148,7 +153,7 @@ def checkable(source: Source) -> ModelProto:
     graph.initializer.extend(kept)
     for info in (*graph.input, *graph.output):
         if info.type.WhichOneof("value") == "tensor_type":
-            info.type.tensor_type.shape.SetInParent()  # the checker wants a shape; inference finds it where it is missing
+            info.type.tensor_type.shape.SetInParent()  # the checker wants a shape; inference finds the missing ones
     for node in graph.node:
         node.name = node.name or next(iter(node.output), "")
     return model

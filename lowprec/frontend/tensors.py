@@ -4,7 +4,7 @@ import math
 import os
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import BinaryIO
+from io import BufferedReader
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
@@ -15,7 +15,7 @@ from lowprec.frontend.graph import Array
 from lowprec.frontend.limits import Limits
 from lowprec.frontend.reading import Payload
 
-PACKED_BITS = {
+PACKED_BITS: dict[int, int] = {
     TensorProto.UINT4: 4,
     TensorProto.INT4: 4,
     TensorProto.FLOAT4E2M1: 4,
@@ -44,7 +44,7 @@ def element_type(dtype: str) -> int:
     return _ELEMENT_TYPES[dtype]
 
 
-_ELEMENT_TYPES = {dtype_name(kind, ""): kind for kind in sorted(ELEMENT_TYPES)}
+_ELEMENT_TYPES: dict[str, int] = {dtype_name(kind, ""): kind for kind in sorted(ELEMENT_TYPES)}
 
 
 def check_shape(shape: Sequence[int], dtype: str, what: str, limits: Limits) -> None:
@@ -63,7 +63,7 @@ def check_shape(shape: Sequence[int], dtype: str, what: str, limits: Limits) -> 
 
 
 def _item_size(dtype: str) -> int:
-    return 16 if dtype == "string" else helper.tensor_dtype_to_np_dtype(element_type(dtype)).itemsize
+    return 16 if dtype == "string" else int(helper.tensor_dtype_to_np_dtype(element_type(dtype)).itemsize)
 
 
 def stored_bytes(elements: int, kind: int) -> int:
@@ -71,7 +71,7 @@ def stored_bytes(elements: int, kind: int) -> int:
     bits = PACKED_BITS.get(kind)
     if bits is not None:
         return -(-elements * bits // 8)
-    return elements * helper.tensor_dtype_to_np_dtype(kind).itemsize
+    return elements * int(helper.tensor_dtype_to_np_dtype(kind).itemsize)
 
 
 def check_tensor(tensor: TensorProto, payload: Payload | None, what: str, limits: Limits) -> None:
@@ -147,7 +147,7 @@ def _read_payload(tensor: TensorProto, payload: Payload, what: str) -> Array:
     return flat.view(helper.tensor_dtype_to_np_dtype(tensor.data_type)).reshape(tuple(tensor.dims))
 
 
-def _open(payload: Payload, what: str) -> BinaryIO:
+def _open(payload: Payload, what: str) -> BufferedReader:
     if payload.folder is None:
         return payload.path.open("rb")
     descriptor = open_inside(payload.folder, payload.path.relative_to(payload.folder).parts, what)
@@ -159,7 +159,4 @@ def onnx_type_name(dtype: str) -> str:
     return _TYPE_NAMES[dtype]
 
 
-_TYPE_NAMES = {
-    dtype: f"tensor({TensorProto.DataType.Name(kind).lower()})"  # type: ignore[arg-type]
-    for dtype, kind in _ELEMENT_TYPES.items()
-}
+_TYPE_NAMES = {dtype: f"tensor({TensorProto.DataType.Name(kind).lower()})" for dtype, kind in _ELEMENT_TYPES.items()}

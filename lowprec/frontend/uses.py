@@ -9,7 +9,7 @@ from lowprec.frontend.scopes import unused
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Uses:
-    """The readers of each value (a node that reads it twice counts twice) and the names that are the model's outputs."""
+    """The readers of each value (a node that reads it twice counts twice), and the model's output names."""
 
     readers: Mapping[str, Sequence[Node]]
     outputs: frozenset[str]

@@ -44,7 +44,7 @@ def _check_scale_axis(subject: Subject) -> None:
 
 
 def check_statistics(subject: Subject) -> None:
-    """BatchNormalization and InstanceNormalization: one number per channel, variances that are none of NaN and negative."""
+    """BatchNormalization and InstanceNormalization: one number per channel; no variance negative or NaN."""
     data = subject.shape(0)
     if len(data) < 2:
         subject.refuse(f"its input is {list(data)}; it needs batch and channels")
