@@ -26,7 +26,8 @@ class Gemm:
 class Layer:
     """One operator of a model; `name` is what users call it, `output` the tensor it makes.
 
-    `parameters` counts the constant elements it reads, `bytes` all it reads and writes once.
+    `parameters` counts the constant elements it reads, `bytes` all it reads and writes once. `obstacle` says why no
+    kernel template computes a convolution or product, when none does.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Layer:
     macs: int
     bytes: int
     geometry: Conv | Gemm | None = None
+    obstacle: str = ""
 
     @property
     def intensity(self) -> float:

@@ -27,8 +27,9 @@ from lowprec.targets import Target, available_cores, parse_target
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
-    """What compiling a graph gives, before it is an artifact."""
+    """What compiling a graph gives, before it is an artifact; `plan` is the one that was carried out."""
 
+    plan: Plan
     weights: tuple[Array, ...]
     calls: tuple[LoweredCall, ...]
     probes: tuple[Probe, ...]
@@ -44,7 +45,7 @@ def compile_graph(
         module, probes = add_probes(module)
     lowered = lower_units(module, target)
     build_library(lowered.module, lowered.kernels, target, threads=threads, path=library)
-    return Built(weights=lowered.weights, calls=lowered.calls, probes=probes)
+    return Built(plan=plan.declining(lowered.declined), weights=lowered.weights, calls=lowered.calls, probes=probes)
 
 
 def rewrite(module: IRModule) -> IRModule:
@@ -69,15 +70,15 @@ def compile_task(request: Mapping[str, Any], graph: Graph) -> dict[str, Any]:
             library=library,
             probe=bool(request.get("probe")),
         )
-        storage.write(request["out"], library, built.weights, _manifest(request, graph, target, plan, built))
+        storage.write(request["out"], library, built.weights, _manifest(request, graph, target, built))
     return {"kernels": len({call.symbol for call in built.calls}), "calls": len(built.calls)}
 
 
-def _manifest(request: Mapping[str, Any], graph: Graph, target: Target, plan: Plan, built: Built) -> Manifest:
+def _manifest(request: Mapping[str, Any], graph: Graph, target: Target, built: Built) -> Manifest:
     return Manifest(
         inputs=graph.inputs,
         outputs=graph.outputs,
-        plan=plan,
+        plan=built.plan,
         options={key: value for key, value in request.items() if key not in ("out", "probe", "command", "model")},
         target=TargetNeeds(name=target.name, arch=target.arch, features=target.required_features),
         versions=current_versions(),

@@ -6,7 +6,7 @@ the best that does.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from lowprec.convolution import Conv
@@ -54,6 +54,10 @@ class Plan:
     def choice(self, layer: str) -> Choice:
         return next(choice for choice in self.choices if choice.layer == layer)
 
+    def declining(self, obstacles: Mapping[str, str]) -> "Plan":
+        """The plan with those layers left to the generic rule, each for its reason."""
+        return Plan(choices=tuple(_left_to_the_rule(choice, obstacles.get(choice.layer)) for choice in self.choices))
+
     def to_json(self) -> dict[str, Any]:
         return {"choices": [asdict(choice) | {"declined": list(choice.declined)} for choice in self.choices]}
 
@@ -63,8 +67,8 @@ class Plan:
 
     def __str__(self) -> str:
         header = ("layer", "op", "algorithm", "formats", "reason")
-        products = [choice for choice in self.choices if choice.algorithm != GENERIC]
-        generic = Counter(choice.op for choice in self.choices if choice.algorithm == GENERIC)
+        products = [choice for choice in self.choices if choice.algorithm != GENERIC or choice.declined]
+        generic = Counter(choice.op for choice in self.choices if choice.algorithm == GENERIC and not choice.declined)
         rest = [
             (f"({count} layer{'s' * (count > 1)})", op, GENERIC, "fp32", GENERIC_REASON)
             for op, count in generic.items()
@@ -85,11 +89,21 @@ def make_plan(
 def _choose(layer: Layer, wish: str, target: Target) -> Choice:
     algorithm, reason = _best(layer, target)
     declined: tuple[str, ...] = ()
-    if wish not in ("auto", algorithm) and layer.geometry is not None:
+    if layer.obstacle:
+        declined = (f"{algorithm}: {layer.obstacle}",)
+        algorithm, reason = GENERIC, GENERIC_REASON
+    elif wish not in ("auto", algorithm) and layer.geometry is not None:
         declined = (f"{wish}: this layer is a matrix product, and {wish} needs a convolution",)
     return Choice(
         layer=layer.name, op=layer.op, algorithm=algorithm, formats=Formats(), reason=reason, declined=declined
     )
+
+
+def _left_to_the_rule(choice: Choice, obstacle: str | None) -> Choice:
+    if obstacle is None or choice.algorithm == GENERIC:
+        return choice
+    declined = (*choice.declined, f"{choice.algorithm}: {obstacle}")
+    return replace(choice, algorithm=GENERIC, reason=GENERIC_REASON, declined=declined)
 
 
 def _best(layer: Layer, target: Target) -> tuple[str, str]:

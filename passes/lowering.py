@@ -25,6 +25,7 @@ from lowprec.passes.editing import (
 )
 from lowprec.passes.generic import Cache, lower_generic
 from lowprec.passes.halos import unit_of
+from lowprec.passes.reading_units import Declined
 from lowprec.passes.templates import KernelCall, lower_by_template
 from lowprec.passes.units import LAYER, OPERATORS
 from lowprec.targets import Target
@@ -43,12 +44,14 @@ class LoweredCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lowered:
-    """Main on kernels; `weights` are the arguments that follow the model's inputs."""
+    """Main on kernels; `weights` are the arguments that follow the model's inputs, `declined` says of each layer left
+    to the generic rule why no template computes it."""
 
     module: IRModule
     kernels: dict[str, tirx.PrimFunc]
     weights: tuple[Array, ...]
     calls: tuple[LoweredCall, ...]
+    declined: dict[str, str]
 
 
 def lower_units(module: IRModule, target: Target) -> Lowered:
@@ -70,6 +73,7 @@ def lower_units(module: IRModule, target: Target) -> Lowered:
         kernels=lowering.kernels,
         weights=tuple(lowering.weights),
         calls=tuple(lowering.calls),
+        declined=lowering.declined,
     )
 
 
@@ -84,10 +88,14 @@ class _Lowering:
     kernels: dict[str, tirx.PrimFunc] = field(default_factory=dict)
     symbols: dict[Hashable, str] = field(default_factory=dict)
     cache: Cache = field(default_factory=dict)
+    declined: dict[str, str] = field(default_factory=dict)
 
     def call(self, module: IRModule, var: relax.Var, value: relax.Call, function: relax.Function) -> None:
-        kernel = lower_by_template(function, self.target)
-        if kernel is None:
+        layer = str(function.attrs[LAYER])
+        try:
+            kernel = lower_by_template(function, self.target)
+        except Declined as declined:
+            self.declined[layer] = str(declined)
             kernel = lower_generic(module, function, self.target, self.cache)
         symbol = self._symbol(kernel)
         actual = dict(zip(function.params, value.args, strict=True))
@@ -98,7 +106,7 @@ class _Lowering:
         self.calls.append(
             LoweredCall(
                 symbol=symbol,
-                layer=str(function.attrs[LAYER]),
+                layer=layer,
                 operators=tuple(str(name) for name in function.attrs[OPERATORS]),
                 family=kernel.family,
                 output=var.name,
@@ -125,7 +133,7 @@ class _Lowering:
 
     def _weight(self, array: Array) -> relax.Var:
         param = relax.Var(f"w{len(self.weights)}", relax.TensorType(array.shape, str(array.dtype)))
-        self.weights.append(np.ascontiguousarray(array))
+        self.weights.append(np.require(array, requirements="C"))  # keeps rank 0
         self.params.append(param)
         return param
 

@@ -41,16 +41,13 @@ class KernelCall:
                 return self.kernel
 
 
-def lower_by_template(function: relax.Function, target: Target) -> KernelCall | None:
-    """The kernel call that replaces a call of the unit; None when no template computes it."""
+def lower_by_template(function: relax.Function, target: Target) -> KernelCall:
+    """The kernel call that replaces a call of the unit; Declined says why no template computes it."""
     kind = function.attrs[KIND]
     if kind == Kind.GENERIC:
-        return None
-    try:
-        reading = read_unit(function)
-        return _convolution(reading, target) if kind == Kind.CONVOLUTION else _product(reading, target)
-    except Declined:
-        return None
+        raise Declined("no template computes its operator")
+    reading = read_unit(function)
+    return _convolution(reading, target) if kind == Kind.CONVOLUTION else _product(reading, target)
 
 
 def _convolution(reading: UnitReading, target: Target) -> KernelCall:

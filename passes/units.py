@@ -77,7 +77,8 @@ def group_units(module: IRModule) -> IRModule:
             if not any(line.index in group for group in groups.values()):
                 new[line.var] = emitter.emit(replace_tensors(line.value, new), line.var.name)
             continue
-        function, arguments = _outline([lines[index] for index in members], layers)
+        layer = _layer_of(lines, members, layers)
+        function, arguments = _outline([lines[index] for index in members], layer)
         var = ir.GlobalVar(f"unit{len(functions)}")
         relax.expr._update_type(var, function.ty)  # the call below needs it
         functions[var] = function
@@ -181,7 +182,28 @@ def _is_closed(lines: list[_Line], members: list[int]) -> bool:
     return all(not lines[index].returned and inside.issuperset(lines[index].users) for index in members[:-1])
 
 
-def _outline(members: list[_Line], layers: dict[str, str]) -> tuple[relax.Function, list[relax.Var]]:
+def _layer_of(lines: list[_Line], members: list[int], layers: dict[str, str]) -> str:
+    """The layer of the unit's first named value; a nameless unit, such as a layout change, works for its first reader,
+    or else for what it reads."""
+    named = [lines[index].var.name for index in members if lines[index].var.name in layers]
+    if named:
+        return layers[named[0]]
+    by_var = {line.var: line.index for line in lines}
+    forward = (user for index in members for user in lines[index].users)
+    backward = (by_var[source] for index in members for source in tensors_in(lines[index].value) if source in by_var)
+    seen = set(members)
+    queue = [*forward, *backward]
+    while queue:
+        index = queue.pop(0)
+        if lines[index].var.name in layers:
+            return layers[lines[index].var.name]
+        if index not in seen:
+            seen.add(index)
+            queue += lines[index].users
+    return lines[members[-1]].var.name
+
+
+def _outline(members: list[_Line], layer: str) -> tuple[relax.Function, list[relax.Var]]:
     """The unit's function, and what main calls it with."""
     inside = {line.var for line in members}
     sources = (source for line in members for source in tensors_in(line.value) if isinstance(source, relax.Var))
@@ -193,7 +215,7 @@ def _outline(members: list[_Line], layers: dict[str, str]) -> tuple[relax.Functi
         new[line.var] = emitter.emit(replace_tensors(line.value, new), line.var.name)
     attributes = {
         KIND: str(kind_of(members[0].value)),
-        LAYER: next((layers[line.var.name] for line in members if line.var.name in layers), members[-1].var.name),
+        LAYER: layer,
         OPERATORS: [_short(line.value) for line in members],
         "Primitive": 1,
     }

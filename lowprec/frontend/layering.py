@@ -39,6 +39,7 @@ def _layer(node: Node, graph: Graph) -> Layer:
         macs=0 if geometry is None else geometry.macs,
         bytes=sum(spec.elements * _item_size(spec.dtype) for spec in (*read, *outputs)),
         geometry=geometry,
+        obstacle="" if geometry is None else _obstacle(node, graph),
     )
 
 
@@ -54,6 +55,18 @@ def _geometry(node: Node, graph: Graph) -> Conv | Gemm | None:
     if node.op == "Gemm":
         return _gemm(node, a, b)
     return _product(a, b)
+
+
+def _obstacle(node: Node, graph: Graph) -> str:
+    """What keeps a convolution or product from the kernel templates."""
+    dtype = graph.types[node.inputs[0]].dtype
+    if node.op not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+        return f"{node.op} is computed step by step, as the standard defines it"
+    if dtype != "float32":
+        return f"its operands are {dtype}, and the kernel templates compute float32"
+    if node.op in CONVOLUTIONS and node.inputs[1] not in graph.constants:
+        return "its weights are computed at run time, and the direct kernel packs them when it is built"
+    return ""
 
 
 def _gemm(node: Node, a: Shape, b: Shape) -> Gemm:
