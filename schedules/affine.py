@@ -6,6 +6,7 @@ a loop variable, the coefficient says everything a schedule asks: 1 is a vector 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from math import ceil, floor
 from typing import TypeVar
@@ -153,7 +154,7 @@ def merged(nest: Nest) -> Nest:
                 fused = Axis(var=Var(f"{outer.var.name}_{inner.var.name}", "int64"), extent=outer.extent * inner.extent)
                 axes = (*axes[: position - 1], fused, *axes[position + 1 :])
                 mapping = {outer.var: int64(0), inner.var: fused.var}
-                nest = nest.map(lambda value, mapping=mapping: substitute(value, mapping))
+                nest = nest.map(partial(substitute, mapping=mapping))
                 nest = replace(nest, spatial=axes) if kind == "spatial" else replace(nest, reduce=axes)
             position -= 1
     return tidy(nest)
@@ -180,7 +181,7 @@ def split_by_divisors(nest: Nest) -> Nest:
         mapping = {axis.var: outer.var * int64(divisor) + inner.var}
         position = nest.spatial.index(axis)
         spatial = (*nest.spatial[:position], outer, inner, *nest.spatial[position + 1 :])
-        nest = tidy(replace(nest.map(lambda value, mapping=mapping: substitute(value, mapping)), spatial=spatial))
+        nest = tidy(replace(nest.map(partial(substitute, mapping=mapping)), spatial=spatial))
     return nest
 
 

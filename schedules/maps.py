@@ -5,6 +5,7 @@ A concat is as many copies as it has inputs. A transpose is tiled, so that both 
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 from tvm import tirx
 from tvm.ir import Expr
@@ -77,7 +78,7 @@ def segmented(nest: Nest, inner: Axis) -> list[Nest]:
         axis = Axis(var=Var(inner.var.name, "int64"), extent=stop - start)
         spatial = tuple(axis if own is inner else own for own in nest.spatial)
         mapping = {inner.var: axis.var + int64(start)}
-        moved = nest.map(lambda value, mapping=mapping: substitute(value, mapping))
+        moved = nest.map(partial(substitute, mapping=mapping))
         parts.append(tidy(replace(moved, spatial=spatial)))
     return parts
 
