@@ -184,7 +184,7 @@ def _aligned_copy(array: Array) -> Array:
 def _logical(physical: Array, crop: Sequence[tuple[int, int]], axes: Sequence[int]) -> Array:
     """The ONNX tensor inside a physical array: without halos, axes in ONNX's order, in memory of its own."""
     inner = physical[tuple(slice(begin, begin + size) for begin, size in crop)]
-    return np.ascontiguousarray(inner.transpose(axes)).copy()
+    return np.array(inner.transpose(axes), order="C")
 
 
 def _observer(symbols: frozenset[str], times: list[tuple[str, float]]) -> Callable[..., None]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -66,10 +67,18 @@ class Child:
         return Turn(tuple(answer["seconds"]), float(answer["error"]))
 
     def _obituary(self) -> str:
-        """Why the child died: the signal, or the last line it wrote."""
-        status = self.process.wait()
-        lines = self._log.read_text(errors="replace").strip().splitlines()
-        return f"died of {signal.Signals(-status).name}" if status < 0 else (lines or [f"exit status {status}"])[-1]
+        return last_words(self.process.wait(), self._log.read_text(errors="replace"))
+
+
+def last_words(status: int, text: str) -> str:
+    """Why a child died, in one line: the signal, or the exception at the end of its traceback, or its last line."""
+    if status < 0:
+        return f"died of {signal.Signals(-status).name}"
+    lines = [line for line in text.splitlines() if line.strip()]
+    named = [
+        line for line in lines if re.match(r"[A-Za-z_][\w.]*(Error|Exception|Interrupt|Fail|Argument|Graph)\b", line)
+    ]
+    return (named or lines or [f"exit status {status}"])[-1].strip()
 
 
 @contextmanager

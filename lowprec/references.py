@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lowprec.engine_process import last_words
 from lowprec.engines import load_sets, save_sets
 from lowprec.errors import LowprecError
 
@@ -49,8 +50,7 @@ def answers(
         except subprocess.TimeoutExpired:
             raise ReferenceFailed(f"it took longer than {seconds:.0f} s") from None
         if done.returncode != 0:
-            lines = done.stderr.decode(errors="replace").strip().splitlines()
-            raise ReferenceFailed((lines or [f"exit status {done.returncode}"])[-1])
+            raise ReferenceFailed(last_words(done.returncode, done.stderr.decode(errors="replace")))
         return load_sets(found)[0]
 
 

@@ -113,6 +113,20 @@ def test_an_engine_that_dies_is_mourned(tmp_path: Path) -> None:
             child.ask({"do": "memory"})
 
 
+@pytest.mark.parametrize(
+    ("status", "text", "words"),
+    [
+        (-11, "anything", "died of SIGSEGV"),
+        (1, "", "exit status 1"),
+        (1, "Traceback\n  File x\nValueError: one\n  two\nthree\n", "ValueError: one"),
+        (1, "onnxruntime.capi.onnxruntime_pybind11_state.InvalidGraph: [ONNXRuntimeError] : 10\n", None),
+        (3, "out of paper\n\n", "out of paper"),
+    ],
+)
+def test_last_words(status: int, text: str, words: str | None) -> None:
+    assert engine_process.last_words(status, text) == (words or text.strip())
+
+
 def test_an_engine_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_process, "ANSWER_SECONDS", 0.2)
     with engine_process.child_process(tmp_path / "log") as child:
