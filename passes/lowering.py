@@ -27,7 +27,7 @@ from lowprec.passes.generic import Cache, lower_generic
 from lowprec.passes.halos import unit_of
 from lowprec.passes.reading_units import Declined
 from lowprec.passes.templates import KernelCall, lower_by_template
-from lowprec.passes.units import LAYER, OPERATORS
+from lowprec.passes.units import KIND, LAYER, OPERATORS, Kind
 from lowprec.targets import Target
 
 
@@ -92,11 +92,7 @@ class _Lowering:
 
     def call(self, module: IRModule, var: relax.Var, value: relax.Call, function: relax.Function) -> None:
         layer = str(function.attrs[LAYER])
-        try:
-            kernel = lower_by_template(function, self.target)
-        except Declined as declined:
-            self.declined[layer] = str(declined)
-            kernel = lower_generic(module, function, self.target, self.cache)
+        kernel = self._by_template(function, layer) or lower_generic(module, function, self.target, self.cache)
         symbol = self._symbol(kernel)
         actual = dict(zip(function.params, value.args, strict=True))
         arguments = list(self._arguments(kernel, actual))
@@ -112,6 +108,15 @@ class _Lowering:
                 output=var.name,
             )
         )
+
+    def _by_template(self, function: relax.Function, layer: str) -> KernelCall | None:
+        if function.attrs[KIND] == Kind.GENERIC:
+            return None
+        try:
+            return lower_by_template(function, self.target)
+        except Declined as declined:
+            self.declined[layer] = str(declined)
+            return None
 
     def _symbol(self, kernel: KernelCall) -> str:
         symbol = self.symbols.get(kernel.identity)

@@ -43,11 +43,10 @@ class KernelCall:
 
 def lower_by_template(function: relax.Function, target: Target) -> KernelCall:
     """The kernel call that replaces a call of the unit; Declined says why no template computes it."""
-    kind = function.attrs[KIND]
-    if kind == Kind.GENERIC:
-        raise Declined("no template computes its operator")
     reading = read_unit(function)
-    return _convolution(reading, target) if kind == Kind.CONVOLUTION else _product(reading, target)
+    if function.attrs[KIND] == Kind.CONVOLUTION:
+        return _convolution(reading, target)
+    return _product(reading, target)
 
 
 def _convolution(reading: UnitReading, target: Target) -> KernelCall:
