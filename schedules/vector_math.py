@@ -14,13 +14,14 @@ from types import MappingProxyType
 import tvm_ffi
 from tvm import tirx
 from tvm.ir import Call, Expr, PrimType
-from tvm.tirx import PrimFunc
+from tvm.tirx import BufferStore, PrimFunc, Stmt
 
 LOG2_E = 1.4426950408889634
 # ln 2 split so that the product of the first part with any exponent is exact (Cody and Waite).
 LN2_HIGH, LN2_LOW = 0.693359375, -2.12194440e-4
 # Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits of the float's pattern.
 ROUNDER, ROUNDER_BITS = 12582912.0, 0x4B400000
+BRANCH = "prim.if_then_else"
 ONE_BITS, SIGN_BIT = 0x3F800000, -0x80000000
 
 
@@ -217,11 +218,60 @@ FUNCTIONS: Mapping[str, Callable[..., Expr]] = MappingProxyType(
 
 def with_vector_math(func: PrimFunc) -> PrimFunc:
     """T.exp(x) --> the arithmetic of `exp`, and so on, wherever the argument is float32."""
+    body = tvm_ffi.structural_map(func.body, [(tirx.For, _unnest_vector), (BufferStore, _unnest_scalar)], order="pre")
+    return func.with_body(tvm_ffi.structural_map(body, (Call, _as_arithmetic), order="post"))
 
-    def replace(call: Call) -> Expr:
-        function = FUNCTIONS.get(getattr(call.op, "name", ""))
-        if function is None or not str(call.ty).startswith("float32"):
+
+def _is_function(call: Call) -> bool:
+    return getattr(call.op, "name", "") in FUNCTIONS and str(call.ty).startswith("float32")
+
+
+def _as_arithmetic(call: Call) -> Expr:
+    return FUNCTIONS[call.op.name](*call.args) if _is_function(call) else call
+
+
+def _unnest_vector(loop: tirx.For) -> Stmt:
+    """for lane: y = tanh(log(x)) --> for lane: t = log(x); for lane: y = tanh(t).
+
+    TVM's analyzer puts bound values back in place of their names, so the size of functions of functions is the product of
+    their sizes: tanh(log(1 + exp(x))) took minutes. What a buffer holds it does not look into.
+    """
+    if loop.kind != tirx.ForKind.VECTORIZED or not isinstance(loop.body, BufferStore):
+        return loop
+    return _unnested(loop.body, int(loop.extent.value), loop.loop_var)
+
+
+def _unnest_scalar(store: BufferStore) -> Stmt:
+    return _unnested(store, 1, None)
+
+
+def _unnested(store: BufferStore, lanes: int, lane: tirx.Var | None) -> Stmt:
+    place = tirx.const(0, "int64") if lane is None else lane
+    inner: list[BufferStore] = []
+
+    def name_argument(call: Call) -> Expr:
+        if not _is_function(call) or not any(_is_function(other) for other in _calls_in(call.args[0])):
             return call
-        return function(*call.args)
+        buffer = tirx.decl_buffer((lanes,), "float32", "argument", scope="global")
+        inner.append(BufferStore(buffer, call.args[0], [place]))
+        return Call(call.op, [tirx.BufferLoad(buffer, [place]), *call.args[1:]], ret_ty=call.ty)
 
-    return func.with_body(tvm_ffi.structural_map(func.body, (Call, replace), order="post"))
+    value = store.value
+    if not any(getattr(call.op, "name", "") == BRANCH for call in _calls_in(value)):  # it may guard a load
+        value = tvm_ffi.structural_map(value, (Call, name_argument), order="post")
+    statements = [*inner, BufferStore(store.buffer, value, store.indices)]
+    if lane is not None:
+        statements = [_for_lanes(lane, lanes, statement) for statement in statements]
+    return tirx.SeqStmt([tirx.AllocBuffer(x.buffer) for x in inner] + statements) if inner else statements[0]
+
+
+def _for_lanes(lane: tirx.Var, lanes: int, statement: Stmt) -> Stmt:
+    own = tirx.Var(lane.name, lane.ty)
+    body = tvm_ffi.structural_map(statement, (tirx.Var, lambda var: own if var.same_as(lane) else var), order="post")
+    return tirx.For(own, tirx.const(0, lane.ty), tirx.const(lanes, lane.ty), tirx.ForKind.VECTORIZED, body)
+
+
+def _calls_in(node: object) -> list[Call]:
+    found: list[Call] = []
+    tvm_ffi.structural_walk(node, (Call, found.append), order="post")
+    return found
