@@ -1,9 +1,9 @@
 """Malformed models: what a stranger's file can be wrong in, one small change at a time."""
 
-from tests.corpus import damaged, external, functions, headers, hostile, operators, tensors
+from tests.corpus import damaged, external, functions, headers, hostile, layers, operators, tensors
 from tests.corpus.case import Case
 
-PARTS = (damaged, headers, tensors, operators, hostile, functions, external)
+PARTS = (damaged, headers, tensors, layers, operators, hostile, functions, external)
 
 
 def all_cases() -> tuple[Case, ...]:

@@ -124,11 +124,23 @@ def network(seed: int = 0) -> ModelProto:
 
 def node_of(model: ModelProto, output: str) -> NodeProto:
     """The node that makes a value."""
-    return next(node for node in model.graph.node if output in node.output)
+    found: NodeProto = next(node for node in model.graph.node if output in node.output)
+    return found
 
 
 def constant_of(graph: GraphProto, name: str) -> TensorProto:
-    return next(item for item in graph.initializer if item.name == name)
+    found: TensorProto = next(item for item in graph.initializer if item.name == name)
+    return found
+
+
+def with_attribute(output: str, name: str, content: Any) -> Spoil:
+    """`set_attribute` as a change to make later."""
+    return lambda model: set_attribute(model, output, name, content)
+
+
+def with_constant(name: str, array: Any) -> Spoil:
+    """`set_constant` as a change to make later."""
+    return lambda model: set_constant(model, name, array)
 
 
 def set_attribute(model: ModelProto, output: str, name: str, content: Any) -> None:

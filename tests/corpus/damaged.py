@@ -103,7 +103,7 @@ def crowded() -> Iterator[Case]:
     header = ModelProto(ir_version=9, opset_import=[helper.make_opsetid("", 17)]).SerializeToString()
 
     def with_graph(content: bytes) -> bytes:
-        return header + b"\x3a" + varint(len(content)) + content
+        return bytes(header) + b"\x3a" + varint(len(content)) + content
 
     empty_node, empty_tensor, empty_value = b"\x0a\x00", b"\x2a\x00", b"\x6a\x00"
     yield from_bytes("too many nodes", "empty, 60 000", with_graph(empty_node * 60_000), mentions="nodes")

@@ -13,6 +13,7 @@ def cases() -> Iterator[Case]:
     yield from names()
     yield from order()
     yield from declarations()
+    yield from types()
 
 
 def versions() -> Iterator[Case]:
@@ -130,26 +131,11 @@ def declarations() -> Iterator[Case]:
     yield spoiled("symbolic size", "named", symbolic(1, 3, "height", 8), exit_code=2, mentions="height")
     yield spoiled("symbolic size", "unnamed", symbolic(1, 3, None, 8), exit_code=2, mentions="x")
 
-    def kind(form: str) -> Spoil:
-        def spoil(model: ModelProto) -> None:
-            item = model.graph.input[0].type
-            item.Clear()
-            inner = getattr(item, form)
-            if form == "sequence_type":
-                inner.elem_type.tensor_type.elem_type = 1
-            elif form == "optional_type":
-                inner.elem_type.tensor_type.elem_type = 1
-            elif form == "map_type":
-                inner.key_type = 7
-                inner.value_type.tensor_type.elem_type = 1
-            elif form == "sparse_tensor_type":
-                inner.elem_type = 1
-                inner.shape.dim.add(dim_value=3)
 
-        return spoil
-
+def types() -> Iterator[Case]:
+    """What an input may not be."""
     for form in ("sequence_type", "optional_type", "map_type", "sparse_tensor_type"):
-        yield spoiled("input that is no tensor", form, kind(form), exit_code=4, mentions="x")
+        yield spoiled("input that is no tensor", form, of_kind(form), exit_code=4, mentions="x")
     yield spoiled("input without a type", "x", lambda model: model.graph.input[0].ClearField("type"), mentions="x")
 
     def element(number: int) -> Spoil:
@@ -159,3 +145,22 @@ def declarations() -> Iterator[Case]:
         yield spoiled("unknown element type", f"input {number}", element(number), mentions="x")
     for number, name in ((8, "string"), (7, "int64"), (9, "bool"), (14, "complex")):
         yield spoiled("wrong element type", f"input {name}", element(number), mentions="conv")
+
+
+def of_kind(form: str) -> Spoil:
+    """The input's type becomes one of the other forms."""
+
+    def spoil(model: ModelProto) -> None:
+        item = model.graph.input[0].type
+        item.Clear()
+        inner = getattr(item, form)
+        if form in ("sequence_type", "optional_type"):
+            inner.elem_type.tensor_type.elem_type = 1
+        elif form == "map_type":
+            inner.key_type = 7
+            inner.value_type.tensor_type.elem_type = 1
+        else:
+            inner.elem_type = 1
+            inner.shape.dim.add(dim_value=3)
+
+    return spoil

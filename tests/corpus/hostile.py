@@ -58,9 +58,9 @@ def ranges() -> Iterator[Case]:
     for start, limit, delta in ((0, 1 << 50, 1), (0, 10, 0), (0, 1 << 62, 1 << 20)):
         constants = [(name, np.array(item, I64)) for name, item in (("a", start), ("b", limit), ("c", delta))]
         yield from_model("hostile range", f"{start} {limit} {delta}", folded("Range", constants), mentions="spoiled")
-    for start, limit, delta in ((0.0, 1e30, 1e-3), (0.0, np.nan, 1.0), (0.0, np.inf, 1.0), (0.0, 1.0, 1e-30)):
-        constants = [(name, np.array(item, F32)) for name, item in (("a", start), ("b", limit), ("c", delta))]
-        yield from_model("hostile range", f"{start} {limit} {delta}", folded("Range", constants), mentions="spoiled")
+    for first, last, step in ((0.0, 1e30, 1e-3), (0.0, np.nan, 1.0), (0.0, np.inf, 1.0), (0.0, 1.0, 1e-30)):
+        constants = [(name, np.array(item, F32)) for name, item in (("a", first), ("b", last), ("c", step))]
+        yield from_model("hostile range", f"{first} {last} {step}", folded("Range", constants), mentions="spoiled")
 
 
 def windows() -> Iterator[Case]:

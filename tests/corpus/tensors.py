@@ -101,7 +101,7 @@ def forms() -> Iterator[Case]:
         model.graph.sparse_initializer.append(item)
 
     yield spoiled("sparse", "initializer", sparse, exit_code=4, mentions="thin")
-    words = helper.make_tensor("words", TensorProto.STRING, [2], [b"a", b"b"])
+    words = TensorProto(name="words", data_type=TensorProto.STRING, dims=[2], string_data=[b"a", b"b"])
     node = helper.make_node("Identity", ["words"], ["y"])
     model = model_of([node], [value("x", [1])], [value("y", [2], TensorProto.STRING)], [words])
     yield from_model("strings", "as an output", model, exit_code=4, mentions="y")
