@@ -18,8 +18,10 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 from benchmarks.conformance_worker import CRASHED, PASSED, UNSUPPORTED, WRONG, load_cases, model_of
 
@@ -27,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / "build" / "conformance"
 OURS = "lowprec"
 PEERS = ("onnxruntime", "tvm")
+LOCK = Lock()
 VERDICTS = (PASSED, UNSUPPORTED, WRONG, CRASHED)
 CASE_SECONDS = 120
 OTHER = "everything else"
@@ -162,20 +165,24 @@ def ask_all(engine: str, names: Sequence[str], seed: int, threads: int) -> Itera
         child.close()
 
 
-def run_engine(engine: str, cases: Sequence[Case], seed: int, threads: int) -> dict[str, tuple[str, str]]:
-    """Every case's verdict, asking only for those not known yet."""
+def run_engine(engine: str, cases: Sequence[Case], options: argparse.Namespace) -> dict[str, tuple[str, str]]:
+    """Every case's verdict, asking only for those not known yet, `jobs` children at a time."""
     CACHE.mkdir(parents=True, exist_ok=True)
     path = CACHE / f"{engine}.jsonl"
-    key = f"{version_of(engine)}/seed={seed}/threads={threads}"
+    key = f"{version_of(engine)}/seed={options.seed}/threads={options.threads}"
     answers = known_answers(path, key)
     missing = [case.name for case in cases if case.name not in answers]
-    with path.open("a") as lines:
-        for count, (name, verdict, note) in enumerate(ask_all(engine, missing, seed, threads), 1):
-            answers[name] = (verdict, note)
-            record = {"key": key, "case": name, "verdict": verdict, "note": note}
-            print(json.dumps(record), file=lines, flush=True)
-            if sys.stderr.isatty():
-                print(f"\r{engine}: {count} of {len(missing)}", end="", file=sys.stderr, flush=True)
+    shards = [missing[start :: options.jobs] for start in range(options.jobs)]
+    with path.open("a") as lines, ThreadPoolExecutor(options.jobs) as pool:
+
+        def work(shard: Sequence[str]) -> None:
+            for name, verdict, note in ask_all(engine, shard, options.seed, options.threads):
+                record = {"key": key, "case": name, "verdict": verdict, "note": note}
+                with LOCK:
+                    answers[name] = (verdict, note)
+                    print(json.dumps(record), file=lines, flush=True)
+
+        list(pool.map(work, shards))
     return {case.name: answers[case.name] for case in cases}
 
 
@@ -245,6 +252,7 @@ def main() -> None:
     parser.add_argument("--engines", help="exactly these engines (default: lowprec and the peers)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=1, help="cases at a time, each in a process of its own")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     peers = [name for name in options.against.split(",") if name]
@@ -254,7 +262,7 @@ def main() -> None:
     engines = options.engines.split(",") if options.engines else [OURS, *peers]
     globs = options.only.split(",")
     cases = [case for case in list_cases(options.seed) if any(fnmatch.fnmatch(case.name, glob) for glob in globs)]
-    verdicts = {engine: run_engine(engine, cases, options.seed, options.threads) for engine in engines}
+    verdicts = {engine: run_engine(engine, cases, options) for engine in engines}
     print_families(cases, verdicts)
     if OURS in verdicts:
         print_losses(verdicts)

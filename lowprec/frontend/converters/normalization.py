@@ -99,20 +99,36 @@ def convert_lrn(site: Site) -> Expr:
 
 
 def convert_instance_norm(site: Site) -> Expr:
-    axes = list(range(2, site.rank()))
-    return relax.op.nn.instance_norm(site.input(0), site.input(1), site.input(2), 1, axes, site.number("epsilon", 1e-5))
+    """By its moments: Relax's own operator subtracts the mean's square from the mean square and loses all digits."""
+    mean, variance = moments(site, list(range(2, site.rank())))
+    return scale_and_shift(site, mean, variance, site.number("epsilon", 1e-5))
+
+
+def spread_groups(site: Site, index: int, groups: int) -> Expr:
+    """Scale or shift as a tensor that broadcasts: per channel from opset 21 on, per group before."""
+    channels = site.shape()[1]
+    if site.shape(index)[0] == channels:
+        return per_channel(site, index)
+    shape = (1, channels, *(1,) * (site.rank() - 2))
+    known, repeats = site.known(index), channels // groups
+    if known is not None:
+        return constant(np.repeat(known, repeats).reshape(shape))
+    return site.emit(relax.op.reshape(site.emit(relax.op.repeat(site.input(index), repeats, 0)), shape))
 
 
 def convert_group_norm(site: Site) -> Expr:
-    """From opset 21 on scale and shift are per channel; before, per group."""
-    groups = site.integer("num_groups", 1)
-    channels = site.shape()[1]
-    scale, shift = site.input(1), site.input(2)
-    if site.shape(1)[0] != channels:
-        repeats = channels // groups
-        scale, shift = (site.emit(relax.op.repeat(value, repeats, 0)) for value in (scale, shift))
-    axes = list(range(2, site.rank()))
-    return relax.op.nn.group_norm(site.input(0), scale, shift, groups, 1, axes, site.number("epsilon", 1e-5))
+    """Moments over each group's channels and places together, by way of a reshape; narrow floats in float32."""
+    groups, epsilon, dtype = site.integer("num_groups", 1), site.number("epsilon", 1e-5), site.dtype()
+    wide = site.input(0) if dtype == "float32" else site.emit(relax.op.astype(site.input(0), "float32"))
+    grouped = site.emit(relax.op.reshape(wide, (site.shape()[0], groups, -1)))
+    mean = site.emit(relax.op.mean(grouped, [2], keepdims=True))
+    centred = site.emit(relax.op.subtract(grouped, mean))
+    variance = site.emit(relax.op.mean(site.emit(relax.op.multiply(centred, centred)), [2], keepdims=True))
+    deviation = site.emit(relax.op.sqrt(site.emit(relax.op.add(variance, constant(epsilon, "float32")))))
+    whole = site.emit(relax.op.reshape(site.emit(relax.op.divide(centred, deviation)), site.shape()))
+    whole = whole if dtype == "float32" else site.emit(relax.op.astype(whole, dtype))
+    scaled = site.emit(relax.op.multiply(whole, spread_groups(site, 1, groups)))
+    return relax.op.add(scaled, spread_groups(site, 2, groups))
 
 
 def neutral(site: Site, index: int, shape: tuple[int, ...], value: float) -> Expr:

@@ -221,3 +221,22 @@ def test_integer_division_cannot_trap(op: str, dtype: str) -> None:
     assert found[2] == (limits.max // 2 if op == "Div" else 1)
     if limits.min:
         assert found[1] == (limits.min if op == "Div" else 0)
+
+
+@pytest.mark.parametrize("op", ["InstanceNormalization", "GroupNormalization", "LayerNormalization"])
+def test_normalizations_keep_their_digits_beside_a_large_mean(op: str) -> None:
+    """The mean square less the square of the mean would lose them all."""
+    attributes: dict[str, Attribute] = {"num_groups": 4} if op == "GroupNormalization" else {}
+    size = 16 if op == "LayerNormalization" else 8
+    made = graph(
+        [spec("x", (2, 8, 16, 16))],
+        [node(op, ["x", "scale", "shift"], ["y"], attributes, version=21)],
+        [spec("y", (2, 8, 16, 16))],
+        constants={"scale": np.ones(size, np.float32), "shift": np.zeros(size, np.float32)},
+    )
+    x = (np.random.default_rng(0).standard_normal((2, 8, 16, 16)) + 1000).astype(np.float32)
+    (found,) = run(to_relax(made), x)
+    shape = {"InstanceNormalization": (2, 8, 256), "GroupNormalization": (2, 4, 512), "LayerNormalization": (256, 16)}
+    exact = x.astype(np.float64).reshape(shape[op])
+    exact = (exact - exact.mean(-1, keepdims=True)) / np.sqrt(exact.var(-1, keepdims=True) + 1e-5)
+    np.testing.assert_allclose(found, exact.reshape(x.shape), atol=1000 * 4 * float(np.finfo(np.float32).eps))

@@ -1,5 +1,7 @@
 """Resize's tables of indices and weights against onnx's reference evaluator, one axis at a time."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -9,12 +11,12 @@ from onnx.reference import ReferenceEvaluator
 from lowprec.frontend.converters.resampling import Axis, Method, tables
 
 COORDINATES = ("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel", "half_pixel_symmetric")
-TOLERANCE = 64 * np.finfo(np.float32).eps  # the reference keeps its scales in float32
+TOLERANCE = float(64 * np.finfo(np.float32).eps)  # the reference keeps its scales in float32
 SIZES = [(1, 3), (2, 5), (3, 3), (4, 2), (5, 9), (7, 4), (8, 1), (9, 13)]
 
 
 def reference(data: NDArray[np.float64], output: int, method: Method) -> NDArray[np.float64]:
-    attributes = {
+    attributes: dict[str, Any] = {
         "mode": method.mode,
         "coordinate_transformation_mode": method.coordinates,
         "nearest_mode": method.nearest,
@@ -46,10 +48,10 @@ def reference(data: NDArray[np.float64], output: int, method: Method) -> NDArray
     ],
     ids=lambda rest: "-".join(map(str, rest.values())),
 )
-def test_tables_equal_the_reference(size: int, output: int, coordinates: str, rest: dict[str, object]) -> None:
+def test_tables_equal_the_reference(size: int, output: int, coordinates: str, rest: dict[str, Any]) -> None:
     if coordinates == "pytorch_half_pixel" and output == 1:
         pytest.skip("the reference contradicts the definition, which has coordinate 0 for a single output")
-    method = Method(coordinates=coordinates, **rest)  # type: ignore[arg-type]
+    method = Method(coordinates=coordinates, **rest)
     axis = Axis(size=size, output=output, scale=output / size)
     data = np.random.default_rng(size * 31 + output).standard_normal(size)
     indices, weights = tables(axis, method)
