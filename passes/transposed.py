@@ -10,6 +10,7 @@ one. Declines when: weights are not constant.
 
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,7 +88,10 @@ def spread_weights(weights: NDArray[np.generic], axes: tuple[Axis, ...], groups:
             if None in reach:
                 continue
             at = tuple(axis.farthest - (m or 0) for axis, m in zip(axes, reach, strict=True))
-            spread[:, *phase, :, :, *at] = split[:, :, :, *tap].transpose(0, 2, 1)
+            everything = slice(None)
+            place: tuple[Any, ...] = (everything, *phase, everything, everything, *at)
+            source: tuple[Any, ...] = (everything, everything, everything, *tap)
+            spread[place] = split[source].transpose(0, 2, 1)
     return spread.reshape(-1, channels // groups, *(axis.kernel for axis in axes))
 
 

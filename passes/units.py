@@ -200,7 +200,8 @@ def _layer_of(lines: list[_Line], members: list[int], layers: dict[str, str]) ->
         if index not in seen:
             seen.add(index)
             queue += lines[index].users
-    return lines[members[-1]].var.name
+    nameless: str = lines[members[-1]].var.name
+    return nameless
 
 
 def _outline(members: list[_Line], layer: str) -> tuple[relax.Function, list[relax.Var]]:

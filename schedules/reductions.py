@@ -155,10 +155,11 @@ def _added(register: Register, reduction: Reduction, term: Callable[[Expr], Expr
 
 def _started(registers: list[Register], reduction: Reduction) -> list[Stmt]:
     allocated: list[Stmt] = [tirx.AllocBuffer(register.buffer) for register in registers]
-    return allocated + [
-        register.each(lambda lane, register=register: tirx.BufferStore(register.buffer, reduction.initial, [lane]))
-        for register in registers
-    ]
+    return allocated + [_filled(register, reduction.initial) for register in registers]
+
+
+def _filled(register: Register, value: Expr) -> Stmt:
+    return register.each(lambda lane: tirx.BufferStore(register.buffer, value, [lane]))
 
 
 def _stored(nest: Nest, register: Register, axis: Axis | None, start: Expr) -> Stmt:
