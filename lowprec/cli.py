@@ -240,7 +240,7 @@ def _answer(words: Sequence[str]) -> int:
     _route_warnings(quiet=arguments.quiet)
     answer: Answer = getattr(importlib.import_module("lowprec.verbs"), verb.name)(arguments)
     document = {"schema": f"lowprec.{verb.name}/1", **answer.document}
-    print(json.dumps(document, allow_nan=False) if arguments.json else answer.text, flush=True)
+    print(json.dumps(document, allow_nan=False) if arguments.json else screened(answer.text), flush=True)
     return answer.exit_code
 
 
@@ -286,6 +286,10 @@ def _route_warnings(*, quiet: bool) -> None:
 
 def one_line(text: str) -> str:
     """The text in one printable line: names in a stranger's model may hold anything, terminal codes included."""
-    joined = " ".join(text.split())
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in joined)
+    shown = screened(" ".join(text.split()))
     return shown if len(shown) <= 1000 else f"{shown[:990]} [...]"
+
+
+def screened(text: str) -> str:
+    """The text with everything that does not print, but the ends of lines, spelled out."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)

@@ -141,6 +141,7 @@ def describe(conv: Conv) -> str:
 
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Rows in aligned columns, a rule under the first; the last column is left ragged."""
+    rows = [[cell.replace("\n", "\\n") for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])

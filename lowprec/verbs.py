@@ -203,7 +203,8 @@ def _inspection(found: dict[str, Any], totals: dict[str, int]) -> str:
         )
         for layer in found["layers"]
     ]
-    total = ("total", "", "", "", f"{totals['parameters']:,}", f"{totals['macs'] / 1e6:.2f}", "", "")
+    sums = (f"{totals['parameters']:,}", f"{totals['macs'] / 1e6:.2f}", f"{totals['bytes'] / 1e6:.2f}")
+    total = ("total", "", "", "", *sums, f"{2 * totals['macs'] / max(1, totals['bytes']):.1f}")
     ends = [
         f"{kind} {spec['name']}: {spec['dtype']}{list(spec['shape'])}"
         for kind, specs in (("input", found["inputs"]), ("output", found["outputs"]))

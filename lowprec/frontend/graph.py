@@ -5,7 +5,7 @@ Invariants, held by whoever makes a `Graph` and relied on by whoever reads one:
 1. Nodes stand in topological order; every input is "" (absent), a graph input, a constant or an earlier node's output.
 2. No local functions, no subgraphs, no symbolic dimensions: `types` has the dtype and shape of every value.
 3. Whatever depends on constants alone is a constant.
-4. Names are those of the file; `Node.layer` is the name users know the layer by, the first output of the node as written.
+4. Names are those of the file; `Node.layer` is the name users know the layer by: the node's first output as written.
 """
 
 from collections.abc import Mapping

@@ -53,6 +53,19 @@ def test_input_shapes(lowprec: Lowprec, tmp_path: Path) -> None:
     assert "'z'" in result.err
 
 
+def test_a_name_cannot_write_to_the_terminal(lowprec: Lowprec, tmp_path: Path) -> None:
+    model = conv_relu_gemm()
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            names[:] = ["a\nb\x1b[2J" if name == "conv" else name for name in names]
+    onnx.save(model, tmp_path / "odd.onnx")
+    for verb in ("inspect", "plan"):
+        result = lowprec(verb, tmp_path / "odd.onnx")
+        assert result.code == 0, result.err
+        assert r"a\nb\x1b[2J " in result.out
+        assert "\x1b" not in result.out
+
+
 def test_a_file_that_is_no_model(lowprec: Lowprec, tmp_path: Path) -> None:
     path = tmp_path / "no.onnx"
     path.write_bytes(b"this is not a model")
