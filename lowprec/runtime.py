@@ -92,7 +92,11 @@ def allow_amx() -> None:
 
 def open_library(path: Path) -> Any:
     """The compiled library at `path`, which must have been checked already: opening it runs its code."""
-    return ffi().load_module(str(path.resolve()))
+    try:
+        return ffi().load_module(str(path.resolve()))
+    except RuntimeError as problem:
+        reason = str(problem).strip().splitlines()[-1]
+        raise EnvironmentMismatch(f"{path} cannot be opened ({reason}); compile the model again") from None
 
 
 def aligned_empty(shape: Sequence[int], dtype: np.dtype[np.generic]) -> Array:

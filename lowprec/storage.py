@@ -59,6 +59,13 @@ def copy(source: Path, directory: Path, manifest: Manifest) -> None:
 
 def read(directory: Path) -> Manifest:
     """The manifest of an artifact whose files are all there and as they were written; EnvironmentMismatch otherwise."""
+    try:
+        return _read(directory)
+    except OSError as problem:
+        raise UsageError(f"{directory} cannot be read ({problem.strerror or problem}): mind its permissions") from None
+
+
+def _read(directory: Path) -> Manifest:
     if not directory.exists():
         raise UsageError(
             f"{directory} does not exist: give the directory of an artifact, as `lowprec compile -o` makes"

@@ -223,6 +223,15 @@ def test_foreign_directories(tmp_path: Path) -> None:
         storage.read(tmp_path)
 
 
+def test_a_directory_that_may_not_be_read(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(storage, "sha256", refuse)
+    with pytest.raises(UsageError, match=r"cannot be read \(Permission denied\)"):
+        storage.read(artifact)
+
+
 def test_the_machine_is_checked() -> None:
     manifest = hand_made(features=sorted(detect_features()))
     storage.check_machine(manifest)

@@ -312,6 +312,15 @@ def test_damage_is_found_before_anything_is_opened(linear: Path, tmp_path: Path)
         load(tmp_path / "damaged")
 
 
+def test_a_library_that_is_none(folder: Path) -> None:
+    """Hashes are right: whoever wrote this artifact wrote nonsense."""
+    (folder / "text.so").write_text("no library")
+    artifacts.write(folder / "text", folder / "text.so", [], hand_made())
+    with pytest.raises(EnvironmentMismatch, match=r"model\.so cannot be opened") as caught:
+        load(folder / "text")
+    assert "\n" not in str(caught.value)
+
+
 def test_a_missing_cpu_feature_is_named(folder: Path, linear: Path) -> None:
     artifacts.write(folder / "future", linear / "model.so", [], hand_made(features=["avx1024_fp4"]))
     with pytest.raises(EnvironmentMismatch, match="this CPU has no avx1024_fp4") as caught:
