@@ -23,6 +23,9 @@ from lowprec.errors import BY_EXIT_CODE, BuildFailed, InvalidModel, LowprecError
 BUILD = "build"
 """The stage after which a crash is the build's, not the model's."""
 
+WORKER = "lowprec.worker"
+"""The module the child runs."""
+
 PATIENCE = 10.0
 """Wall seconds per second of processor time before a child that only waits is ended."""
 
@@ -62,7 +65,7 @@ def run(task: str, request: Mapping[str, Any], *, model_bytes: int, notify: Noti
 def _start(task: str, write_end: int, printed: IO[bytes]) -> subprocess.Popen[bytes]:
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "lowprec.worker", task, str(write_end)],
+        [sys.executable, "-P", "-m", WORKER, task, str(write_end)],
         stdin=subprocess.PIPE,
         stdout=printed,
         stderr=printed,

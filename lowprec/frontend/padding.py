@@ -4,7 +4,8 @@
     x -> Pad(0) -> AveragePool(counts its pads) --> x -> AveragePool(pads=p + pad, counts its pads)
 
 Declines when: the mode is not constant, the value is not zero or unknown, a pad is negative, or batch or channels are
-padded; the pool has pads it does not count, or rounds its size up (then windows reach past the pads, and count less).
+padded; the pool has pads it does not count, or rounds its size up (then windows reach past the pads, and count less),
+or would see windows of pads alone.
 """
 
 from dataclasses import replace
@@ -29,9 +30,11 @@ def _absorbed(node: Node, producers: dict[str, Node], graph: Graph) -> Node:
     if extra is None or (node.op == "AveragePool" and not _counts(node)):
         return node
     own = ints(node, "pads", (0,) * len(extra))
-    attributes: dict[str, Attribute] = dict(node.attributes)
-    attributes["pads"] = tuple(a + b for a, b in zip(own, extra, strict=True))
+    pads = tuple(a + b for a, b in zip(own, extra, strict=True))
+    attributes: dict[str, Attribute] = {**node.attributes, "pads": pads}
     if node.op == "AveragePool":
+        if any(total >= size for total, size in zip(pads, ints(node, "kernel_shape", ()) * 2, strict=True)):
+            return node
         attributes["count_include_pad"] = 1
     return replace(node, inputs=(pad.inputs[0], *node.inputs[1:]), attributes=attributes)
 

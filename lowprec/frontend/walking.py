@@ -1,7 +1,7 @@
 """The model's nodes, one after the other: calls and branches inlined, types inferred, constants folded."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto
 
@@ -288,11 +288,29 @@ def _finish(graph: GraphProto, inputs: Sequence[TensorSpec], state: Walk) -> Gra
                 raise Unsupported(f"output {quote(info.name)}: its shape is known only when the model runs")
             raise InvalidModel(f"output {quote(info.name)} is computed by no node")
         outputs.append(spec)
+    stored = _expose_constants([spec for spec in outputs if spec.name in state.constants], state)
+    nodes = (replace(node, inputs=tuple(stored.get(name, name) for name in node.inputs)) for node in state.nodes)
     return Graph(
         name=graph.name,
         inputs=tuple(inputs),
         outputs=tuple(outputs),
-        nodes=tuple(state.nodes),
+        nodes=(*(_identity(output, constant) for output, constant in stored.items()), *nodes),
         constants=state.constants,
         types=state.types,
     )
+
+
+def _expose_constants(outputs: Sequence[TensorSpec], state: Walk) -> dict[str, str]:
+    """Outputs that turned out constant: each becomes the Identity of a constant of another name, which is returned."""
+    stored = {}
+    for spec in outputs:
+        name = unused(f"{spec.name}/constant", state.taken)
+        state.taken.add(name)
+        state.constants[name] = state.constants.pop(spec.name)
+        state.types[name] = replace(spec, name=name)
+        stored[spec.name] = name
+    return stored
+
+
+def _identity(output: str, constant: str) -> Node:
+    return Node(op="Identity", inputs=(constant,), outputs=(output,), layer=output, version=14)
