@@ -1,7 +1,7 @@
 """Kernels and main -> one shared library.
 
-Kernels are compiled to objects in parallel; main becomes bytecode of TVM's virtual machine, which finds the kernels by name
-in the library they are linked into.
+Kernels are compiled to objects in parallel; main becomes bytecode of TVM's virtual machine, which finds the kernels by
+name in the library they are linked into.
 """
 
 import os
