@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,18 +28,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.layer_suite import LAYERS, inputs
+from lowprec.artifact import CallTime
 from lowprec.comparison import compare
 from lowprec.engines import load_lists, save_arrays
 from lowprec.errors import LowprecError, UsageError
 
 Array = NDArray[np.generic]
+LAYOUT_OP = "permute_dims"
 LAYER_OPS = frozenset({"Conv", "ConvTranspose", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"})
 OPENVINO_LAYOUT_TYPES = frozenset({"Input", "Output", "Parameter", "Result", "Constant", "Reorder"})
 WARM_ROUNDS = 3
+LEAST_ROUNDS = 4
 
 
 class Bank(Protocol):
     """An engine that has opened a bank."""
+
+    most_rounds: int
+
+    def begin_turn(self) -> None:
+        """Called before the rounds of a turn."""
 
     def round(self) -> Sequence[Array]:
         """Run every copy once; what they answer."""
@@ -49,6 +58,8 @@ class Bank(Protocol):
 
 class OrtBank:
     """ONNX Runtime; its profile can be read once, at the end."""
+
+    most_rounds = 10_000
 
     def __init__(self, path: str, feeds: Mapping[str, Array], threads: int) -> None:
         import onnxruntime
@@ -65,6 +76,9 @@ class OrtBank:
         self._feeds = dict(feeds)
         self._rounds = 0
 
+    def begin_turn(self) -> None:
+        pass
+
     def round(self) -> Sequence[Array]:
         self._rounds += 1
         outputs: list[Array] = self._session.run(None, self._feeds)
@@ -78,31 +92,54 @@ class OrtBank:
 
 
 class OpenvinoBank:
-    """OpenVINO, told to compute in fp32: left alone it takes bf16 where the CPU can."""
+    """OpenVINO, told to compute in fp32: left alone it takes bf16 where the CPU can.
+
+    Its profile is a mean over all runs so far, in whole microseconds, so that round n took n mean_n - (n-1) mean_(n-1),
+    give or take n/2 microseconds. To keep that small the model is compiled anew for every turn, which is kept short.
+    """
+
+    most_rounds = 32
 
     def __init__(self, path: str, feeds: Mapping[str, Array], threads: int) -> None:
         import openvino
 
         settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "PERF_COUNT": True}
-        core = openvino.Core()
-        compiled = core.compile_model(core.read_model(path), "CPU", settings | {"INFERENCE_NUM_THREADS": threads})
-        self._ports = compiled.outputs
-        self._request = compiled.create_infer_request()
+        core: Any = openvino.Core()
+        model = core.read_model(path)
+        self._compile = lambda: core.compile_model(model, "CPU", settings | {"INFERENCE_NUM_THREADS": threads})
         self._feeds = dict(feeds)
         self._times: list[float] = []
+        self.begin_turn()
+
+    def begin_turn(self) -> None:
+        compiled = self._compile()
+        self._ports = compiled.outputs
+        self._request = compiled.create_infer_request()
+        self._rounds, self._total = 0, 0.0
+        for _ in range(2):
+            self._infer()
 
     def round(self) -> Sequence[Array]:
-        results = self._request.infer(self._feeds, share_inputs=True, share_outputs=True)
-        operators = [info for info in self._request.profiling_info if info.node_type not in OPENVINO_LAYOUT_TYPES]
-        self._times.append(sum(info.real_time.total_seconds() for info in operators))
-        return [results[port] for port in self._ports]
+        outputs, seconds = self._infer()
+        self._times.append(seconds)
+        return outputs
 
     def times(self) -> list[float]:
         return self._times
 
+    def _infer(self) -> tuple[Sequence[Array], float]:
+        results = self._request.infer(self._feeds, share_inputs=True, share_outputs=True)
+        self._rounds += 1
+        operators = [info for info in self._request.profiling_info if info.node_type not in OPENVINO_LAYOUT_TYPES]
+        total = self._rounds * sum(info.real_time.total_seconds() for info in operators)
+        seconds, self._total = max(total - self._total, 1e-9), total
+        return [results[port] for port in self._ports], seconds
+
 
 class LowprecBank:
     """Our own artifact: its profile names the operator behind every kernel call."""
+
+    most_rounds = 10_000
 
     def __init__(self, path: str, feeds: Mapping[str, Array], threads: int) -> None:
         from lowprec.artifact import load
@@ -111,15 +148,29 @@ class LowprecBank:
         self._feeds = dict(feeds)
         self._times: list[float] = []
 
+    def begin_turn(self) -> None:
+        pass
+
     def round(self) -> Sequence[Array]:
-        calls = self._artifact.profile(self._feeds, repeats=1)
-        self._times.append(sum(call.seconds for call in calls if call.op in LAYER_OPS))
+        self._times.append(own_seconds(self._artifact.profile(self._feeds, repeats=1)))
         outputs = self._artifact(self._feeds)
         assert isinstance(outputs, dict)
         return list(outputs.values())
 
     def times(self) -> list[float]:
         return self._times
+
+
+def own_seconds(calls: Sequence[CallTime]) -> float:
+    """What our artifact spends on the copies themselves: the calls up to each that bears a copy's name, less the change
+    of layout they begin with. What comes after the last is the outputs' change of layout."""
+    total, since = 0.0, list[CallTime]()
+    for call in calls:
+        since.append(call)
+        if call.layer:
+            total += sum(work.seconds for work in dropwhile(lambda work: work.op == LAYOUT_OP, since))
+            since = []
+    return total
 
 
 def open_bank(request: Mapping[str, Any]) -> Bank:
@@ -176,10 +227,11 @@ class Worker:
                 raise UsageError(f"unknown request {other!r}")
 
     def _turn(self, bank: Bank, seconds: float) -> dict[str, object]:
-        """At least two rounds, of which the first, after the others' turns, is not counted."""
+        """A few rounds at least, of which the first, after the others' turns, is not counted."""
+        bank.begin_turn()
         deadline = time.perf_counter() + seconds
         worst, rounds = self._compare(bank.round()), 1
-        while rounds < 2 or time.perf_counter() < deadline:
+        while rounds < LEAST_ROUNDS or (time.perf_counter() < deadline and rounds < bank.most_rounds):
             worst = max(worst, self._compare(bank.round()))
             rounds += 1
         self._turn_lengths.append(rounds)

@@ -34,6 +34,8 @@ CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 class TorchBank:
     """Copies of the layer in the form that ran fastest when tried."""
 
+    most_rounds = 10_000
+
     def __init__(self, layer: BenchLayer, feeds: Mapping[str, Array], *, seed: int, threads: int) -> None:
         torch.set_num_threads(threads)
         torch.set_grad_enabled(False)
@@ -43,6 +45,9 @@ class TorchBank:
         self.form = min(forms, key=lambda name: _trial(*forms[name]))
         self._calls, self._inputs = forms[self.form]
         self._times: list[float] = []
+
+    def begin_turn(self) -> None:
+        pass
 
     def round(self) -> Sequence[Array]:
         outputs, total = [], 0.0

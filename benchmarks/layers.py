@@ -82,6 +82,9 @@ def measure_layer(
             children[engine] = child
         errors = _take_turns(children, failures, folder, options.duration or DEFAULT_SECONDS)
         turns = {engine: child.ask({"do": "times"})["turns"] for engine, child in children.items()}
+    for engine in [engine for engine in turns if not all(map(sum, turns[engine]))]:
+        failures[engine] = "its profile shows no operator that is this layer"
+        del turns[engine]
     figures = [summarize(name, turns[name], turns.get(OURS), error=errors[name]) for name in turns]
     failures |= _wrong(figures)
     bound = peaks.bound_s(macs=layer.macs, read=layer.bytes, working_set=copies * layer.bytes)
