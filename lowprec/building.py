@@ -86,8 +86,7 @@ def _write_object(kernels: Mapping[str, tirx.PrimFunc], machine: tvm.target.Targ
 
 
 def _build(kernels: Mapping[str, tirx.PrimFunc], machine: tvm.target.Target) -> Any:
-    built = tvm.tirx.build(IRModule(dict(kernels)), machine)
-    return getattr(built, "mod", built)
+    return tvm.tirx.build(IRModule(dict(kernels)), machine)
 
 
 def _anchor() -> tirx.PrimFunc:
