@@ -140,9 +140,7 @@ def _raise_crash(task: str, request: Mapping[str, Any], talk: _Talk, code: int, 
     model = os.path.basename(str(request.get("model", "the model")))
     error: LowprecError
     if talk.stage == BUILD:
-        error = BuildFailed(
-            f"{task}: the compiler process died ({how}) while building {model}; -v shows what it printed"
-        )
+        error = BuildFailed(f"{task}: building {model} ended the compiler process ({how}); -v shows what it printed")
     elif talk.stage == "start":
         error = LowprecError(f"{task}: the worker process did not start ({how}); -v shows what it printed")
     else:

@@ -48,7 +48,7 @@ def to_value(spec: TensorSpec) -> onnx.ValueInfoProto:
 
 
 def evaluate(model: onnx.ModelProto, feeds: dict[str, Array]) -> list[Array]:
-    """ONNX Runtime's answer, unoptimized (onnx's reference evaluator is wrong on SAME pads and grouped transposition)."""
+    """ONNX Runtime's answer, unoptimized: onnx's reference evaluator is wrong on SAME pads and grouped transposition."""
     runtime = pytest.importorskip("onnxruntime")
     options = runtime.SessionOptions()
     options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
