@@ -19,7 +19,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import dropwhile
 from pathlib import Path
 from typing import Any, Protocol
@@ -106,7 +106,9 @@ class OpenvinoBank:
         settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "PERF_COUNT": True}
         core: Any = openvino.Core()
         model = core.read_model(path)
-        self._compile = lambda: core.compile_model(model, "CPU", settings | {"INFERENCE_NUM_THREADS": threads})
+        self._compile: Callable[[], Any] = lambda: core.compile_model(
+            model, "CPU", settings | {"INFERENCE_NUM_THREADS": threads}
+        )
         self._feeds = dict(feeds)
         self._times: list[float] = []
         self.begin_turn()
