@@ -115,5 +115,5 @@ def test_limits_are_an_argument(tmp_path: Path) -> None:
         load(network(), tmp_path, limits=Limits(nodes=3))
     with pytest.raises(InvalidModel, match="initializer 'weight' has rank 4; at most 3"):
         load(network(), tmp_path, limits=Limits(rank=3))
-    with pytest.raises(InvalidModel, match="initializer 'weight' has shape .* at most 100 are accepted"):
+    with pytest.raises(InvalidModel, match=r"initializer 'weight' has shape .* at most 100 are accepted"):
         load(network(), tmp_path, limits=Limits(elements=100))

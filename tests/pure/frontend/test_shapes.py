@@ -80,12 +80,12 @@ def test_a_shape_known_only_at_run_time_may_be_declared(tmp_path: Path) -> None:
     inputs = [value("x", [2, 6]), value("target", [2], TensorProto.INT64)]
     node = helper.make_node("Reshape", ["x", "target"], ["y"])
     assert load(model_of([node], inputs, [value("y", [3, 4])]), tmp_path).outputs[0].shape == (3, 4)
-    with pytest.raises(Unsupported, match="Reshape node 'y': output 'y': .* known only when the model runs"):
+    with pytest.raises(Unsupported, match=r"Reshape node 'y': output 'y': .* known only when the model runs"):
         load(model_of([node], inputs, [value("y", ["a", "b"])]), tmp_path)
 
 
 @pytest.mark.parametrize("declared", [(2, 7), (2, 6, 1)])
 def test_a_declaration_that_contradicts_the_operator_is_refused(tmp_path: Path, declared: Sequence[int]) -> None:
     model = model_of([helper.make_node("Relu", ["x"], ["y"])], [value("x", [2, 6])], [value("y", declared)])
-    with pytest.raises(InvalidModel, match="Relu node 'y'.* the file declares"):
+    with pytest.raises(InvalidModel, match=r"Relu node 'y'.* the file declares"):
         load(model, tmp_path)
