@@ -48,7 +48,7 @@ def build_library(
     objects = [path.with_name(f"kernels{index}.o") for index in range(count)]
     try:
         with ThreadPoolExecutor(workers) as pool:
-            written = pool.map(lambda share, file: _write_object(share, machine, file), shares, objects)
+            written = pool.map(lambda share, file: write_object(share, machine, file), shares, objects)
             executable = relax.build(module, machine, relax_pipeline=_pipeline(), exec_mode="bytecode")
             list(written)
         # The library stands for the modules imported here; whatever else is linked in is found through it.
@@ -81,7 +81,8 @@ def linker(target: Target) -> Callable[..., None]:
     return link
 
 
-def _write_object(kernels: Mapping[str, tirx.PrimFunc], machine: tvm.target.Target, path: Path) -> None:
+def write_object(kernels: Mapping[str, tirx.PrimFunc], machine: tvm.target.Target, path: Path) -> None:
+    """Compile kernels to an object file; nothing of it is run or loaded."""
     _build(kernels, machine).write_to_file(str(path))
 
 
