@@ -233,8 +233,8 @@ def _as_arithmetic(call: Call) -> Expr:
 def _unnest_vector(loop: tirx.For) -> Stmt:
     """for lane: y = tanh(log(x)) --> for lane: t = log(x); for lane: y = tanh(t).
 
-    TVM's analyzer puts bound values back in place of their names, so the size of functions of functions is the product of
-    their sizes: tanh(log(1 + exp(x))) took minutes. What a buffer holds it does not look into.
+    TVM's analyzer puts bound values back in place of their names, so the size of a function of a function is the
+    product of their sizes: tanh(log(1 + exp(x))) took minutes. What a buffer holds it does not look into.
     """
     if loop.kind != tirx.ForKind.VECTORIZED or not isinstance(loop.body, BufferStore):
         return loop
