@@ -116,12 +116,14 @@ class Report:
     def __str__(self) -> str:
         verdict = "passed" if self.passed else "FAILED"
         lines = [f"{verdict}: {self.bound}; the smallest bound that passes is {self.smallest_bound:.3g}"]
-        lines += _table(f"output, against {self.reference}", self.outputs)
-        if self.second_outputs:
-            lines += _table(f"output, against {self.second}", self.second_outputs)
+        worst = sorted(self.layers, key=lambda entry: entry.errors.sqnr_db)[:5]
+        groups = [
+            (f"output, against {self.reference}", self.outputs),
+            (f"output, against {self.second}", self.second_outputs),
+            (f"inside, the worst {len(worst)} of {len(self.layers)}", worst),
+        ]
+        lines += _tables([(title, entries) for title, entries in groups if entries])
         if self.layers:
-            worst = sorted(self.layers, key=lambda entry: entry.errors.sqnr_db)[:5]
-            lines += _table(f"the worst 5 of {len(self.layers)} tensors inside", worst)
             lines.append(f"first layer that goes bad: {self.first_bad or 'none'}")
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
@@ -258,11 +260,17 @@ def _undisputed(
     return agreed
 
 
-def _table(title: str, entries: Sequence[TensorErrors]) -> list[str]:
-    width = max([len(title), *(len(entry.name) for entry in entries)])
-    lines = [f"{title:<{width}}{'max abs':>11}{'relative':>11}{'cosine':>11}{'SQNR dB':>9}"]
-    for entry in entries:
-        errors = entry.errors
-        numbers = f"{errors.max_abs:>11.2e}{errors.relative:>11.2e}{errors.cosine:>11.7f}{errors.sqnr_db:>9.1f}"
-        lines.append(f"{entry.name:<{width}}{numbers}{'' if entry.passed else '  outside the bound'}")
+def _tables(groups: Sequence[tuple[str, Sequence[TensorErrors]]]) -> list[str]:
+    """Groups under one another, their columns in line."""
+    width = max(len(text) for title, entries in groups for text in (title, *(entry.name for entry in entries)))
+    lines = []
+    for title, entries in groups:
+        lines.append(f"{title:<{width}}{'max abs':>11}{'relative':>11}{'cosine':>11}{'SQNR dB':>9}")
+        lines += [_line(entry, width) for entry in entries]
     return lines
+
+
+def _line(entry: TensorErrors, width: int) -> str:
+    errors = entry.errors
+    numbers = f"{errors.max_abs:>11.2e}{errors.relative:>11.2e}{errors.cosine:>11.7f}{errors.sqnr_db:>9.1f}"
+    return f"{entry.name:<{width}}{numbers}{'' if entry.passed else '  outside the bound'}"
