@@ -14,6 +14,7 @@ from lowprec.frontend.checks import check_node, check_result
 from lowprec.frontend.external import refuse_external
 from lowprec.frontend.graph import Array, Attribute, Graph, Node, TensorSpec
 from lowprec.frontend.inference import infer, schema_of
+from lowprec.frontend.legacy import MODERN, is_legacy, modernized
 from lowprec.frontend.limits import Limits
 from lowprec.frontend.naming import label, quote
 from lowprec.frontend.reading import Source
@@ -220,6 +221,10 @@ def _visit(node: NodeProto, scope: Scope, state: Walk) -> None:
         raise InvalidModel(
             f"{label(node)}: domain {quote(node.domain)} is not imported by the model or the function around it"
         )
+    if is_legacy(node, version):
+        for modern in modernized(node, state.types, state.taken):
+            _visit(modern, replace(scope, versions={**scope.versions, "": MODERN}), state)
+        return
     schema = schema_of(node, version)
     for name in node.input:
         if name and name not in state.types:
