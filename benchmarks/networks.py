@@ -54,8 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def measure_all(options: argparse.Namespace) -> int:
     """Measure every network asked for, print a line each, save all; 1 if ours failed or answered wrongly anywhere."""
     peers = command.check(options, PEERS)
-    own = [network.name for network in NETWORKS]
-    chosen = command.select([*models.NAMES, *own], options.only or models.NAMES)
+    names = [*models.NAMES, *(network.name for network in NETWORKS)]
+    chosen = command.select(names, options.only or (names if options.list else models.NAMES))
     if options.list:
         print("\n".join(chosen))
         return 0
