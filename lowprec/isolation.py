@@ -29,6 +29,9 @@ WORKER = "lowprec.worker"
 PATIENCE = 10.0
 """Wall seconds per second of processor time before a child that only waits is ended."""
 
+PLACE_BYTES = 512
+"""What the child may write about where it is."""
+
 Notify = Callable[[str], None]
 
 
@@ -45,8 +48,8 @@ class _Talk:
 def run(task: str, request: Mapping[str, Any], *, model_bytes: int, notify: Notify | None = None) -> dict[str, Any]:
     """The task's result; what fails in the child is raised here as the same error."""
     read_end, write_end = os.pipe()
-    with tempfile.TemporaryFile() as printed:
-        child = _start(task, write_end, printed)
+    with tempfile.TemporaryFile() as printed, tempfile.TemporaryFile() as place:
+        child = _start(task, write_end, printed, place)
         os.close(write_end)
         try:
             talk = _converse(child, read_end, json.dumps(dict(request)).encode(), model_bytes, notify)
@@ -55,21 +58,21 @@ def run(task: str, request: Mapping[str, Any], *, model_bytes: int, notify: Noti
             os.close(read_end)
             _kill(child)
         if talk.answer is None:
-            _raise_crash(task, request, talk, child.returncode, _tail(printed))
+            _raise_crash(task, request, talk, child.returncode, (_tail(printed), _where(place)))
         if "error" in talk.answer:
             _raise_answer(talk.answer["error"])
         result: dict[str, Any] = talk.answer["result"]
         return result
 
 
-def _start(task: str, write_end: int, printed: IO[bytes]) -> subprocess.Popen[bytes]:
+def _start(task: str, write_end: int, printed: IO[bytes], place: IO[bytes]) -> subprocess.Popen[bytes]:
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", WORKER, task, str(write_end)],
+        [sys.executable, "-P", "-m", WORKER, task, str(write_end), str(place.fileno())],
         stdin=subprocess.PIPE,
         stdout=printed,
         stderr=printed,
-        pass_fds=(write_end,),
+        pass_fds=(write_end, place.fileno()),
         env=environment,
         start_new_session=True,
     )
@@ -126,6 +129,13 @@ def _tail(printed: IO[bytes]) -> str:
     return printed.read().decode(errors="replace")
 
 
+def _where(place: IO[bytes]) -> str:
+    """` at NODE`, the node that was looked at last."""
+    place.seek(0)
+    name = place.read(PLACE_BYTES).decode(errors="replace").strip()
+    return f" at {name}" if name else ""
+
+
 def _raise_answer(error: Mapping[str, Any]) -> NoReturn:
     kind = BY_EXIT_CODE.get(error["exit_code"], LowprecError)
     raised = kind(error["message"])
@@ -134,8 +144,9 @@ def _raise_answer(error: Mapping[str, Any]) -> NoReturn:
     raise raised
 
 
-def _raise_crash(task: str, request: Mapping[str, Any], talk: _Talk, code: int, printed: str) -> NoReturn:
+def _raise_crash(task: str, request: Mapping[str, Any], talk: _Talk, code: int, traces: tuple[str, str]) -> NoReturn:
     """The child died without an answer: whose fault it is depends on how far it had come."""
+    printed, where = traces
     how = signal.Signals(-code).name if code < 0 else f"exit {code}"
     model = os.path.basename(str(request.get("model", "the model")))
     error: LowprecError
@@ -144,6 +155,6 @@ def _raise_crash(task: str, request: Mapping[str, Any], talk: _Talk, code: int, 
     elif talk.stage == "start":
         error = LowprecError(f"{task}: the worker process did not start ({how}); -v shows what it printed")
     else:
-        error = InvalidModel(f"{model}: refused, because checking it needs more than its size allows ({how})")
+        error = InvalidModel(f"{model}: refused{where}, because checking it crashed or took too long ({how})")
     error.add_note(printed)
     raise error

@@ -1,4 +1,7 @@
-"""The child of `isolation`: `python -m lowprec.worker TASK FD` reads a request, does the task, answers through FD."""
+"""The child of `isolation`: `python -m lowprec.worker TASK ANSWER PLACE` does a task and answers through descriptors.
+
+The request comes as JSON on standard input; ANSWER takes JSON lines; PLACE always holds the name of the node at hand.
+"""
 
 import json
 import os
@@ -11,12 +14,13 @@ from lowprec.confinement import OutOfTime, confined, die_with_parent, widen
 from lowprec.errors import InvalidModel, LowprecError
 from lowprec.frontend import load_graph
 from lowprec.frontend.graph import Graph
+from lowprec.isolation import PLACE_BYTES
 
 Request = Mapping[str, Any]
 Say = Callable[[Mapping[str, Any]], None]
 
 
-def accept(request: Request) -> Graph:
+def accept(request: Request, mark: Callable[[str], None]) -> Graph:
     """The request's model through the front end, under limits that end with it."""
     path = str(request["model"])
     shapes = {name: tuple(shape) for name, shape in (request.get("input_shapes") or {}).items()}
@@ -24,7 +28,7 @@ def accept(request: Request) -> Graph:
     name = os.path.basename(path)
     try:
         with confined(size):
-            return load_graph(path, input_shapes=shapes, on_size=widen)
+            return load_graph(path, input_shapes=shapes, on_size=widen, on_node=mark)
     except OutOfTime as error:
         raise InvalidModel(f"{name}: refused, because checking it took longer than a file of its size may") from error
     except MemoryError as error:
@@ -61,7 +65,7 @@ TASKS: Mapping[str, Callable[[Request, Graph], dict[str, Any]]] = {
 
 def main() -> int:
     """Answers one request."""
-    task, descriptor = sys.argv[1], int(sys.argv[2])
+    task, descriptor, place = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     die_with_parent()
     with os.fdopen(descriptor, "w", encoding="utf-8") as channel:
 
@@ -69,15 +73,18 @@ def main() -> int:
             channel.write(json.dumps(message) + "\n")
             channel.flush()
 
-        say(answer(task, json.load(sys.stdin), say))
+        def mark(text: str) -> None:
+            os.pwrite(place, text.encode(errors="replace")[:PLACE_BYTES].ljust(PLACE_BYTES), 0)
+
+        say(answer(task, json.load(sys.stdin), say, mark))
     return 0
 
 
-def answer(task: str, request: Request, say: Say) -> Mapping[str, Any]:
+def answer(task: str, request: Request, say: Say, mark: Callable[[str], None]) -> Mapping[str, Any]:
     """{"result"} or {"error"}; an unexpected exception is a bug of ours, and travels with its traceback."""
     try:
         say({"stage": "front end"})
-        graph = accept(request)
+        graph = accept(request, mark)
         say({"stage": "build"})
         return {"result": TASKS[task](request, graph)}
     except LowprecError as error:

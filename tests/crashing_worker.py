@@ -17,6 +17,7 @@ def main() -> None:
         channel.write(json.dumps(message) + "\n")
         channel.flush()
 
+    os.pwrite(int(sys.argv[3]), b"Conv node 'conv1'", 0)
     say(stage=request["stage"])
     say(notice="half way")
     if task == "segfault":

@@ -23,15 +23,17 @@ def load_graph(
     input_shapes: dict[str, tuple[int, ...]] | Shapes | None = None,
     limits: Limits | None = None,
     on_size: Callable[[int], None] | None = None,
+    on_node: Callable[[str], None] | None = None,
 ) -> Graph:
     """The model at `path`: read, checked, flattened, folded and simplified, or refused in one line.
 
-    `on_size` is told the bytes of the model and its external data before any of that data is read.
+    `on_size` is told the bytes of the model and its external data before any of that data is read; `on_node` the name
+    of each node before it is looked at, so that somebody knows where onnx's own code crashed.
     """
     source = locate_external(read_model(Path(path), limits), limits)
     if on_size is not None:
         on_size(source.file_bytes)
     check_structure(source)
-    graph = simplify(walk(source, input_shapes or {}))
+    graph = simplify(walk(source, input_shapes or {}, on_node))
     refuse_unsupported(graph)
     return graph

@@ -15,7 +15,6 @@ WITH_AXIS = frozenset(
         "RMSNormalization",
         "ScatterElements",
         "Softmax",
-        "Split",
         "TopK",
     )
 )

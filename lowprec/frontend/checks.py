@@ -31,6 +31,7 @@ RULES: Mapping[str, Rule] = {
     "LayerNormalization": value_rules.check_layer_norm,
     "Pad": value_rules.check_pad,
     "PRelu": value_rules.check_prelu,
+    "Split": value_rules.check_split,
     "Slice": value_rules.check_slice,
     "Transpose": value_rules.check_transpose,
 }

@@ -97,6 +97,18 @@ def check_resize(subject: Subject) -> None:
         subject.refuse(f"its sizes are {sizes.tolist()[:8]}; they must be at least 1")
 
 
+def check_split(subject: Subject) -> None:
+    """As many sizes as results; onnx's inference reads past the end of its own list otherwise."""
+    results = len(subject.node.output)
+    stated, sizes = subject.attributes.get("num_outputs"), subject.constant(1)
+    if isinstance(stated, int) and stated != results:
+        subject.refuse(f"num_outputs is {stated}, but it has {results} results")
+    lengths = subject.ints("split") or (tuple(sizes.ravel().tolist()) if sizes is not None else None)
+    if lengths is not None and len(lengths) != results:
+        subject.refuse(f"split gives {len(lengths)} sizes, but it has {results} results")
+    check_axis(subject)
+
+
 def check_slice(subject: Subject) -> None:
     """No step of zero."""
     steps = subject.constant(4)

@@ -1,6 +1,6 @@
 """The model's nodes, one after the other: calls and branches inlined, types inferred, constants folded."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto
@@ -35,14 +35,15 @@ class Walk:
     types: dict[str, TensorSpec] = field(default_factory=dict)
     constants: dict[str, Array] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)
+    on_node: Callable[[str], None] | None = None
     untyped: set[str] = field(default_factory=set)
     visited: int = 0
     folded_bytes: int = 0
     effort: int = 0
 
 
-def walk(source: Source, input_shapes: Shapes) -> Graph:
-    """The model as a flat, static, folded graph."""
+def walk(source: Source, input_shapes: Shapes, on_node: Callable[[str], None] | None = None) -> Graph:
+    """The model as a flat, static, folded graph; `on_node` hears of each node before it is looked at."""
     graph = source.proto.graph
     stored = {tensor.name for tensor in graph.initializer}
     inputs = input_specs([info for info in graph.input if info.name not in stored], input_shapes, source.limits)
@@ -55,6 +56,7 @@ def walk(source: Source, input_shapes: Shapes) -> Graph:
             if info.type.WhichOneof("value") is not None
         },
         taken=_names(graph),
+        on_node=on_node,
     )
     state.types.update((spec.name, spec) for spec in inputs)
     _add_initializers(graph, source, state)
@@ -105,6 +107,8 @@ def _run_block(nodes: Sequence[NodeProto], scope: Scope, state: Walk) -> None:
 
 def _visit_within(node: NodeProto, scope: Scope, state: Walk) -> None:
     """`_visit`, blaming the node where the process's limits end it."""
+    if state.on_node is not None:
+        state.on_node(label(node))
     try:
         _visit(node, scope, state)
     except MemoryError as error:

@@ -77,6 +77,10 @@ def shapes() -> Iterator[Case]:
     yield from_model("shapes that do not fit", "Concat", model, mentions="spoiled")
     constants = [("split", np.array([2, 2], I64))]
     yield from_model("split", "sum", single("Split", [[5]], constants, axis=0), mentions="spoiled")
+    for count in (2, 4, 0, -1):
+        node = helper.make_node("Split", ["x"], ["y", "a", "b"], num_outputs=count, name="spoiled")
+        model = model_of([node], [value("x", [6])], [value("y", None)], opset=18)
+        yield from_model("split", f"{count} for 3 results", model, mentions="spoiled")
     for name, array in (("steps", [0]), ("axes", [9])):
         given = {"starts": [0], "ends": [2], "axes": [0], "steps": [1]} | {name: array}
         constants = [(key, np.array(item, I64)) for key, item in given.items()]

@@ -62,7 +62,7 @@ def test_a_crash_is_one_line(
 def test_a_front_end_that_only_waits_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(isolation, "PATIENCE", 0.2)
     start = time.monotonic()
-    with pytest.raises(InvalidModel, match=r"net\.onnx: refused"):
+    with pytest.raises(InvalidModel, match=r"net\.onnx: refused at Conv node 'conv1'"):
         isolation.run("sleep", {"model": "net.onnx", "stage": "front end"}, model_bytes=0)
     assert time.monotonic() - start < 30
 
