@@ -6,7 +6,7 @@ from tvm.s_tir import Schedule
 from tvm.s_tir.schedule import LoopRV, SBlockRV, ScheduleError
 from tvm.tirx import For, IntImm, IterVar, PrimFunc
 
-LEAST_ITERATIONS = 1 << 12
+LEAST_ITERATIONS = 1 << 10
 PARALLEL_TASKS = 64
 
 

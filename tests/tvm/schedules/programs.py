@@ -1,6 +1,7 @@
 """PrimFuncs as the compiler makes them: a Relax expression, legalized and fused, and both ways to run it."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import tvm
@@ -12,7 +13,7 @@ from tvm.ir import Expr
 from lowprec.schedules.generic import schedule_generic
 from lowprec.targets import Target
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]
 Build = Callable[..., Expr]
 
 
@@ -44,7 +45,8 @@ def only_func(build: Build, inputs: Sequence[Array]) -> tirx.PrimFunc:
 def compiled(func: tirx.PrimFunc, target: Target, *, scheduled: bool = True) -> tvm_ffi.Function:
     scheduled_func = schedule_generic(func, target) if scheduled else func
     module = tvm.IRModule({"main": scheduled_func.with_attr("global_symbol", "main")})
-    return tvm.compile(module, target=tvm.target.Target(target.tvm_target(2)))["main"]
+    function: tvm_ffi.Function = tvm.compile(module, target=tvm.target.Target(target.tvm_target(2)))["main"]
+    return function
 
 
 def run(function: tvm_ffi.Function, func: tirx.PrimFunc, inputs: Sequence[Array]) -> list[Array]:

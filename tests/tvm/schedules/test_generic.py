@@ -225,7 +225,7 @@ def test_gather_and_argmax() -> None:
 
 
 def test_what_cannot_be_read_still_works_and_runs_in_parallel() -> None:
-    x = normal(1, 50, 50, 16)
+    x = normal(1, 50, 50, 64)
     func = only_func(lambda v: op.nn.adaptive_avg_pool2d(v, (7, 7), layout="NHWC"), [x])
     assert read_stages(func) is None, "windows of unequal sizes"
     assert "T.parallel" in schedule_generic(func, CHOICES[-1]).script()
