@@ -4,7 +4,10 @@ Two run at a time, and other work may run beside them: what took longer than it 
 child's processor time counts.
 """
 
+import json
 import resource
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -20,6 +23,7 @@ from tests.corpus.case import Case
 SECONDS = 5.0
 KIBIBYTES = 1_000_000
 CASES = all_cases()
+ROOT = Path(__file__).parents[3]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +80,11 @@ def test_every_malformed_model_is_refused(tmp_path: Path, capfd: pytest.CaptureF
     assert not complaints, "\n".join(complaints)
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss <= KIBIBYTES, "a child took more than 1 GB"
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("count", [300, pytest.param(20_000, marks=pytest.mark.slow)])
+def test_changed_bytes_are_refused_or_accepted_but_never_a_crash(count: int) -> None:
+    command = [sys.executable, "-m", "tests.corpus.flipping", "0", str(count)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert set(json.loads(done.stdout)) <= {0, 3, 4}
