@@ -4,7 +4,7 @@ from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
 
-from lowprec.frontend.bodies import refuse_unsupported
+from lowprec.frontend.bodies import refuse_too_large, refuse_unsupported
 from lowprec.frontend.external import locate_external
 from lowprec.frontend.graph import Graph
 from lowprec.frontend.limits import Limits
@@ -36,4 +36,5 @@ def load_graph(
     check_structure(source)
     graph = simplify(walk(source, input_shapes or {}, on_node))
     refuse_unsupported(graph)
+    refuse_too_large(graph, source.limits.constant_bytes)
     return graph

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from lowprec.errors import InvalidModel
 from lowprec.frontend.affine import Affine, Vector, affine_of, narrowed
+from lowprec.frontend.bodies import describe
 from lowprec.frontend.graph import Array, Graph, Node, TensorSpec
 from lowprec.frontend.uses import Uses, fresh, uses_of
 
@@ -59,12 +61,19 @@ def _rewritten(node: Node, state: _Rewrite) -> list[Node]:
     if not chain:
         return [node]
     total = _composed(chain, state)
-    operands = FOLDERS[node.op](node, state.graph, total)
+    operands = _folded(node, state.graph, total)
     dtype = np.dtype(state.graph.constants[node.inputs[1]].dtype) if operands is not None else None
     cast = narrowed(operands, dtype) if operands is not None and dtype is not None else None
     if cast is None:
         return [node]
     return [_with_operands(node, chain[-1], cast, state)]
+
+
+def _folded(node: Node, graph: Graph, total: Affine) -> Operands | None:
+    try:
+        return FOLDERS[node.op](node, graph, total)
+    except MemoryError as error:
+        raise InvalidModel(f"{describe(node)}: folding its weights needs more memory than is allowed") from error
 
 
 def _chain(name: str, state: _Rewrite) -> list[Node]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from onnx import AttributeProto, FunctionProto, NodeProto, defs
 
-from lowprec.errors import Unsupported
+from lowprec.errors import InvalidModel, Unsupported
 from lowprec.frontend.graph import Graph, Node, TensorSpec
 from lowprec.frontend.naming import one_line, quote
 from lowprec.frontend.operators import SUPPORTED_OPS
@@ -69,6 +69,15 @@ def refuse_unsupported(graph: Graph) -> None:
                 raise Unsupported(
                     f"{describe(node)}: {quote(name)} is {graph.types[name].dtype}, which is not supported"
                 )
+
+
+def refuse_too_large(graph: Graph, most: int) -> None:
+    """Constants that took no memory so far (broadcast fills) will take it when compiled."""
+    total = 0
+    for name, array in graph.constants.items():
+        total += array.nbytes
+        if total > most:
+            raise InvalidModel(f"constant {quote(name)}: with it, constants take more than {most} bytes")
 
 
 def operator_name(node: Node) -> str:

@@ -17,10 +17,11 @@ from lowprec.errors import InvalidModel, UsageError
 from lowprec.frontend.crowding import check_crowding
 from lowprec.frontend.limits import Limits, limits_for
 from lowprec.frontend.naming import quote
-from lowprec.frontend.wire import BYTES, Buffer, Field, Malformed, fields, write_varint
+from lowprec.frontend.wire import BYTES, Buffer, Field, Malformed, fields, read_varint, write_varint
 
 MODEL_GRAPH, MODEL_FUNCTION, GRAPH_NODE, GRAPH_INITIALIZER = 7, 25, 1, 5
-TENSOR_RAW, TENSOR_EXTERNAL = 9, 13
+TENSOR_RAW, TENSOR_FLOATS, TENSOR_DOUBLES = 9, 4, 10
+PACKED_FIELDS: dict[int, int] = {TensorProto.FLOAT: TENSOR_FLOATS, TensorProto.DOUBLE: TENSOR_DOUBLES}
 LARGE = 4096
 
 FOREIGN = (
@@ -185,21 +186,29 @@ def _scan_graph(data: Buffer, graph: Field, skeleton: _Skeleton, limits: Limits)
 
 
 def _scan_initializer(data: Buffer, tensor: Field, index: int, skeleton: _Skeleton, limits: Limits) -> list[bytes]:
-    """The tensor's fields without its raw bytes, which are remembered by the initializer's index."""
-    pieces: list[bytes] = []
+    """The tensor's fields without its bytes, which are remembered by the initializer's index."""
+    kept: list[Field] = []
     raw: list[Field] = []
     for count, field in enumerate(fields(data, tensor.start, tensor.end)):
         if count > limits.items:
             raise Malformed(f"initializer {index} has more than {limits.items} fields")
-        if field.number == TENSOR_RAW and field.kind == BYTES:
-            raw.append(field)
-        else:
-            pieces.append(_take(data, field.tag, field.end))
+        (raw if field.number == TENSOR_RAW and field.kind == BYTES else kept).append(field)
     if len(raw) > 1:
         raise Malformed(f"initializer {index} has its bytes twice")
+    if not raw:
+        raw = _packed(data, kept)
     if raw:
         skeleton.cut[index] = (raw[0].start, raw[0].end - raw[0].start)
+    pieces = [_take(data, field.tag, field.end) for field in kept if field not in raw]
     return [_prefix(GRAPH_INITIALIZER, sum(map(len, pieces))), *pieces]
+
+
+def _packed(data: Buffer, kept: list[Field]) -> list[Field]:
+    """Packed floats or doubles have the very bytes of raw data: the one field that holds them, if there is just one."""
+    types = [read_varint(data, field.start, field.end)[0] for field in kept if field.number == 2 and field.kind == 0]
+    wanted = PACKED_FIELDS.get(types[0]) if len(types) == 1 else None
+    found = [field for field in kept if field.number == wanted]
+    return found if len(found) == 1 and found[0].kind == BYTES else []
 
 
 def _check_crowding(data: Buffer, what: str, kind: str, field: Field, skeleton: _Skeleton, limits: Limits) -> None:

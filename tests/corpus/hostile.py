@@ -97,6 +97,11 @@ def growth() -> Iterator[Case]:
     nodes += [helper.make_node("Sum", [f"e{i}" for i in range(60)], ["v40"])]
     shape = tensor("shape", np.array([1 << 20, 64], I64))
     yield from_model("many large constants", "60 of 64 million", chained(nodes, [shape]), mentions="e")
+    nodes = [helper.make_node("Expand", ["v0", f"shape{i}"], [f"e{i}"]) for i in range(40)]
+    nodes.append(helper.make_node("Sum", ["x", *(f"e{i}" for i in range(40))], ["total"]))
+    shapes = [tensor(f"shape{i}", np.array([1 << 22, 16], I64)) for i in range(40)]
+    model = model_of(nodes, [value("x", [1])], [value("total", None)], [tensor("v0", np.ones(16, F32)), *shapes])
+    yield from_model("many large constants", "40 fills of 64 million", model, mentions="e")
     nodes = [helper.make_node("Concat", [f"d{i}"] * 4, [f"d{i + 1}"], axis=0) for i in range(30)]
     runtime = model_of(nodes, [value("d0", [16])], [value("d30", None)])
     yield from_model("doubling", "of an input", runtime, mentions="d")
