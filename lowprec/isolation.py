@@ -53,7 +53,8 @@ def run(task: str, request: Mapping[str, Any], *, model_bytes: int, notify: Noti
         os.close(write_end)
         try:
             talk = _converse(child, read_end, json.dumps(dict(request)).encode(), model_bytes, notify)
-            child.wait()
+            if talk.answer is None:
+                _await(child)
         finally:
             os.close(read_end)
             _kill(child)
@@ -81,7 +82,7 @@ def _start(task: str, write_end: int, printed: IO[bytes], place: IO[bytes]) -> s
 def _converse(
     child: subprocess.Popen[bytes], read_end: int, request: bytes, model_bytes: int, notify: Notify | None
 ) -> _Talk:
-    """Sends the request, then listens until the child hangs up or the front end's patience is over."""
+    """Sends the request, then listens until the child answers, hangs up, or the front end's patience is over."""
     talk = _Talk()
     assert child.stdin is not None
     try:
@@ -103,6 +104,14 @@ def _converse(
             if not data:
                 return talk
             _hear(talk, data, notify)
+            if talk.answer is not None:
+                return talk
+
+
+def _await(child: subprocess.Popen[bytes]) -> None:
+    """Lets a child that hung up end by itself, so that how it ended can be told."""
+    with suppress(subprocess.TimeoutExpired):
+        child.wait(timeout=10)
 
 
 def _hear(talk: _Talk, data: bytes, notify: Notify | None) -> None:
