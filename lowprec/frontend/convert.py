@@ -15,6 +15,7 @@ from tvm.ir import GenericConst
 from lowprec.errors import Unsupported
 from lowprec.frontend.converters import CONVERTERS
 from lowprec.frontend.converters.site import Expr, Result, Site, constant, describe
+from lowprec.frontend.converters.widening import converted
 from lowprec.frontend.graph import Graph, Node, TensorSpec
 
 LAYERS = "lowprec.layers"
@@ -60,7 +61,7 @@ def convert_node(builder: relax.BlockBuilder, graph: Graph, values: Values, node
     if converter is None:
         domain = f" of domain {node.domain!r}" if node.domain else ""
         raise Unsupported(f"{describe(node)}: the operator{domain} is not supported")
-    return converter(Site(builder=builder, node=node, graph=graph, values=values))
+    return converted(Site(builder=builder, node=node, graph=graph, values=values), converter)
 
 
 def named_results(node: Node, result: Result) -> Iterator[tuple[str, Expr]]:

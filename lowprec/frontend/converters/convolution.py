@@ -35,22 +35,9 @@ def with_bias(site: Site, expression: Expr, index: int = 2) -> Expr:
     return relax.op.add(site.emit(expression), per_channel(site, index))
 
 
-def widened(site: Site, index: int) -> Expr:
-    """Narrow floats are multiplied and summed in float32."""
-    narrow = site.dtype(index) in ("float16", "bfloat16")
-    return site.emit(relax.op.astype(site.input(index), "float32")) if narrow else site.input(index)
-
-
-def narrowed(site: Site, expression: Expr) -> Expr:
-    """Rounded once, to the output's type."""
-    narrow = site.out().dtype in ("float16", "bfloat16")
-    return relax.op.astype(site.emit(expression), site.out().dtype) if narrow else expression
-
-
 def convert_conv(site: Site) -> Expr:
     window = windows(site, site.shape(1)[2:])
-    result = convolve(widened(site, 0), widened(site, 1), window, site.integer("group", 1))
-    return with_bias(site, narrowed(site, result))
+    return with_bias(site, convolve(site.input(0), site.input(1), window, site.integer("group", 1)))
 
 
 def full_size(window: Windows, output_padding: Shape) -> Shape:
@@ -83,8 +70,8 @@ def convert_conv_transpose(site: Site) -> Expr:
     inner_begin = [min(b, e - 1) for b, e in zip(begin, window.extents, strict=True)]
     inner_end = [min(b, e - 1) for b, e in zip(end, window.extents, strict=True)]
     result = TRANSPOSED[window.rank](
-        widened(site, 0),
-        widened(site, 1),
+        site.input(0),
+        site.input(1),
         strides=list(window.stride),
         padding=[*inner_begin, *inner_end],
         output_padding=list(output_padding),
@@ -96,7 +83,7 @@ def convert_conv_transpose(site: Site) -> Expr:
         first = [b - i for b, i in zip(begin, inner_begin, strict=True)]
         last = [f + n for f, n in zip(first, size, strict=True)]
         result = relax.op.strided_slice(site.emit(result), list(range(2, site.rank())), first, last)
-    return with_bias(site, narrowed(site, result))
+    return with_bias(site, result)
 
 
 CONVERTERS: dict[str, Converter] = {

@@ -27,9 +27,16 @@ def binary(operator: Callable[[Expr, Expr], Expr]) -> Converter:
     def convert(site: Site) -> Expr:
         if site.attribute("axis") is not None or site.attribute("broadcast") is not None:
             return operator(site.input(0), aligned(site))
-        return operator(site.input(0), site.input(1))
+        return operator(lifted(site, 0), lifted(site, 1))
 
     return convert
+
+
+def lifted(site: Site, index: int) -> Expr:
+    """The input; a run-time scalar beside a tensor gets an axis, so that kernels address every operand alike."""
+    if site.rank(index) or site.known(index) is not None or not site.out().shape:
+        return site.input(index)
+    return site.emit(relax.op.reshape(site.input(index), (1,)))
 
 
 def aligned(site: Site) -> Expr:
@@ -118,10 +125,7 @@ def convert_modulo(site: Site) -> Expr:
     if is_integer(site):
         compute = broadcast(lambda a, b: remainder_integers(a, b, floored=floored), "modulo")
         return site.te(compute, site.input(0), site.input(1))
-    if site.dtype() not in ("float16", "bfloat16"):
-        return remainder_floats(site, site.input(0), site.input(1), floored=floored)
-    left, right = (site.emit(relax.op.astype(site.input(index), "float32")) for index in range(2))
-    return relax.op.astype(site.emit(remainder_floats(site, left, right, floored=floored)), site.dtype())
+    return remainder_floats(site, site.input(0), site.input(1), floored=floored)
 
 
 def convert_shift(site: Site) -> Expr:
@@ -168,7 +172,6 @@ def convert_power(site: Site) -> Expr:
             return simple
     base_type = site.dtype()
     wide = "float64" if is_integer(site) or (is_integer(site, 1) and WIDTH[site.dtype(1)] > 32) else base_type
-    wide = "float32" if wide in ("float16", "bfloat16") else wide
     base, exponent = (
         site.input(i) if site.dtype(i) == wide else site.emit(relax.op.astype(site.input(i), wide)) for i in range(2)
     )

@@ -143,7 +143,7 @@ def running_slice(site: Site) -> Expr:
         given = dict(zip(present, tensors, strict=True))
 
         def place(axis: int, i: Any) -> Any:
-            result: Any = i
+            result: Any = i.astype("int64")
             for k in range(count):
                 named = given[3][k].astype("int64") if 3 in given else tirx.const(k, "int64")
                 step = given[4][k].astype("int64") if 4 in given else tirx.const(1, "int64")
@@ -212,7 +212,8 @@ def convert_reverse_sequence(site: Site) -> Expr:
     def compute(x: te.Tensor, lengths: te.Tensor) -> te.Tensor:
         def element(*i: Any) -> Any:
             length = lengths[i[batch]].astype("int64")
-            place = tirx.Select(i[time] < length, length - 1 - i[time], i[time])
+            here = i[time].astype("int64")
+            place = tirx.Select(here < length, length - 1 - here, here)
             index = list(i)
             index[time] = tirx.max(tirx.min(place, tirx.const(steps - 1, "int64")), tirx.const(0, "int64"))
             return x(*index)

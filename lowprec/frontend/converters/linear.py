@@ -3,6 +3,7 @@
 import numpy as np
 from tvm import relax
 
+from lowprec.frontend.converters.elementwise import lifted
 from lowprec.frontend.converters.site import Converter, Expr, Site, constant
 from lowprec.frontend.graph import Array
 
@@ -53,28 +54,19 @@ def addend_of(site: Site) -> Expr | None:
     known = site.known(2)
     if known is not None and np.issubdtype(known.dtype, np.floating):
         return constant((known * np.asarray(beta, known.dtype)).astype(known.dtype))
-    return scaled(site, site.input(2), beta)
+    return scaled(site, lifted(site, 2), beta)
 
 
 def convert_gemm(site: Site) -> Expr:
     data = transposed(site, 0, "transA")
     weight, alpha = weight_of(site)
-    result = scaled(site, product(site, data, weight), alpha)
+    result = scaled(site, relax.op.matmul(data, weight), alpha)
     addend = addend_of(site)
     return result if addend is None else relax.op.add(site.emit(result), addend)
 
 
-def product(site: Site, left: Expr, right: Expr) -> Expr:
-    """Narrow floats are summed in float32 and rounded once."""
-    dtype = site.out().dtype
-    if dtype not in ("float16", "bfloat16"):
-        return relax.op.matmul(left, right)
-    wide = [site.emit(relax.op.astype(value, "float32")) for value in (left, right)]
-    return relax.op.astype(site.emit(relax.op.matmul(*wide)), dtype)
-
-
 def convert_matmul(site: Site) -> Expr:
-    return product(site, site.input(0), site.input(1))
+    return relax.op.matmul(site.input(0), site.input(1))
 
 
 def convert_einsum(site: Site) -> Expr:

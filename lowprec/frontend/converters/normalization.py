@@ -117,16 +117,14 @@ def spread_groups(site: Site, index: int, groups: int) -> Expr:
 
 
 def convert_group_norm(site: Site) -> Expr:
-    """Moments over each group's channels and places together, by way of a reshape; narrow floats in float32."""
-    groups, epsilon, dtype = site.integer("num_groups", 1), site.number("epsilon", 1e-5), site.dtype()
-    wide = site.input(0) if dtype == "float32" else site.emit(relax.op.astype(site.input(0), "float32"))
-    grouped = site.emit(relax.op.reshape(wide, (site.shape()[0], groups, -1)))
+    """Moments over each group's channels and places together, by way of a reshape."""
+    groups, epsilon = site.integer("num_groups", 1), site.number("epsilon", 1e-5)
+    grouped = site.emit(relax.op.reshape(site.input(0), (site.shape()[0], groups, -1)))
     mean = site.emit(relax.op.mean(grouped, [2], keepdims=True))
     centred = site.emit(relax.op.subtract(grouped, mean))
     variance = site.emit(relax.op.mean(site.emit(relax.op.multiply(centred, centred)), [2], keepdims=True))
-    deviation = site.emit(relax.op.sqrt(site.emit(relax.op.add(variance, constant(epsilon, "float32")))))
+    deviation = site.emit(relax.op.sqrt(site.emit(relax.op.add(variance, constant(epsilon, site.dtype())))))
     whole = site.emit(relax.op.reshape(site.emit(relax.op.divide(centred, deviation)), site.shape()))
-    whole = whole if dtype == "float32" else site.emit(relax.op.astype(whole, dtype))
     scaled = site.emit(relax.op.multiply(whole, spread_groups(site, 1, groups)))
     return relax.op.add(scaled, spread_groups(site, 2, groups))
 

@@ -17,7 +17,6 @@ from lowprec.frontend.converters.site import Converter, Expr, Shape, Site, const
 
 Reduction = Callable[[Site, Expr, list[int], bool], Expr]
 MOST_CANDIDATES = 8
-NARROW = ("float16", "bfloat16")
 
 
 def stated_axes(site: Site) -> Shape | None:
@@ -148,9 +147,7 @@ def integer_range(dtype: str) -> tuple[int, int]:
 
 
 def working_type(site: Site, op: str) -> str:
-    """Narrow floats are summed in float32; roots and logarithms of integers in double."""
-    if site.dtype() in NARROW and op not in ("ReduceMax", "ReduceMin"):
-        return "float32"
+    """Roots and logarithms of integers go through double."""
     if site.dtype() in WIDTH and op in ("ReduceL2", "ReduceLogSum", "ReduceLogSumExp"):
         return "float64"
     return site.dtype()
