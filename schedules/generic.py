@@ -183,11 +183,19 @@ def _work(stage: AnyStage) -> int:
 def _stage_loops(stage: AnyStage, machine: Machine, homes: Homes, depth: int) -> Stmt:
     if isinstance(stage, Entangled):
         return _entangled_loops(stage, machine, homes, depth)
+    if stage.reduce and not domain_of(stage):
+        stage = _without_terms(stage)
     linear = _linear_nest(stage, homes, depth)
     if not stage.reduce:
         return map_loops(linear, machine)
     assert stage.initial is not None
     return reduction_loops(linear, Reduction(combiner=stage.combiner, initial=stage.initial), machine)
+
+
+def _without_terms(stage: Stage) -> Stage:
+    """A reduction of nothing is where it starts."""
+    value = stage.initial if stage.finish is None else substitute(stage.finish, {stage.total: stage.initial})
+    return Stage(output=stage.output, spatial=stage.spatial, value=value)
 
 
 def _linear_nest(stage: Stage, homes: Homes, depth: int) -> Nest:

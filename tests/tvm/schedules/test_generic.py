@@ -10,7 +10,7 @@ import pytest
 import tvm_ffi
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from tvm import relax, tirx
+from tvm import relax, te, tirx
 from tvm.ir import Expr
 from tvm.relax import op
 
@@ -230,6 +230,16 @@ def test_what_cannot_be_read_still_works_and_runs_in_parallel() -> None:
     assert read_stages(func) is None, "windows of unequal sizes"
     assert "T.parallel" in schedule_generic(func, CHOICES[-1]).script()
     check(lambda v: op.nn.adaptive_avg_pool2d(v, (7, 7), layout="NHWC"), x, target=CHOICES[-1], length=64)
+
+
+def test_nothing_at_all() -> None:
+    check(op.nn.relu, normal(0, 4), target=CHOICES[-1])
+    empty = te.placeholder((3, 0), "float32", "empty")
+    k = te.reduce_axis((0, 0), "k")
+    total = te.compute((3,), lambda i: te.sum(empty[i, k], axis=k), "total")
+    func = te.create_prim_func([empty, total])
+    (got,) = run(compiled(func, CHOICES[-1]), func, [normal(3, 0)])
+    np.testing.assert_array_equal(got, np.zeros(3, np.float32))
 
 
 def test_scatter_keeps_its_statements() -> None:
