@@ -10,6 +10,8 @@ negative.
 
 from dataclasses import replace
 
+from lowprec.errors import Unsupported
+from lowprec.frontend.bodies import describe
 from lowprec.frontend.graph import Attribute, Graph, Node
 
 POOLS = frozenset(("AveragePool", "LpPool", "MaxPool"))
@@ -81,6 +83,11 @@ def _transposed(
     shaped = bool(ints(node, "output_shape", ()))
     if not shaped and mode in ("NOTSET", "VALID"):
         return {"pads": given if mode == "NOTSET" else (0,) * len(given), "output_padding": extra}
+    if any(extra) and not shaped:
+        raise Unsupported(
+            f"{describe(node)}: auto_pad {mode} with output_padding {list(extra)}: ONNX and its runtimes disagree on "
+            "the size that makes; give pads"
+        )
     totals = tuple(max(f + e - w, 0) for f, e, w in zip(full, extra, wanted, strict=True))
     padding = tuple(w - f + total for w, f, total in zip(wanted, full, totals, strict=True))
     return {"pads": split(totals, upper=mode == "SAME_UPPER"), "output_padding": padding}

@@ -14,6 +14,7 @@ from lowprec.errors import InvalidModel
 from lowprec.frontend.graph import Array, Attribute, TensorSpec
 from lowprec.frontend.naming import label, one_line, quote
 from lowprec.frontend.shapes import type_proto
+from lowprec.frontend.tensors import item_size
 
 Specs = Sequence[TensorSpec]
 Arrays = Sequence[Array | None]
@@ -55,7 +56,7 @@ def materialized_bytes(node: NodeProto, outputs: Specs) -> int:
     """The memory the result will take; views take none."""
     if node.op_type in VIEWING:
         return 0
-    return sum(spec.elements * np.dtype(np.float64).itemsize for spec in outputs)
+    return sum(spec.elements * item_size(spec.dtype) for spec in outputs)
 
 
 def effort(node: NodeProto, inputs: Arrays, outputs: Specs) -> int:
@@ -100,6 +101,8 @@ def _settle(node: NodeProto, value: object, spec: TensorSpec) -> Array:
         raise InvalidModel(f"{label(node)}: {quote(spec.name)} is {list(array.shape)}, inferred {list(spec.shape)}")
     if spec.dtype != "string" and array.dtype.name != spec.dtype:
         raise InvalidModel(f"{label(node)}: {quote(spec.name)} is {array.dtype.name}, inferred {spec.dtype}")
+    if array.size > 1 and all(array.strides):
+        array = np.require(array, requirements=["C", "A"])
     array = array.view()
     array.flags.writeable = False
     return array

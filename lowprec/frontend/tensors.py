@@ -58,11 +58,12 @@ def check_shape(shape: Sequence[int], dtype: str, what: str, limits: Limits) -> 
         raise InvalidModel(
             f"{what} has shape {list(shape)}: {elements} elements, at most {limits.elements} are accepted"
         )
-    if elements * _item_size(dtype) > limits.tensor_bytes:
+    if elements * item_size(dtype) > limits.tensor_bytes:
         raise InvalidModel(f"{what} has shape {list(shape)}: more than the {limits.tensor_bytes} bytes accepted")
 
 
-def _item_size(dtype: str) -> int:
+def item_size(dtype: str) -> int:
+    """Bytes of one element in memory."""
     return 16 if dtype == "string" else int(helper.tensor_dtype_to_np_dtype(element_type(dtype)).itemsize)
 
 

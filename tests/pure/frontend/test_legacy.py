@@ -28,7 +28,7 @@ def test_an_axis_says_where_an_operand_stands(tmp_path: Path, op: str, shape: tu
     (found,) = evaluate(to_model(graph, 7), feeds)
     aligned = other.reshape((1,) * axis + shape + (1,) * (4 - axis - len(shape)))
     expected = feeds["x"] + aligned if op == "Add" else feeds["x"] * aligned
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert np.allclose(found.astype(np.float64), expected.astype(np.float64), rtol=1e-6)
 
 
 def test_an_operand_that_is_no_constant_is_reshaped(tmp_path: Path) -> None:

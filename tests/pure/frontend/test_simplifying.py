@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 
+from lowprec.errors import Unsupported
 from lowprec.frontend.graph import Graph
 from tests.corpus.case import model_of, tensor, value
 from tests.graphs import load, operators, same_meaning
@@ -265,19 +266,28 @@ def test_windows_are_spelled_out(
     assert len(left.attributes["pads"]) == 4  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    "attributes", [{"auto_pad": "SAME_UPPER"}, {"auto_pad": "SAME_LOWER"}, {"output_shape": [9, 7]}]
+@RELAXED
+@given(
+    mode=st.sampled_from(["SAME_UPPER", "SAME_LOWER", "VALID", "NOTSET", "shape"]),
+    kernel=st.integers(2, 4),
+    stride=st.integers(1, 3),
+    dilation=st.integers(1, 2),
 )
-def test_transposed_windows_are_spelled_out(tmp_path: Path, attributes: dict[str, Any]) -> None:
-    node = helper.make_node("ConvTranspose", ["x", "w"], ["y"], strides=[2, 2], **attributes)
-    graph = load(chain([node], [tensor("w", random(2, 3, 3, 3))], [1, 2, 4, 3]), tmp_path)
-    (left,) = graph.nodes
-    pads, extra = left.attributes["pads"], left.attributes["output_padding"]
-    assert isinstance(pads, tuple)
-    assert isinstance(extra, tuple)
-    assert not {"auto_pad", "output_shape"} & left.attributes.keys()
-    sizes = [(n - 1) * 2 + 3 + int(extra[i]) - int(pads[i]) - int(pads[i + 2]) for i, n in enumerate((4, 3))]
-    assert tuple(sizes) == graph.outputs[0].shape[2:]
+def test_transposed_windows_are_spelled_out(tmp_path: Path, mode: str, kernel: int, stride: int, dilation: int) -> None:
+    stated: dict[str, Any] = {"output_shape": [4 * stride, 3 * stride]} if mode == "shape" else {"auto_pad": mode}
+    node = helper.make_node(
+        "ConvTranspose", ["x", "w"], ["y"], strides=[stride] * 2, dilations=[dilation] * 2, **stated
+    )
+    graph = folded(chain([node], [tensor("w", random(2, 3, kernel, kernel))], [1, 2, 4, 3]), tmp_path)
+    assert not {"auto_pad", "output_shape"} & graph.nodes[0].attributes.keys()
+
+
+def test_a_size_that_onnx_and_its_runtimes_disagree_on_is_refused(tmp_path: Path) -> None:
+    node = helper.make_node(
+        "ConvTranspose", ["x", "w"], ["y"], strides=[2, 2], auto_pad="SAME_UPPER", output_padding=[1, 1]
+    )
+    with pytest.raises(Unsupported, match="ConvTranspose node 'y': auto_pad SAME_UPPER with output_padding"):
+        load(chain([node], [tensor("w", random(2, 3, 3, 3))], [1, 2, 4, 3]), tmp_path)
 
 
 def test_nodes_that_do_nothing_go(tmp_path: Path) -> None:
