@@ -10,7 +10,7 @@ EPILOGUE = 8  # roundings that a short epilogue of Lipschitz-1 operators adds, v
 
 
 def sum_bound(terms: int, magnitudes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How far a float32 sum of `terms` products may be off, in any order: n u / (1 - n u) times the sum of magnitudes."""
+    """How far a float32 sum of `terms` products may be off, in any order: n u / (1 - n u) times the magnitudes' sum."""
     gamma = (terms + EPILOGUE) * UNIT
     return gamma / (1 - gamma) * magnitudes
 
