@@ -1,7 +1,7 @@
 """The model's nodes, one after the other: calls and branches inlined, types inferred, constants folded."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto
 
@@ -12,34 +12,17 @@ from lowprec.frontend.attributes import attributes_of
 from lowprec.frontend.bodies import default_attributes, standard_body
 from lowprec.frontend.checks import check_node, check_result
 from lowprec.frontend.external import refuse_external
+from lowprec.frontend.finishing import finish
 from lowprec.frontend.graph import Array, Attribute, Graph, Node, TensorSpec
 from lowprec.frontend.inference import infer, schema_of
 from lowprec.frontend.legacy import MODERN, is_legacy, modernized
-from lowprec.frontend.limits import Limits
 from lowprec.frontend.naming import label, quote
+from lowprec.frontend.progress import Walk
 from lowprec.frontend.reading import Source
-from lowprec.frontend.scopes import FunctionKey, Scope, domain_of, key_of, resolved, unused
-from lowprec.frontend.shapes import Declared, Shapes, declared_type, input_specs
+from lowprec.frontend.scopes import Scope, domain_of, key_of, resolved, unused
+from lowprec.frontend.shapes import Shapes, declared_type, input_specs
 from lowprec.frontend.subject import Subject
 from lowprec.frontend.tensors import check_tensor, to_array
-
-
-@dataclass(slots=True, kw_only=True)
-class Walk:
-    """What is known so far; grows as the nodes pass by."""
-
-    limits: Limits
-    functions: dict[FunctionKey, FunctionProto]
-    declared: dict[str, Declared]
-    taken: set[str]
-    types: dict[str, TensorSpec] = field(default_factory=dict)
-    constants: dict[str, Array] = field(default_factory=dict)
-    nodes: list[Node] = field(default_factory=list)
-    on_node: Callable[[str], None] | None = None
-    untyped: set[str] = field(default_factory=set)
-    visited: int = 0
-    folded_bytes: int = 0
-    effort: int = 0
 
 
 def walk(source: Source, input_shapes: Shapes, on_node: Callable[[str], None] | None = None) -> Graph:
@@ -62,7 +45,7 @@ def walk(source: Source, input_shapes: Shapes, on_node: Callable[[str], None] | 
     _add_initializers(graph, source, state)
     versions = {domain_of(entry.domain): entry.version for entry in source.proto.opset_import}
     _run_block(graph.node, Scope(versions=versions), state)
-    return _finish(graph, inputs, state)
+    return finish(graph, inputs, state)
 
 
 def _names(graph: GraphProto) -> set[str]:
@@ -76,13 +59,7 @@ def _names(graph: GraphProto) -> set[str]:
 def _add_initializers(graph: GraphProto, source: Source, state: Walk) -> None:
     for tensor in graph.initializer:
         array = to_array(tensor, source.payloads.get(tensor.name), f"initializer {quote(tensor.name)}")
-        _add_constant(tensor.name, array, state)
-
-
-def _add_constant(name: str, array: Array, state: Walk) -> None:
-    dtype = "string" if array.dtype == object else array.dtype.name
-    state.constants[name] = array
-    state.types[name] = TensorSpec(name=name, dtype=dtype, shape=array.shape)
+        state.add_constant(tensor.name, array)
 
 
 def _run_block(nodes: Sequence[NodeProto], scope: Scope, state: Walk) -> None:
@@ -211,7 +188,7 @@ def _add_inner_initializer(name: str, branch: GraphProto, inner: Scope, state: W
     state.taken.add(flat)
     inner.names[name] = flat
     inner.results.pop(name, None)
-    _add_constant(flat, to_array(tensor, None, what), state)
+    state.add_constant(flat, to_array(tensor, None, what))
 
 
 def _first_output(node: NodeProto) -> str:
@@ -286,40 +263,3 @@ def _affordable(node: NodeProto, inputs: Sequence[Array | None], outputs: Sequen
         return False
     state.effort += effort
     return True
-
-
-def _finish(graph: GraphProto, inputs: Sequence[TensorSpec], state: Walk) -> Graph:
-    outputs = []
-    for info in graph.output:
-        spec = state.types.get(info.name)
-        if spec is None:
-            if info.name in state.untyped:
-                raise Unsupported(f"output {quote(info.name)}: its shape is known only when the model runs")
-            raise InvalidModel(f"output {quote(info.name)} is computed by no node")
-        outputs.append(spec)
-    stored = _expose_constants([spec for spec in outputs if spec.name in state.constants], state)
-    nodes = (replace(node, inputs=tuple(stored.get(name, name) for name in node.inputs)) for node in state.nodes)
-    return Graph(
-        name=graph.name,
-        inputs=tuple(inputs),
-        outputs=tuple(outputs),
-        nodes=(*(_identity(output, constant) for output, constant in stored.items()), *nodes),
-        constants=state.constants,
-        types=state.types,
-    )
-
-
-def _expose_constants(outputs: Sequence[TensorSpec], state: Walk) -> dict[str, str]:
-    """Outputs that turned out constant: each becomes the Identity of a constant of another name, which is returned."""
-    stored = {}
-    for spec in outputs:
-        name = unused(f"{spec.name}/constant", state.taken)
-        state.taken.add(name)
-        state.constants[name] = state.constants.pop(spec.name)
-        state.types[name] = replace(spec, name=name)
-        stored[spec.name] = name
-    return stored
-
-
-def _identity(output: str, constant: str) -> Node:
-    return Node(op="Identity", inputs=(constant,), outputs=(output,), layer=output, version=14)
