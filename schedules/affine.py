@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
-from math import ceil, floor
 from typing import TypeVar
 
 import tvm_ffi
@@ -206,12 +205,21 @@ def segments(value: Expr, axis: Axis) -> tuple[Interval, ...]:
     for comparison in found:
         linear = sym.detect_linear_equation(comparison.a - comparison.b, [axis.var])
         if len(linear) == 2 and all(isinstance(part, IntImm) for part in linear) and linear[0].value:
-            root = -int(linear[1].value) / int(linear[0].value)
-            cuts |= {cut for cut in (floor(root), ceil(root), floor(root) + 1) if 0 < cut < axis.extent}
+            changes = _changes(comparison, int(linear[0].value), int(linear[1].value))
+            cuts |= {cut for cut in changes if 0 < cut < axis.extent}
     if len(cuts) > MOST_SEGMENTS:
         return ((0, axis.extent),)
     ordered = sorted(cuts)
     return tuple(pairwise(ordered))
+
+
+def _changes(comparison: Expr, slope: int, base: int) -> tuple[int, ...]:
+    """Where `slope * v + base` compared with 0 becomes another answer, as the first such v."""
+    below, above = -base // slope, -(base // slope)  # the root, rounded down and up
+    if isinstance(comparison, tirx.EQ | tirx.NE):
+        return () if base % slope else (above, below + 1)
+    includes_root = isinstance(comparison, tirx.LE | tirx.GT)
+    return (below + 1 if includes_root == (slope > 0) else above,)
 
 
 def is_contiguous(nest: Nest, axis: Axis) -> bool:

@@ -61,7 +61,7 @@ def schedule_generic(func: PrimFunc, target: Target) -> PrimFunc:
         return with_vector_math(parallel_outer_loops(func))
     stages = [stage for stage in stages if prod(stage.shape)]
     # Step 2. Inline, and let a reduction finish what its only reader does.
-    kept = {load for load in func.params if tirx.is_buffer_var(load)}
+    kept = {param for param in func.params if tirx.is_buffer_var(param)}
     stages = inline(stages, kept)
     # Step 3. Stages of one row together.
     groups = group_rows(stages)
