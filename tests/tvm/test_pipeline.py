@@ -10,7 +10,6 @@ import tvm
 from onnx import TensorProto, helper, numpy_helper
 
 import lowprec
-from lowprec import building
 from lowprec.artifact import Artifact
 from lowprec.building import linker, write_object
 from lowprec.compilation import Options, compile_to
@@ -108,7 +107,8 @@ def test_a_probe_build_shows_every_tensor(model_file: Path, tmp_path: Path) -> N
     _, tensors = probe.run_probes({"in put:0": x})
     assert tensors.keys() == names
     for name, tensor in tensors.items():
-        np.testing.assert_allclose(tensor, expected[name], rtol=1e-4, atol=1e-5, err_msg=name)
+        found = np.asarray(tensor, np.float32)
+        np.testing.assert_allclose(found, expected[name], rtol=1e-4, atol=1e-5, err_msg=name)
 
 
 @pytest.mark.parametrize("target", ["x86-64", "x86-64-v3"])
@@ -127,7 +127,7 @@ def test_the_same_build_gives_the_same_bits_at_any_thread_count(model_file: Path
 
 
 def test_a_missing_linker_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(building.shutil, "which", lambda _: None)
+    monkeypatch.setattr("shutil.which", lambda _: None)
     other = "aarch64" if machine_arch() != "aarch64" else "x86-64"
     with pytest.raises(EnvironmentMismatch, match="apt-get install gcc-"):
         linker(parse_target(other))
