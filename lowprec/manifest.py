@@ -25,7 +25,7 @@ WEIGHTS = "weights.bin"
 ALIGNMENT = 64  # kernels load whole vectors of 64 bytes, and nothing checks it at run time
 
 DTYPES = frozenset(
-    {"bool", "bfloat16", "float16", "float32", "float64"}
+    {"bool", "bfloat16", "float8_e8m0fnu", "float16", "float32", "float64"}
     | {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
 )
 _VERSIONED = ("lowprec", "apache-tvm", "apache-tvm-ffi", "numpy", "onnx")

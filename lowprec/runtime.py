@@ -114,9 +114,10 @@ def is_ready(array: Array) -> bool:
 
 def to_tensor(array: Array) -> Any:
     """The array's own memory as a TVM tensor; the array must be ready."""
-    if array.dtype.isbuiltin == 1:
+    if array.dtype.isbuiltin == 1 and array.size:
         return ffi().from_dlpack(array)
-    words = ffi().from_dlpack(array.view(f"u{array.dtype.itemsize}"))  # DLPack in NumPy knows no bfloat16
+    # NumPy's DLPack knows no bfloat16, and gives empty arrays strides that TVM does not take for contiguous.
+    words = ffi().from_dlpack(array.reshape(-1).view(f"u{array.dtype.itemsize}"))
     return _create_view()(words, ffi().Shape(array.shape), ffi().dtype(array.dtype.name), 0)
 
 

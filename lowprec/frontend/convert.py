@@ -20,6 +20,7 @@ from lowprec.frontend.graph import Graph, Node, TensorSpec
 
 LAYERS = "lowprec.layers"
 DTYPE_NAMES = "float16 bfloat16 float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool"
+EXPONENT = "float8_e8m0fnu"  # a scale's exponent: it can be cast from
 DTYPES = frozenset(DTYPE_NAMES.split())
 
 
@@ -43,7 +44,8 @@ def check_types(graph: Graph) -> None:
     """Every value a node reads or makes has a type that compiled code can hold."""
     for node in graph.nodes:
         for name in (*node.inputs, *node.outputs):
-            if name and graph.types[name].dtype not in DTYPES:
+            castable = node.op == "Cast" and name in node.inputs and graph.types[name].dtype == EXPONENT
+            if name and graph.types[name].dtype not in DTYPES and not castable:
                 raise Unsupported(f"{describe(node)}: tensor {name!r} is {graph.types[name].dtype}, not supported yet")
 
 

@@ -4,6 +4,7 @@ Compiled integer division traps on a zero divisor and on the smallest integer ov
 more is undefined in LLVM: integer division and shifts are therefore computed by functions of ours that cannot trap.
 """
 
+import math
 from collections.abc import Callable
 from functools import reduce
 from typing import Any
@@ -179,6 +180,14 @@ def convert_power(site: Site) -> Expr:
     return result if wide == base_type else relax.op.astype(site.emit(result), base_type)
 
 
+def convert_cosh(site: Site) -> Expr:
+    """exp(x - ln 2) + exp(-x - ln 2): halved before it can overflow."""
+    half = constant(math.log(2), site.dtype())
+    up = site.emit(relax.op.exp(site.emit(relax.op.subtract(site.input(0), half))))
+    mirrored = site.emit(relax.op.subtract(site.emit(relax.op.negative(site.input(0))), half))
+    return relax.op.add(up, site.emit(relax.op.exp(mirrored)))
+
+
 def convert_reciprocal(site: Site) -> Expr:
     return relax.op.divide(constant(1, site.dtype()), site.input(0))
 
@@ -213,7 +222,7 @@ CONVERTERS: dict[str, Converter] = {
     "BitwiseXor": binary(relax.op.bitwise_xor),
     "Ceil": unary(relax.op.ceil),
     "Cos": unary(relax.op.cos),
-    "Cosh": unary(relax.op.cosh),
+    "Cosh": convert_cosh,
     "Div": convert_divide,
     "Equal": binary(relax.op.equal),
     "Erf": unary(relax.op.erf),

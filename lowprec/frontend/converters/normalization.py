@@ -156,10 +156,11 @@ def convert_layer_norm(site: Site) -> Result:
 
 
 def convert_rms_norm(site: Site) -> Expr:
-    axis = site.axis("axis", -1)
-    shape = site.shape()[axis:]
-    axes = list(range(axis, site.rank()))
-    return relax.op.nn.rms_norm(site.input(0), neutral(site, 1, shape, 1), axes, site.number("epsilon", 1e-5))
+    """x / sqrt(mean(x * x) + epsilon) * scale. Relax's own operator fails when every axis is normalized."""
+    data, axes = site.input(0), list(range(site.axis("axis", -1), site.rank()))
+    mean = site.emit(relax.op.mean(site.emit(relax.op.multiply(data, data)), axes, keepdims=True))
+    root = site.emit(relax.op.sqrt(site.emit(relax.op.add(mean, constant(site.number("epsilon", 1e-5), site.dtype())))))
+    return relax.op.multiply(site.emit(relax.op.divide(data, root)), site.input(1))
 
 
 def convert_mean_variance(site: Site) -> Expr:

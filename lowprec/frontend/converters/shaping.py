@@ -53,15 +53,20 @@ def convert_tile(site: Site) -> Expr:
     return relax.op.tile(site.input(0), [o // i if i else 1 for o, i in pairs])
 
 
+def trains(site: Site) -> bool:
+    """Whether elements may be dropped: training mode, or one that comes at run time, with a ratio that may not be 0."""
+    if not site.has(2) or (site.known(2) is not None and not site.scalar(2, "training_mode")):
+        return False
+    ratio = 0.5 if not site.has(1) else site.known(1)
+    return ratio is None or bool(np.any(ratio))
+
+
 def convert_dropout(site: Site) -> Result:
     """At inference the input, and a mask of ones."""
-    if site.has(2) and site.known(2) is None:
-        site.refuse("training_mode is computed at run time; only inference is supported")
-    if site.has(2) and site.scalar(2, "training_mode"):
-        site.refuse("training_mode is set; only inference is supported")
-    if not site.wants(1):
-        return unchanged(site)
-    return unchanged(site), constant(np.ones(site.shape()), site.out(1).dtype)
+    if trains(site):
+        site.refuse("its training_mode is set, or known only when the model runs; only inference is supported")
+    data = site.input(0)
+    return (data, constant(np.ones(site.shape()), site.out(1).dtype)) if site.wants(1) else data
 
 
 def shuffled(site: Site, inner: Shape, order: list[int]) -> Expr:
