@@ -39,6 +39,10 @@ PRODUCTS = ("Gemm", "MatMul")
 VIEWING = frozenset(
     ("Constant", "ConstantOfShape", "Expand", "Flatten", "Identity", "Reshape", "Shape", "Size", "Squeeze", "Unsqueeze")
 )
+DATA_SHAPED = frozenset(("Compress", "NonZero", "Unique"))
+"""Operators whose output shape no inference knows, but whose result is never much larger than their operands."""
+SLOW = frozenset(("Erf", "GatherND", "ReverseSequence", "ScatterElements", "ScatterND", "TopK", "Unique"))
+"""Operators that the reference evaluator sorts for or loops over."""
 BY_REFERENCE = frozenset((*f"{ELEMENTWISE} {MOVING} {REDUCING}".split(" "), *PRODUCTS))
 
 
@@ -64,6 +68,8 @@ def effort(node: NodeProto, inputs: Arrays, outputs: Specs) -> int:
     if node.op_type in VIEWING:
         return 1
     touched = sum(spec.elements for spec in outputs) + sum(array.size for array in inputs if array is not None)
+    if node.op_type in SLOW:
+        return 32 * touched
     if node.op_type in PRODUCTS:
         first = inputs[0]
         return touched + sum(spec.elements for spec in outputs) * (
@@ -82,17 +88,34 @@ def fold(
 ) -> tuple[Array, ...]:
     """The values of the node's present outputs, checked against their inferred types."""
     view = VIEWS.get(node.op_type)
+
+    def evaluate() -> list[object]:
+        if view is None:
+            return _by_reference(node, version, inputs)
+        return [view(attributes, inputs, input_types, outputs[0])]
+
+    values = _guarded(node, evaluate)
+    return tuple(_settle(node, value, spec) for value, spec in zip(values, outputs, strict=True))
+
+
+def fold_data_shaped(node: NodeProto, version: int, inputs: Arrays) -> dict[str, Array]:
+    """The results of an operator whose output shapes depend on its operands' values."""
+    names = [name for name in node.output if name]
+    values = _guarded(node, lambda: _by_reference(node, version, inputs))
+    arrays = [np.array(value, order="C") for value in values]
+    for array in arrays:
+        array.flags.writeable = False
+    return dict(zip(names, arrays, strict=True))
+
+
+def _guarded(node: NodeProto, evaluate: Callable[[], list[object]]) -> list[object]:
     try:
         with np.errstate(all="ignore"):
-            if view is not None:
-                values = [view(attributes, inputs, input_types, outputs[0])]
-            else:
-                values = _by_reference(node, version, inputs)
+            return evaluate()
     except MemoryError as error:
         raise InvalidModel(f"{label(node)}: evaluating this constant needs more memory than is allowed") from error
     except EVALUATION_ERRORS as error:
         raise InvalidModel(f"{label(node)}: this constant cannot be evaluated: {one_line(str(error))}") from error
-    return tuple(_settle(node, value, spec) for value, spec in zip(values, outputs, strict=True))
 
 
 def _settle(node: NodeProto, value: object, spec: TensorSpec) -> Array:

@@ -22,7 +22,7 @@ class Limits:
     folded_bytes: int = 256 * MEBI
     constant_bytes: int = 2 << 30
     structure_bytes: int = 128 * MEBI
-    evaluation: int = 1 << 28
+    evaluation: int = 1 << 27
 
 
 def limits_for(file_bytes: int) -> Limits:
@@ -33,5 +33,6 @@ def limits_for(file_bytes: int) -> Limits:
         folded_bytes=floor.folded_bytes + 2 * file_bytes,
         constant_bytes=floor.constant_bytes + 4 * file_bytes,
         tensor_bytes=max(floor.tensor_bytes, 4 * file_bytes),
+        evaluation=floor.evaluation + 2 * file_bytes,
         structure_bytes=max(floor.structure_bytes, file_bytes),
     )

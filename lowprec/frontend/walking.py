@@ -147,36 +147,70 @@ def _bound(node: NodeProto, function: FunctionProto) -> dict[str, AttributeProto
 
 
 def _run_branch(node: NodeProto, scope: Scope, state: Walk) -> None:
-    """If with a constant condition: the branch taken, in place."""
+    """If with a constant condition: the branch taken, in place. Else both; the condition chooses between results."""
     condition = state.constants.get(node.input[0]) if node.input else None
     if condition is None:
-        raise Unsupported(
-            f"{label(node)}: its condition is known only when the model runs; only constant ones are supported"
-        )
+        _run_both_branches(node, scope, state)
+        return
     if condition.size != 1 or condition.dtype.name != "bool":
         raise InvalidModel(
             f"{label(node)}: its condition must be one bool, found {condition.dtype} {list(condition.shape)}"
         )
     wanted = "then_branch" if condition.item() else "else_branch"
+    branch = _branch(node, wanted)
+    inner = _run_inner(branch, _first_output(node), list(node.output), scope, state)
+    for info, name in zip(branch.output, node.output, strict=True):
+        if name:
+            _deliver(info.name, name, node, inner, state)
+
+
+def _run_both_branches(node: NodeProto, scope: Scope, state: Walk) -> None:
+    """Operators have no side effects, so computing what is not chosen is only work."""
+    spec = state.types.get(node.input[0]) if node.input else None
+    if spec is None or spec.dtype != "bool" or spec.shape:
+        raise Unsupported(f"{label(node)}: its condition must be a constant or a bool scalar")
+    found = []
+    for wanted in ("then_branch", "else_branch"):
+        branch = _branch(node, wanted)
+        prefix = f"{_first_output(node)}/{wanted}"
+        inner = _run_inner(branch, prefix, [""] * len(branch.output), scope, state)
+        found.append([inner.names.get(info.name, "") for info in branch.output])
+    for name, first, second in zip(node.output, *found, strict=True):
+        if not name:
+            continue
+        types = [state.types.get(choice) for choice in (first, second)]
+        kinds = {(kind.dtype, kind.shape) for kind in types if kind is not None}
+        if None in types or len(kinds) != 1:
+            raise Unsupported(
+                f"{label(node)}: its condition is known only when the model runs, so both branches must give "
+                f"{quote(name)} the same type and shape"
+            )
+        where = NodeProto(op_type="Where", input=[node.input[0], first, second], output=[name])
+        _visit(where, Scope(versions={"": max(scope.versions.get("", 16), 16)}), state)
+
+
+def _branch(node: NodeProto, wanted: str) -> GraphProto:
     branch = next((attribute.g for attribute in node.attribute if attribute.name == wanted), None)
     if branch is None or len(branch.output) != len(node.output):
         raise InvalidModel(f"{label(node)}: its {wanted} must exist and give {len(node.output)} outputs")
-    visible = {name: name for name in state.types} if scope.flat else dict(scope.names)
+    return branch
+
+
+def _run_inner(branch: GraphProto, prefix: str, wanted: Sequence[str], scope: Scope, state: Walk) -> Scope:
+    """A branch's nodes, in place; `wanted` are the flat names for its outputs, "" where any name will do."""
     inner = Scope(
         versions=scope.versions,
         flat=False,
-        prefix=_first_output(node),
+        prefix=prefix,
         depth=scope.depth + 1,
-        names=visible,
-        results={info.name: name for info, name in zip(branch.output, node.output, strict=True) if name},
+        names={name: name for name in state.types} if scope.flat else dict(scope.names),
+        results={info.name: name for info, name in zip(branch.output, wanted, strict=True) if name},
         bound=scope.bound,
     )
     for tensor in branch.initializer:
         _add_inner_initializer(tensor.name, branch, inner, state)
     _run_block(branch.node, inner, state)
-    for info, name in zip(branch.output, node.output, strict=True):
-        if name:
-            _deliver(info.name, name, node, inner, state)
+    return inner
 
 
 def _add_inner_initializer(name: str, branch: GraphProto, inner: Scope, state: Walk) -> None:
@@ -213,17 +247,13 @@ def _visit(node: NodeProto, scope: Scope, state: Walk) -> None:
     attributes = attributes_of(node, state.limits)
     subject = Subject(node=node, version=version, attributes=attributes, types=state.types, constants=state.constants)
     check_node(subject, schema)
+    if _folded_by_values(node, version, state):
+        return
     outputs = infer(node, schema, version, state.types, state.constants, state.declared, state.limits)
     check_result(subject, outputs)
     state.types.update((spec.name, spec) for spec in outputs)
     state.untyped.update(name for name in node.output if name and name not in state.types)
-    inputs = [state.constants.get(name) if name else None for name in node.input]
-    constant = all(not name or name in state.constants for name in node.input)
-    known = folding.can_fold(node) and (constant or folding.depends_on_types_alone(node))
-    if known and _affordable(node, inputs, outputs, state):
-        types = [state.types.get(name) for name in node.input]
-        values = folding.fold(node, version, attributes, inputs, types, outputs)
-        state.constants.update((spec.name, value) for spec, value in zip(outputs, values, strict=True))
+    if _folded(subject, outputs, state):
         return
     body = standard_body(node, schema, version, state.types)
     if body is None:
@@ -233,6 +263,38 @@ def _visit(node: NodeProto, scope: Scope, state: Walk) -> None:
     for spec in outputs:
         del state.types[spec.name]
     _run_function(node, body, default_attributes(schema) | given, scope, state)
+
+
+def _is_constant(node: NodeProto, state: Walk) -> bool:
+    return all(not name or name in state.constants for name in node.input)
+
+
+def _operands(node: NodeProto, state: Walk) -> list[Array | None]:
+    return [state.constants.get(name) if name else None for name in node.input]
+
+
+def _folded_by_values(node: NodeProto, version: int, state: Walk) -> bool:
+    """Whether the node was one whose very shape depends on values, and those were known."""
+    if node.domain or node.op_type not in folding.DATA_SHAPED or not _is_constant(node, state):
+        return False
+    inputs = _operands(node, state)
+    if not _affordable(node, inputs, (), state):
+        return False
+    for name, array in folding.fold_data_shaped(node, version, inputs).items():
+        state.add_constant(name, array)
+    return True
+
+
+def _folded(subject: Subject, outputs: Sequence[TensorSpec], state: Walk) -> bool:
+    """Whether the node's values are known now."""
+    node, inputs = subject.node, _operands(subject.node, state)
+    known = _is_constant(node, state) or folding.depends_on_types_alone(node)
+    if not known or not folding.can_fold(node) or not _affordable(node, inputs, outputs, state):
+        return False
+    types = [state.types.get(name) for name in node.input]
+    values = folding.fold(node, subject.version, subject.attributes, inputs, types, outputs)
+    state.constants.update((spec.name, value) for spec, value in zip(outputs, values, strict=True))
+    return True
 
 
 def _plain(node: NodeProto, version: int, attributes: Mapping[str, Attribute]) -> Node:

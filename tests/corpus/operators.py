@@ -221,10 +221,12 @@ def control() -> Iterator[Case]:
     branch = helper.make_graph([helper.make_node("Relu", ["x"], ["w"])], "branch", [], [value("w", [4])])
     choice = helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=branch, name="spoiled")
     inputs = [value("x", [4]), value("c", [], TensorProto.BOOL)]
+    longer = helper.make_graph([helper.make_node("Concat", ["x", "x"], ["w"], axis=0)], "branch", [], [value("w", [8])])
+    unequal = helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=longer, name="spoiled")
     yield from_model(
         "branch",
-        "condition at run time",
-        model_of([choice], inputs, [value("y", [4])]),
+        "condition at run time, shapes that differ",
+        model_of([unequal], inputs, [value("y", ["n"])]),
         exit_code=4,
         mentions="spoiled",
     )
