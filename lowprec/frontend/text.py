@@ -37,7 +37,8 @@ def _check_nodes(nodes: Sequence[NodeProto], where: str) -> None:
         _check((node.name, node.op_type, node.domain, node.overload, *node.input, *node.output), place)
         for attribute in node.attribute:
             _check((attribute.name, attribute.ref_attr_name), place)
-            for graph in (attribute.g, *attribute.graphs):
+            inner = [attribute.g] if attribute.HasField("g") else []
+            for graph in (*inner, *attribute.graphs):
                 _check_graph(graph, f"a graph in {place}")
 
 
