@@ -180,12 +180,29 @@ def convert_power(site: Site) -> Expr:
     return result if wide == base_type else relax.op.astype(site.emit(result), base_type)
 
 
-def convert_cosh(site: Site) -> Expr:
-    """exp(x - ln 2) + exp(-x - ln 2): halved before it can overflow."""
+def half_exponentials(site: Site) -> tuple[Expr, Expr]:
+    """exp(x - ln 2) and exp(-x - ln 2): halved before they can overflow."""
     half = constant(math.log(2), site.dtype())
-    up = site.emit(relax.op.exp(site.emit(relax.op.subtract(site.input(0), half))))
-    mirrored = site.emit(relax.op.subtract(site.emit(relax.op.negative(site.input(0))), half))
-    return relax.op.add(up, site.emit(relax.op.exp(mirrored)))
+    mirrored = site.emit(relax.op.negative(site.input(0)))
+    up, down = (site.emit(relax.op.subtract(value, half)) for value in (site.input(0), mirrored))
+    return site.emit(relax.op.exp(up)), site.emit(relax.op.exp(down))
+
+
+def convert_cosh(site: Site) -> Expr:
+    return relax.op.add(*half_exponentials(site))
+
+
+def convert_sinh(site: Site) -> Expr:
+    """The difference of exponentials; within 1 of zero, where it would cancel, the series to x^15."""
+    data, one = site.input(0), constant(1, site.dtype())
+    square = site.emit(relax.op.multiply(data, data))
+    series = one
+    for k in range(7, 0, -1):
+        step = site.emit(relax.op.multiply(square, constant(1 / (2 * k * (2 * k + 1)), site.dtype())))
+        series = site.emit(relax.op.add(one, site.emit(relax.op.multiply(step, series))))
+    near = site.emit(relax.op.less(square, one))
+    far = site.emit(relax.op.subtract(*half_exponentials(site)))
+    return relax.op.where(near, site.emit(relax.op.multiply(data, series)), far)
 
 
 def convert_reciprocal(site: Site) -> Expr:
@@ -248,7 +265,7 @@ CONVERTERS: dict[str, Converter] = {
     "Round": unary(relax.op.round),
     "Sign": convert_sign,
     "Sin": unary(relax.op.sin),
-    "Sinh": unary(relax.op.sinh),
+    "Sinh": convert_sinh,
     "Sqrt": unary(relax.op.sqrt),
     "Sub": binary(relax.op.subtract),
     "Sum": many(relax.op.add),
