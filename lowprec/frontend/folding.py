@@ -37,7 +37,7 @@ REDUCING = (
 )
 PRODUCTS = ("Gemm", "MatMul")
 VIEWING = frozenset(
-    ("Constant", "ConstantOfShape", "Expand", "Flatten", "Identity", "Reshape", "Shape", "Size", "Squeeze", "Unsqueeze")
+    ("ConstantOfShape", "Expand", "Flatten", "Identity", "Reshape", "Shape", "Size", "Squeeze", "Unsqueeze")
 )
 DATA_SHAPED = frozenset(("Compress", "NonZero", "Unique"))
 """Operators whose output shape no inference knows, but whose result is never much larger than their operands."""
@@ -108,6 +108,16 @@ def fold_data_shaped(node: NodeProto, version: int, inputs: Arrays) -> dict[str,
     return dict(zip(names, arrays, strict=True))
 
 
+def constant_value(node: NodeProto, attributes: Mapping[str, Attribute]) -> Array:
+    """What a Constant holds: inference would only copy it back and forth."""
+    given = [name for name in attributes if name.startswith("value")]
+    if len(given) != 1 or len(attributes) != 1 or len(node.output) != 1:
+        raise InvalidModel(f"{label(node)}: a constant has one value and one result, found {len(given)} values")
+    array = np.asarray(_constant(attributes)).view()
+    array.flags.writeable = False
+    return array
+
+
 def _guarded(node: NodeProto, evaluate: Callable[[], list[object]]) -> list[object]:
     try:
         with np.errstate(all="ignore"):
@@ -155,9 +165,7 @@ def _by_reference(node: NodeProto, version: int, inputs: Arrays) -> list[object]
 View = Callable[[Mapping[str, Attribute], Arrays, Sequence[TensorSpec | None], TensorSpec], object]
 
 
-def _constant(
-    attributes: Mapping[str, Attribute], _i: Arrays, _t: Sequence[TensorSpec | None], out: TensorSpec
-) -> object:
+def _constant(attributes: Mapping[str, Attribute]) -> object:
     """Constant: one attribute of several holds the value."""
     for name, dtype in (
         ("value", None),
@@ -215,7 +223,6 @@ def _first(inputs: Arrays) -> Array:
 
 
 VIEWS: Mapping[str, View] = {
-    "Constant": _constant,
     "ConstantOfShape": _constant_of_shape,
     "Expand": _expand,
     "Flatten": _reshape,

@@ -190,7 +190,8 @@ def _run_both_branches(node: NodeProto, scope: Scope, state: Walk) -> None:
 
 
 def _branch(node: NodeProto, wanted: str) -> GraphProto:
-    branch = next((attribute.g for attribute in node.attribute if attribute.name == wanted), None)
+    branches = (attribute.g for attribute in node.attribute if attribute.name == wanted)
+    branch: GraphProto | None = next(branches, None)
     if branch is None or len(branch.output) != len(node.output):
         raise InvalidModel(f"{label(node)}: its {wanted} must exist and give {len(node.output)} outputs")
     return branch
@@ -247,7 +248,7 @@ def _visit(node: NodeProto, scope: Scope, state: Walk) -> None:
     attributes = attributes_of(node, state.limits)
     subject = Subject(node=node, version=version, attributes=attributes, types=state.types, constants=state.constants)
     check_node(subject, schema)
-    if _folded_by_values(node, version, state):
+    if _folded_by_values(node, version, attributes, state):
         return
     outputs = infer(node, schema, version, state.types, state.constants, state.declared, state.limits)
     check_result(subject, outputs)
@@ -273,8 +274,11 @@ def _operands(node: NodeProto, state: Walk) -> list[Array | None]:
     return [state.constants.get(name) if name else None for name in node.input]
 
 
-def _folded_by_values(node: NodeProto, version: int, state: Walk) -> bool:
+def _folded_by_values(node: NodeProto, version: int, attributes: Mapping[str, Attribute], state: Walk) -> bool:
     """Whether the node was one whose very shape depends on values, and those were known."""
+    if not node.domain and node.op_type == "Constant":
+        state.add_constant(node.output[0], folding.constant_value(node, attributes))
+        return True
     if node.domain or node.op_type not in folding.DATA_SHAPED or not _is_constant(node, state):
         return False
     inputs = _operands(node, state)
