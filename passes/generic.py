@@ -4,6 +4,7 @@ before:  v = unit(x, r)                    unit: any operators, constants inside
 after:   v = call_tir(fused, (x, r, constants))
 """
 
+import tvm
 import tvm_ffi
 from tvm import IRModule, ir, relax, tirx
 from tvm.relax.transform import FuseTIR, LegalizeOps
@@ -31,6 +32,9 @@ FOLDING = frozenset(
     f"relax.{name}" for name in ("add", "subtract", "multiply", "divide", "maximum", "minimum", "power")
 )
 """Operators whose legalization takes a constant of rank 0 as a number."""
+
+_TVM_FAILURES = (tvm.error.InternalError, AssertionError, NotImplementedError, TypeError, ValueError)
+"""What TVM raises for an operator whose legalization does not cover the case at hand."""
 
 Cache = dict[int, list[tuple[relax.Function, tirx.PrimFunc]]]
 
@@ -89,9 +93,17 @@ def _fuse(module: IRModule, lifted: relax.Function, function: relax.Function) ->
     caller = Emitter()
     main = caller.function(params, caller.emit(relax.Call(unit, params)), {"global_symbol": MAIN})
     kernels = {var: f for var, f in module.functions_items() if isinstance(f, tirx.PrimFunc)}
-    fused = FuseTIR()(LegalizeOps()(IRModule({unit: lifted, ir.GlobalVar(MAIN): main, **kernels})))
+    operators = ", ".join(str(name) for name in function.attrs[OPERATORS])
+    refusal = f"layer {function.attrs[LAYER]!r}: no kernel can be made for {operators}"
+    try:
+        fused = FuseTIR()(LegalizeOps()(IRModule({unit: lifted, ir.GlobalVar(MAIN): main, **kernels})))
+    except _TVM_FAILURES as error:
+        raise Unsupported(f"{refusal}: {_last_line(error)}") from error
     calls = [value for _, value in bindings(fused[MAIN])]
     if len(calls) != 1 or not isinstance(calls[0].args[0], ir.GlobalVar):
-        operators = ", ".join(str(name) for name in function.attrs[OPERATORS])
-        raise Unsupported(f"layer {function.attrs[LAYER]!r}: no kernel can be made for {operators}")
+        raise Unsupported(f"{refusal}: it is none, or several, in TVM's terms")
     return fused[calls[0].args[0]]
+
+
+def _last_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
