@@ -87,12 +87,35 @@ def along(operator: Any) -> Reduction:
     return reduction
 
 
-def extreme(operator: Any) -> Reduction:
+def infinite_extreme(site: Site, data: Expr, axes: list[int], keep: bool, *, largest: bool) -> Expr:
+    """A float maximum or minimum that starts from infinity: Relax's starts from the last finite number."""
+    start = -np.inf if largest else np.inf
+    combine = tirx.max if largest else tirx.min
+    reducer = te.comm_reducer(lambda a, b: combine(a, b), lambda dtype: tirx.const(start, dtype), name="extreme")
+    shape = [1 if axis in axes else n for axis, n in enumerate(site.shape()) if keep or axis not in axes]
+
+    def compute(x: te.Tensor) -> te.Tensor:
+        reduced = {axis: te.reduce_axis((0, site.shape()[axis]), name=f"k{axis}") for axis in axes}
+
+        def element(*i: Any) -> Any:
+            rest = iter([v for axis, v in enumerate(i) if axis not in axes] if keep else i)
+            index = [reduced[axis] if axis in reduced else next(rest) for axis in range(site.rank())]
+            return reducer(x(*index), axis=list(reduced.values()))
+
+        return te.compute(shape, element, name="extreme")
+
+    return site.te(compute, data)
+
+
+def extreme(*, largest: bool) -> Reduction:
     """A maximum or minimum; booleans as bytes."""
+    operator = relax.op.max if largest else relax.op.min
 
     def reduction(site: Site, data: Expr, axes: list[int], keep: bool) -> Expr:
         if not axes:
             return data
+        if site.dtype().startswith("float"):
+            return infinite_extreme(site, data, axes, keep, largest=largest)
         if site.dtype() != "bool":
             return operator(data, axes, keepdims=keep)
         wide = operator(site.emit(relax.op.astype(data, "int8")), axes, keepdims=keep)
@@ -190,9 +213,9 @@ REDUCTIONS: dict[str, Reduction] = {
     "ReduceL2": norm,
     "ReduceLogSum": log_sum,
     "ReduceLogSumExp": log_sum_exp,
-    "ReduceMax": extreme(relax.op.max),
+    "ReduceMax": extreme(largest=True),
     "ReduceMean": along(relax.op.mean),
-    "ReduceMin": extreme(relax.op.min),
+    "ReduceMin": extreme(largest=False),
     "ReduceProd": along(relax.op.prod),
     "ReduceSum": sum_along,
     "ReduceSumSquare": square_sum,
