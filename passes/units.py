@@ -167,9 +167,17 @@ def _grow(lines: list[_Line], anchor: _Line, kind: Kind, taken: set[int]) -> lis
     return best
 
 
+def _touches_bfloat16(line: _Line) -> bool:
+    """TVM rewrites bfloat16 by writing expressions out several times, which breaks the bindings that vector_math puts
+    into them: what reads or writes bfloat16 is a kernel of its own."""
+    return any(dtype_of(value) == "bfloat16" for value in (line.var, *tensors_in(line.value)))
+
+
 def _may_follow(line: _Line, anchor: _Line, allowed: Iterable[str]) -> bool:
     name = op_name(line.value)
     if name not in allowed or not is_tensor(line.var) or shape_of(line.var) != shape_of(anchor.var):
+        return False
+    if _touches_bfloat16(anchor) or _touches_bfloat16(line):
         return False
     if op_name(anchor.value) in CONVOLUTIONS | {"relax.matmul"} and kind_of(anchor.value) is not Kind.GENERIC:
         return all(dtype_of(source) == "float32" for source in (line.var, *tensors_in(line.value)))

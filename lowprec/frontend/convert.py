@@ -82,10 +82,12 @@ def check_shape(node: Node, spec: TensorSpec, variable: Expr) -> None:
         )
 
 
-def settle(builder: relax.BlockBuilder, name: str, expression: Expr, *, is_output: bool) -> Expr:
+def settle(builder: relax.BlockBuilder, name: str, expression: Expr, values: Values, *, is_output: bool) -> Expr:
     """The value a name stands for. What changes nothing (Identity) needs no binding; an output needs its own memory."""
     if not isinstance(expression, relax.Var | GenericConst):
         return bind(builder, name, expression, is_output=is_output)
+    if isinstance(expression, relax.Var) and not any(expression.same_as(known) for known in values.values()):
+        return bind(builder, name, builder.lookup_binding(expression), is_output=is_output)  # a helper's binding dies
     return bind(builder, name, copied(builder, expression), is_output=True) if is_output else expression
 
 
@@ -97,7 +99,7 @@ def convert_nodes(builder: relax.BlockBuilder, graph: Graph, values: Values) -> 
     outputs = {spec.name for spec in graph.outputs}
     for node in graph.nodes:
         for name, expression in named_results(node, convert_node(builder, graph, values, node)):
-            values[name] = settle(builder, name, expression, is_output=name in outputs)
+            values[name] = settle(builder, name, expression, values, is_output=name in outputs)
             check_shape(node, graph.types[name], values[name])
 
 
@@ -126,4 +128,4 @@ def to_relax(graph: Graph) -> tvm.IRModule:
     layers = {name: node.layer for node in graph.nodes for name in node.outputs if name}
     module = builder.get()
     module["main"] = module["main"].with_attr(LAYERS, layers)
-    return module
+    return relax.transform.DeadCodeElimination(["main"])(module)

@@ -80,7 +80,7 @@ def places(site: Site, ranked: Expr, axis: int) -> Expr:
 def convert_top_k(site: Site) -> Result:
     """k is the output's size. Sorted by counting: no scratch memory, no branches, every element on its own."""
     axis = site.axis("axis", -1)
-    found = places(site, ranks(site, axis), axis)
+    found = site.emit(places(site, site.emit(ranks(site, axis)), axis))
 
     def pick(x: te.Tensor, place: te.Tensor) -> te.Tensor:
         def element(*i: Any) -> Any:

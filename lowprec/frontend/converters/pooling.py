@@ -94,7 +94,7 @@ def convert_max_pool(site: Site) -> Result:
     window = pooling_window(site)
     if not site.wants(1):
         return pool(MAXIMA[window.rank], site.input(0), window)
-    both = largest_places(site, window)
+    both = site.emit(largest_places(site, window))
     return relax.TupleGetItem(both, 0), relax.TupleGetItem(both, 1)
 
 

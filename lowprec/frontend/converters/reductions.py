@@ -71,7 +71,7 @@ def chosen(site: Site, build: Callable[[Shape], Expr], candidates: list[Shape]) 
     results = [site.emit(build(axes)) for axes in candidates]
     if len(results) == 1:
         return results[0]
-    code, result = axes_code(site), results[0]
+    code, result = site.emit(axes_code(site)), results[0]
     for axes, other in zip(candidates[1:], results[1:], strict=True):
         wanted = constant(sum(1 << axis for axis in axes), "int64")
         result = site.emit(relax.op.where(site.emit(relax.op.equal(code, wanted)), other, result))

@@ -150,7 +150,7 @@ def with_known_scales(site: Site, method: Method, axes: Sequence[int], scales: S
         return relaxed
     data = site.input(0)
     for axis, spec in changed.items():
-        data = with_tables(site, data, axis, spec, method)
+        data = site.emit(with_tables(site, data, axis, spec, method))
     return extrapolated(site, data, changed, method) if crops else data
 
 
@@ -183,7 +183,7 @@ def with_running_scales(site: Site, method: Method, axes: Sequence[int]) -> Expr
 
             return te.compute([*x.shape[:axis], output, *x.shape[axis + 1 :]], element, name="resize")
 
-        data = site.te(along, data, *arguments)
+        data = site.emit(site.te(along, data, *arguments))
     return data
 
 

@@ -202,7 +202,7 @@ def convert_deform_conv(site: Site) -> Expr:
     group, (n, channels, *_) = site.integer("group", 1), site.shape()
     outputs, kernel, size = site.shape(1)[0], site.shape(1)[2:], site.out().shape[2:]
     depth = channels // group * math.prod(kernel)
-    patches = site.emit(relax.op.reshape(deformed_patches(site), (n, group, depth, math.prod(size))))
+    patches = site.emit(relax.op.reshape(site.emit(deformed_patches(site)), (n, group, depth, math.prod(size))))
     weight = site.emit(relax.op.reshape(site.input(1), (1, group, outputs // group, depth)))
     result = relax.op.reshape(site.emit(relax.op.matmul(weight, patches)), site.out().shape)
     if not site.has(3):

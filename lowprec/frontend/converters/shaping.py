@@ -3,6 +3,8 @@
 The output's shape is static, so whatever merely renames axes is one reshape to it.
 """
 
+import math
+
 import numpy as np
 from tvm import relax
 
@@ -15,6 +17,10 @@ def unchanged(site: Site) -> Expr:
 
 
 def convert_reshape(site: Site) -> Expr:
+    if math.prod(site.shape()) != math.prod(site.out().shape):
+        site.refuse(f"its input has shape {list(site.shape())}, which cannot become {list(site.out().shape)}")
+    if 0 in site.out().shape:  # Relax would take a 0 for "as before"
+        return constant(np.zeros(site.out().shape), site.out().dtype)
     return relax.op.reshape(site.input(0), site.out().shape)
 
 
@@ -85,7 +91,8 @@ def convert_depth_to_space(site: Site) -> Expr:
 def convert_space_to_depth(site: Site) -> Expr:
     n, c, h, w = site.shape()
     block = site.integer("blocksize", 1)
-    return shuffled(site, (n, c, h // block, block, w // block, block), [0, 3, 5, 1, 2, 4])
+    order = [0, 3, 5, 1, 2, 4] if site.text("mode", "DCR") == "DCR" else [0, 1, 3, 5, 2, 4]
+    return shuffled(site, (n, c, h // block, block, w // block, block), order)
 
 
 CONVERTERS: dict[str, Converter] = {

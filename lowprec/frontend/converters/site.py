@@ -115,9 +115,12 @@ class Site:
         return self.builder.emit(expression)
 
     def te(self, compute: Callable[..., te.Tensor], *arguments: Any, op: str | None = None, **parameters: Any) -> Expr:
-        """A PrimFunc of our own. `op` and the numbers beside it stay on it, for passes that know a better one."""
+        """A call of a PrimFunc of our own, not bound yet.
+
+        `op` and the numbers beside it stay on the function, for passes that know a better one.
+        """
         attributes = {"lowprec.op": op, **parameters} if op else None
-        return self.builder.emit_te(
+        return self.builder.call_te(
             compute, *arguments, primfunc_name_hint=(op or self.node.op).lower(), primfunc_attrs=attributes
         )
 
