@@ -98,7 +98,7 @@ class _Value:
 class _Rewriter:
     emitter: Emitter = field(default_factory=Emitter)
     values: dict[relax.Var, _Value] = field(default_factory=dict)
-    copies: dict[tuple[relax.Var, Axes], relax.Var] = field(default_factory=dict)
+    copies: dict[tuple[relax.Var, Axes], relax.Var] = field(default_factory=dict)  # by physical order of the source
     orders: dict[str, Axes] = field(default_factory=dict)
 
     def rewrite(self, var: relax.Var, value: relax.Expr) -> None:
@@ -122,7 +122,7 @@ class _Rewriter:
         order = tuple(value.axes.index(axis) for axis in axes)
         if is_constant(value.physical):
             return relax.const(np.ascontiguousarray(array_of(value.physical).transpose(order)), dtype_of(expression))
-        key = (value.physical, axes)
+        key = (value.physical, order)
         if key not in self.copies:
             self.copies[key] = self.emitter.emit(_moved(value.physical, order))
         return self.copies[key]

@@ -111,6 +111,19 @@ def test_one_copy_serves_every_reader() -> None:
     assert operators(channels_last(program([(1, 4, 6, 6)], body))).count("permute_dims") == 2
 
 
+def test_a_transpose_and_what_it_is_made_of_are_two_tensors() -> None:
+    """They share memory, and want different copies of it."""
+
+    def both(e: Emitter, x: list[relax.Var]) -> relax.Expr:
+        y = conv(e, x[0])
+        return relax.Tuple([y, e.emit(op.permute_dims(y, (2, 3, 0, 1))), e.emit(op.permute_dims(y, (0, 1, 3, 2)))])
+
+    before = program([(2, 6, 6, 6)], both)
+    after = channels_last(before)
+    assert_same_meaning(before, after)
+    assert operators(after).count("permute_dims") == 4
+
+
 def test_axes_of_one_element_are_not_moved() -> None:
     def body(e: Emitter, x: list[relax.Var]) -> relax.Expr:
         return e.emit(op.mean(conv(e, x[0]), [2, 3], keepdims=True))
