@@ -110,15 +110,14 @@ class _Mover:
             self.new[var] = self.emitter.emit(replace_tensors(value, self.new), var.name)
             return
         arguments = dict(zip(function.params, value.args, strict=True))
+        called = {param: self.new.get(argument, argument) for param, argument in arguments.items()}
+        halos = dict(self.halos)
         source = _padded_source(function)
-        called: dict[relax.Var, relax.Expr] = {}
-        for param, argument in arguments.items():
-            called[param] = self.new.get(argument, argument)
-            if source is None or not source[0].same_as(param) or argument in self.halos:
-                continue
-            if not _used_twice(function, param):
-                called[param] = self._padded_alone(argument, source[1])
-        rebuilt, order = self._rebuild(function, arguments, called, var)
+        if source is not None and arguments[source[0]] not in halos:
+            param, pads = source
+            halos[arguments[param]] = pads
+            called[param] = self._padded_alone(arguments[param], pads)
+        rebuilt, order = self._rebuild(function, arguments, called, halos, var)
         self.new[var] = self.call(rebuilt, order, var.name)
 
     def call(self, function: relax.Function, arguments: list[relax.Expr], name: str) -> relax.Var:
@@ -144,6 +143,7 @@ class _Mover:
         function: relax.Function,
         arguments: Mapping[relax.Var, relax.Expr],
         called: Mapping[relax.Var, relax.Expr],
+        halos: Mapping[relax.Var, Pads],
         result: relax.Var,
     ) -> tuple[relax.Function, list[relax.Expr]]:
         """The unit on the tensors as they now lie: windows in front, the border behind."""
@@ -153,12 +153,14 @@ class _Mover:
         lines = list(bindings(function))
         if _padded_source(function) is not None:
             anchor, value = lines.pop(0)
-            inside[anchor] = inner.emit(self._unpadded(inner, value, arguments, params), anchor.name)
+            inside[anchor] = inner.emit(
+                self._unpadded(inner, value, params, halos[arguments[value.args[0]]]), anchor.name
+            )
         for param, physical in params.items():
             used = any(param in tensors_in(value) for _, value in lines)
             if not used:
                 continue
-            halo = self.halos.get(arguments[param])
+            halo = halos.get(arguments[param])
             inside[param] = physical if halo is None else _window(inner, physical, halo, shape_of(param))
         for var, value in lines:
             inside[var] = inner.emit(replace_tensors(value, inside), var.name)
@@ -171,21 +173,15 @@ class _Mover:
         self,
         inner: Emitter,
         convolution: relax.Call,
-        arguments: Mapping[relax.Var, relax.Expr],
         params: Mapping[relax.Var, relax.Var],
+        halo: Pads,
     ) -> relax.Expr:
+        """The convolution of a tensor that has a border of `halo`, as wide as its padding or wider."""
         param = convolution.args[0]
         pads = _pads_of(convolution)
-        physical = params[param]
-        halo = self.halos.get(arguments[param])
         extents = tuple(b + extent + a for (b, a), extent in zip(pads, shape_of(param), strict=True))
-        if halo is None and shape_of(physical) != extents:
-            source: relax.Expr = inner.emit(_pad(physical, pads))
-        elif halo is None:
-            source = physical
-        else:
-            inset = tuple((b - own, 0) for (b, _), (own, _) in zip(halo, pads, strict=True))
-            source = _window(inner, physical, inset, extents)
+        inset = tuple((b - own, 0) for (b, _), (own, _) in zip(halo, pads, strict=True))
+        source = _window(inner, params[param], inset, extents)
         attrs = convolution.attrs
         function = getattr(relax.op.nn, op_name(convolution).rsplit(".", 1)[1])
         return function(
@@ -200,11 +196,6 @@ class _Mover:
             out_layout=attrs.out_layout,
             out_dtype=attrs.out_dtype,
         )
-
-
-def _used_twice(function: relax.Function, param: relax.Var) -> bool:
-    """Whether a unit reads a parameter elsewhere than in its convolution."""
-    return any(param in tensors_in(value) for _, value in list(bindings(function))[1:])
 
 
 def _pad(value: relax.Expr, pads: Pads) -> relax.Expr:

@@ -6,6 +6,7 @@ from tvm import IRModule, relax
 from lowprec.passes.channels_last import channels_last
 from lowprec.passes.editing import MAIN, WINDOWS, Emitter, bindings, op_name
 from lowprec.passes.halos import move_padding
+from lowprec.passes.reading_units import read_unit
 from lowprec.passes.units import group_units
 from tests.tvm.passes.programs import Body, assert_same_meaning, operators, program, units, weights
 
@@ -32,6 +33,12 @@ def branches(e: Emitter, x: list[relax.Var]) -> relax.Expr:
 def twice_in_one_unit(e: Emitter, x: list[relax.Var]) -> relax.Expr:
     y = conv(e, x[0], 1)
     return e.emit(op.add(e.emit(nn.conv2d(y, weights(4, 4, 3, 3), padding=1)), y))
+
+
+def input_twice_in_one_unit(e: Emitter, x: list[relax.Var]) -> relax.Expr:
+    """Channels last already: no permute stands between the model's input and the convolution."""
+    y = nn.conv2d(x[0], weights(6, 6, 3, 3), padding=1, data_layout="NHWC")
+    return e.emit(op.add(e.emit(y), x[0]))
 
 
 def returned(e: Emitter, x: list[relax.Var]) -> relax.Expr:
@@ -76,3 +83,14 @@ def test_the_widest_border_is_recorded_by_name() -> None:
 def test_what_is_no_unit_is_padded_by_one() -> None:
     after = moved(program([(1, 4, 6, 6)], CASES["behind a reshape"]))
     assert operators(after).count("pad") == 1
+
+
+def test_an_input_read_twice_is_padded_in_front_of_the_unit() -> None:
+    """The residual is a window of the padded copy: nothing stands before the convolution that a kernel cannot read."""
+    before = program([(1, 4, 6, 6)], input_twice_in_one_unit)
+    after = moved(before)
+    assert_same_meaning(before, after)
+    assert operators(after) == ["pad", "conv2d+add"]
+    _, unit = units(after)
+    assert [op_name(value) for _, value in bindings(unit)] == ["relax.nn.conv2d", "relax.strided_slice", "relax.add"]
+    assert read_unit(unit).epilogue.operands
