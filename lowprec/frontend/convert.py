@@ -7,6 +7,7 @@ users know it by. An operator without a converter is refused, never guessed at.
 """
 
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 
 import tvm
 from tvm import relax, topi
@@ -17,6 +18,7 @@ from lowprec.frontend.converters import CONVERTERS
 from lowprec.frontend.converters.site import Expr, Result, Site, constant, describe
 from lowprec.frontend.converters.widening import converted
 from lowprec.frontend.graph import Graph, Node, TensorSpec
+from lowprec.passes.editing import UNNAMED, Emitter, attributes_of, bindings, replace_tensors, result_of
 
 LAYERS = "lowprec.layers"
 DTYPE_NAMES = "float16 bfloat16 float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool"
@@ -126,6 +128,15 @@ def to_relax(graph: Graph) -> tvm.IRModule:
             outputs = output_values(builder, graph, values)
         builder.emit_func_output(outputs[0] if len(outputs) == 1 else relax.Tuple(outputs))
     layers = {name: node.layer for node in graph.nodes for name in node.outputs if name}
-    module = builder.get()
-    module["main"] = module["main"].with_attr(LAYERS, layers)
-    return relax.transform.DeadCodeElimination(["main"])(module)
+    module = relax.transform.DeadCodeElimination(["main"])(builder.get())
+    named = {value for value in (*values.values(), *outputs) if isinstance(value, relax.Var)}
+    module["main"] = helpers_unnamed(module["main"], named).with_attr(LAYERS, layers)
+    return module
+
+
+def helpers_unnamed(main: relax.Function, named: AbstractSet[Expr]) -> relax.Function:
+    """Helpers without the names that the builder gave them ("lv2"): a tensor of the model may be called so."""
+    emitter, new = Emitter(), dict[Expr, Expr]()
+    for var, value in bindings(main):
+        new[var] = emitter.emit(replace_tensors(value, new), var.name if var in named else UNNAMED)
+    return emitter.function(list(main.params), replace_tensors(result_of(main), new), attributes_of(main))

@@ -96,6 +96,13 @@ def test_values_keep_their_names_whatever_helpers_are_called() -> None:
     assert found["lv"].op.name == "relax.nn.relu"
 
 
+def test_helpers_have_no_names_that_a_tensor_could_have() -> None:
+    """The bias is added by a helper, which TVM's builder would call lv, as the model's own tensor is."""
+    module = to_relax(convolution_with_bias())
+    names = [binding.var.name for block in module["main"].body.blocks for binding in block.bindings]
+    assert names == ["", "/conv/Conv_output_0", "lv"]
+
+
 def test_a_layer_is_found_by_the_name_of_its_value() -> None:
     layers = to_relax(convolution_with_bias())["main"].attrs[LAYERS]
     assert dict(layers.items()) == {"/conv/Conv_output_0": "/conv/Conv_output_0", "lv": "lv"}
