@@ -15,6 +15,13 @@ from lowprec.frontend.tensors import check_shape
 SMALL = 4096
 """Constants of at most so many elements are shown to inference (shapes, axes, sizes, scales)."""
 
+NEWER = {"AveragePool": 22, "GreaterOrEqual": 16, "LessOrEqual": 16, "LpPool": 22, "MaxPool": 22}
+"""Operators whose earlier versions are typed as this one is. Comparisons had no inference of their own; a pool in
+ceiling mode had a window that begins behind the input, which no runtime makes."""
+
+LIKE_FIRST = frozenset(("GroupNormalization", "MeanVarianceNormalization"))
+"""Operators without inference, whose result is of the type of their first input."""
+
 
 def schema_of(node: NodeProto, version: int) -> defs.OpSchema:
     """The operator's definition at that opset version."""
@@ -62,6 +69,11 @@ def _run(
     types: Mapping[str, TensorSpec],
     constants: Mapping[str, Array],
 ) -> dict[str, TypeProto]:
+    if not node.domain and node.op_type in LIKE_FIRST:
+        return {node.output[0]: type_proto(types[present[0]])}
+    newer = NEWER.get(node.op_type, 0) if not node.domain else 0
+    if version < newer:
+        schema, version = _schema(node.op_type, newer, ""), newer
     try:
         return shape_inference.infer_node_outputs(
             schema,

@@ -89,3 +89,26 @@ def test_a_declaration_that_contradicts_the_operator_is_refused(tmp_path: Path, 
     model = model_of([helper.make_node("Relu", ["x"], ["y"])], [value("x", [2, 6])], [value("y", declared)])
     with pytest.raises(InvalidModel, match=r"Relu node 'y'.* the file declares"):
         load(model, tmp_path)
+
+
+@pytest.mark.parametrize("opset", [13, 17, 22])
+@pytest.mark.parametrize("op", ["AveragePool", "MaxPool"])
+def test_a_pool_in_ceiling_mode_has_no_window_behind_the_input(tmp_path: Path, op: str, opset: int) -> None:
+    """As in every runtime; onnx's inference says 4 before opset 22."""
+    pool = helper.make_node(op, ["x"], ["y"], kernel_shape=[2], strides=[2], pads=[1, 1], ceil_mode=1)
+    model = model_of([pool], [value("x", [1, 1, 5])], [value("y", None)], opset=opset)
+    assert load(model, tmp_path).outputs[0].shape == (1, 1, 3)
+
+
+@pytest.mark.parametrize(
+    ("op", "opset"),
+    [("LessOrEqual", 13), ("GreaterOrEqual", 15), ("GroupNormalization", 21), ("MeanVarianceNormalization", 13)],
+)
+def test_operators_that_onnx_does_not_infer(tmp_path: Path, op: str, opset: int) -> None:
+    inputs = [value("x", [2, 4, 3, 3]), value("scale", [4]), value("bias", [4])]
+    reads = {"GroupNormalization": ["x", "scale", "bias"], "MeanVarianceNormalization": ["x"]}.get(op, ["x", "x"])
+    node = helper.make_node(op, reads, ["y"], **({"num_groups": 2} if op == "GroupNormalization" else {}))
+    compared = op.endswith("Equal")
+    output = value("y", None, TensorProto.BOOL if compared else TensorProto.FLOAT)
+    found = load(model_of([node], inputs, [output], opset=opset), tmp_path).outputs[0]
+    assert (found.shape, found.dtype) == ((2, 4, 3, 3), "bool" if compared else "float32")
