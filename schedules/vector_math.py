@@ -26,12 +26,18 @@ ONE_BITS, SIGN_BIT = 0x3F800000, -0x80000000
 
 
 class _Bindings:
-    """Names for values used more than once: expressions are trees, so an unnamed one is computed at each use."""
+    """Names for floats used more than once: expressions are trees, so an unnamed one is computed at each use.
+
+    Integers stay unnamed, for LLVM to compute once: TVM bounds every integer on its own, and fails where a Cast to an
+    integer around it all has shown it a name's bound before ("conflicts with memorization").
+    """
 
     def __init__(self) -> None:
         self._pairs: list[tuple[tirx.Var, Expr]] = []
 
     def __call__(self, value: Expr) -> Expr:
+        if not str(value.ty).startswith("float32"):
+            return value
         var = tirx.Var(f"t{len(self._pairs)}", value.ty)
         self._pairs.append((var, value))
         return var
