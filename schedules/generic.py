@@ -68,9 +68,15 @@ def schedule_generic(func: PrimFunc, target: Target) -> PrimFunc:
     # Step 4. Loops.
     shared = _shared_buffers(groups, kept)
     body: list[Stmt] = [tirx.AllocBuffer(home.buffer) for home in shared.values()]
-    body += [_loops(rows, kept, shared, target) for rows in groups]
+    body += [_loops(rows, kept, shared, _lanes(func, target)) for rows in groups]
     body = body or [tirx.Evaluate(0)]
     return with_vector_math(_single_assignment(func.with_body(sequence(body))))
+
+
+def _lanes(func: PrimFunc, target: Target) -> int:
+    """Elements at once. TVM stores bfloat16 as uint16, and its rewrite of a vector that repeats one value fails."""
+    narrow = any(str(buffer.dtype) == "bfloat16" for buffer in func.params if tirx.is_buffer_var(buffer))
+    return 1 if narrow else target.lanes
 
 
 def _writes_once(stages: list[AnyStage]) -> bool:
@@ -160,12 +166,12 @@ def _home(buffer: Var, depth: int) -> Home:
     return Home(buffer=tirx.decl_buffer((size,), buffer.dtype, buffer.name, scope="global"), depth=depth)
 
 
-def _loops(rows: Rows, kept: set[Var], shared: Homes, target: Target) -> Stmt:
+def _loops(rows: Rows, kept: set[Var], shared: Homes, lanes: int) -> Stmt:
     is_worth_threads = sum(_work(stage) for stage in rows.stages) >= PARALLEL_WORK
     if not rows.depth:
-        return _stage_loops(rows.stages[0], Machine(lanes=target.lanes, parallel=is_worth_threads), shared, 0)
+        return _stage_loops(rows.stages[0], Machine(lanes=lanes, parallel=is_worth_threads), shared, 0)
     axes = tuple(Axis(var=Var(f"row{i}", "int64"), extent=n) for i, n in enumerate(rows.stages[0].shape[: rows.depth]))
-    inside = Machine(lanes=target.lanes, parallel=False)
+    inside = Machine(lanes=lanes, parallel=False)
     made = [buffer for stage in rows.stages for buffer in stage.outputs if buffer not in kept and buffer not in shared]
     local = {buffer: _home(buffer, rows.depth) for buffer in made}
     body: list[Stmt] = [tirx.AllocBuffer(home.buffer) for home in local.values()]
@@ -173,7 +179,7 @@ def _loops(rows: Rows, kept: set[Var], shared: Homes, target: Target) -> Stmt:
         loops = _stage_loops(stage, inside, {**shared, **local}, rows.depth)
         mapping = {own.var: axis.var for own, axis in zip(stage.spatial, axes, strict=False)}
         body.append(substitute(loops, mapping))
-    return Machine(lanes=target.lanes, parallel=is_worth_threads).around(axes, sequence(body))
+    return Machine(lanes=lanes, parallel=is_worth_threads).around(axes, sequence(body))
 
 
 def _work(stage: AnyStage) -> int:
