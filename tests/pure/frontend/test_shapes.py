@@ -107,7 +107,8 @@ def test_a_pool_in_ceiling_mode_has_no_window_behind_the_input(tmp_path: Path, o
 def test_operators_that_onnx_does_not_infer(tmp_path: Path, op: str, opset: int) -> None:
     inputs = [value("x", [2, 4, 3, 3]), value("scale", [4]), value("bias", [4])]
     reads = {"GroupNormalization": ["x", "scale", "bias"], "MeanVarianceNormalization": ["x"]}.get(op, ["x", "x"])
-    node = helper.make_node(op, reads, ["y"], **({"num_groups": 2} if op == "GroupNormalization" else {}))
+    attributes: dict[str, Any] = {"num_groups": 2} if op == "GroupNormalization" else {}
+    node = helper.make_node(op, reads, ["y"], **attributes)
     compared = op.endswith("Equal")
     output = value("y", None, TensorProto.BOOL if compared else TensorProto.FLOAT)
     found = load(model_of([node], inputs, [output], opset=opset), tmp_path).outputs[0]
