@@ -83,7 +83,8 @@ def as_relax(site: Site, method: Method, axes: dict[int, float]) -> Expr | None:
     plain = len(shape) == 4 and size[:2] == shape[:2] and site.dtype() == "float32"
     exact = all(size[axis] == scale * shape[axis] for axis, scale in axes.items())
     simple = not method.antialias and not method.exclude_outside and method.mode in ("nearest", "linear")
-    if not (plain and exact and simple and method.coordinates in RELAX_COORDINATES):
+    divides_by_zero = method.coordinates == "align_corners" and 1 in size[2:]
+    if divides_by_zero or not (plain and exact and simple and method.coordinates in RELAX_COORDINATES):
         return None
     return relax.op.image.resize2d(
         site.input(0),

@@ -213,6 +213,18 @@ def test_a_scatter_never_writes_outside_its_output() -> None:
     np.testing.assert_array_equal(found, [1, 0, 0, 1])
 
 
+@pytest.mark.parametrize("mode", ["linear", "nearest"])
+def test_aligned_corners_of_one_element_are_the_first(mode: str) -> None:
+    resize = node(
+        "Resize", ["x", "", "", "sizes"], ["y"], {"mode": mode, "coordinate_transformation_mode": "align_corners"}
+    )
+    sizes = np.array([1, 1, 1, 5], np.int64)
+    x = np.arange(9, dtype=np.float32).reshape(1, 1, 3, 3)
+    made = graph([spec("x", x.shape)], [resize], [spec("y", (1, 1, 1, 5))], constants={"sizes": sizes})
+    (got,) = run(to_relax(made), x)
+    np.testing.assert_allclose(got.reshape(-1), [0, 0.5, 1, 1.5, 2] if mode == "linear" else [0, 0, 1, 1, 2])
+
+
 @pytest.mark.parametrize("dtype", ["int8", "int32", "int64", "uint8"])
 @pytest.mark.parametrize("op", ["Div", "Mod"])
 def test_integer_division_cannot_trap(op: str, dtype: str) -> None:
