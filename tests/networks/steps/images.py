@@ -116,7 +116,8 @@ def pools(draw: Drawing, x: Tensor | None = None) -> Tensor:
     kind = draw.one_of("MaxPool", "AveragePool", "LpPool")
     attributes = window(draw, x, dilated=kind == "MaxPool" or (kind == "AveragePool" and draw.opset >= 19))
     kernel = attributes["kernel_shape"]
-    attributes["pads"] = [min(p, k - 1) for p, k in zip(attributes["pads"], kernel * 2, strict=True)]
+    if any(pad >= extent for pad, extent in zip(attributes["pads"], kernel * 2, strict=True)):
+        raise Refused  # a window of padding alone
     if kind != "LpPool":
         attributes["ceil_mode"] = draw.between(0, 1)
     if kind == "AveragePool":
