@@ -5,9 +5,9 @@ an engine prints goes to the standard error stream, so that the answers stay rea
 """
 
 import argparse
+import functools
 import json
 import os
-import pickle
 import sys
 import tempfile
 import traceback
@@ -30,21 +30,9 @@ Values = Sequence[Any]
 PASSED, UNSUPPORTED, WRONG, CRASHED = "passed", "unsupported", "wrong", "crashed"
 
 
+@functools.cache
 def load_cases(seed: int) -> dict[str, TestCase]:
-    """onnx's node tests by name. Making them takes seconds, so they are kept beside the answers."""
-    kept = CACHE / f"cases-{onnx.__version__}-{seed}.pickle"
-    if kept.exists():
-        return dict(pickle.loads(kept.read_bytes()))
-    cases = make_cases(seed)
-    CACHE.mkdir(parents=True, exist_ok=True)
-    partial = kept.with_suffix(f".{os.getpid()}")
-    partial.write_bytes(pickle.dumps(cases))
-    partial.replace(kept)
-    return cases
-
-
-def make_cases(seed: int) -> dict[str, TestCase]:
-    """The tests are made by code that draws from NumPy's global generator, hence the seed."""
+    """onnx's node tests by name. They are made by code that draws from NumPy's global generator, hence the seed."""
     np.random.seed(seed)  # noqa: NPY002 - the cases are onnx's, and so is the generator they draw from
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
