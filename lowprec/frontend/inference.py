@@ -100,10 +100,10 @@ def _settle(name: str, found: TypeProto | None, stated: Declared | None, node: N
     """What was inferred, completed by what the file declares."""
     what = f"{label(node)}: output {quote(name)}"
     guess = declared_type(found, what) if found is not None and found.WhichOneof("value") else None
-    if guess is None and stated is None:
+    if guess is None and (stated is None or not stated.dtype):
         raise Unsupported(f"{what}: its type cannot be known before the model runs")
     dtype = guess.dtype if guess is not None else stated.dtype  # type: ignore[union-attr]
-    if guess is not None and stated is not None and stated.dtype != dtype:
+    if guess is not None and stated is not None and stated.dtype not in ("", dtype):
         raise InvalidModel(f"{what} is {dtype}, but the file declares {stated.dtype}")
     shape = _shape(what, guess.dims if guess else None, stated.dims if stated else None)
     check_shape(shape, dtype, what, limits)

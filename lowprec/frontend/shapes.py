@@ -6,7 +6,7 @@ A symbolic first dimension defaults to 1; any other must be given. One symbol is
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from onnx import TypeProto, ValueInfoProto
+from onnx import NodeProto, TypeProto, ValueInfoProto
 
 from lowprec.errors import InvalidModel, Unsupported, UsageError
 from lowprec.frontend.graph import TensorSpec
@@ -20,10 +20,29 @@ Shapes = Mapping[str, Sequence[int]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Declared:
-    """A declared type: each dimension a size, a symbol or unknown; no dimensions at all when the rank is unknown."""
+    """A declared type: each dimension a size, a symbol or unknown; no dimensions at all when the rank is unknown. The
+    dtype is "" where the shape alone is known."""
 
     dtype: str
     dims: tuple[Dimension, ...] | None
+
+
+SAME_SHAPE = frozenset({"Abs", "Cast", "CastLike", "Exp", "Identity", "Log", "Neg", "Reciprocal", "Relu", "Sqrt"})
+"""Operators whose result has the shape of their first input."""
+
+
+def declared_before(nodes: Sequence[NodeProto], declared: Mapping[str, Declared]) -> dict[str, Declared]:
+    """What the declarations say of values further up: through operators that keep a shape, it is known backwards too.
+
+    The body of ReduceL2 needs it: the square root of a sum over axes that only the run knows.
+    """
+    known = dict(declared)
+    for node in reversed(nodes):
+        if node.domain == "" and node.op_type in SAME_SHAPE and node.input and node.output:
+            stated = known.get(node.output[0])
+            if stated is not None:
+                known.setdefault(node.input[0], Declared(dtype="", dims=stated.dims))
+    return known
 
 
 def declared_type(kind: TypeProto, what: str) -> Declared:

@@ -20,7 +20,7 @@ from lowprec.frontend.naming import label, quote
 from lowprec.frontend.progress import Walk
 from lowprec.frontend.reading import Source
 from lowprec.frontend.scopes import Scope, domain_of, key_of, resolved, unused
-from lowprec.frontend.shapes import Shapes, declared_type, input_specs
+from lowprec.frontend.shapes import Shapes, declared_before, declared_type, input_specs
 from lowprec.frontend.subject import Subject
 from lowprec.frontend.tensors import check_tensor, to_array
 
@@ -30,14 +30,17 @@ def walk(source: Source, input_shapes: Shapes, on_node: Callable[[str], None] | 
     graph = source.proto.graph
     stored = {tensor.name for tensor in graph.initializer}
     inputs = input_specs([info for info in graph.input if info.name not in stored], input_shapes, source.limits)
+    declared = {
+        info.name: declared_type(info.type, f"value {quote(info.name)}")
+        for info in (*graph.value_info, *graph.output)
+        if info.type.WhichOneof("value") is not None
+    }
+    functions = {key_of(function): function for function in source.proto.functions}
+    plain = [node for node in graph.node if key_of(node) not in functions]
     state = Walk(
         limits=source.limits,
-        functions={key_of(function): function for function in source.proto.functions},
-        declared={
-            info.name: declared_type(info.type, f"value {quote(info.name)}")
-            for info in (*graph.value_info, *graph.output)
-            if info.type.WhichOneof("value") is not None
-        },
+        functions=functions,
+        declared=declared_before(plain, declared),
         taken=_names(graph),
         on_node=on_node,
     )

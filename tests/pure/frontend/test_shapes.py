@@ -113,3 +113,14 @@ def test_operators_that_onnx_does_not_infer(tmp_path: Path, op: str, opset: int)
     output = value("y", None, TensorProto.BOOL if compared else TensorProto.FLOAT)
     found = load(model_of([node], inputs, [output], opset=opset), tmp_path).outputs[0]
     assert (found.shape, found.dtype) == ((2, 4, 3, 3), "bool" if compared else "float32")
+
+
+def test_a_declared_shape_is_known_backwards_through_what_keeps_it(tmp_path: Path) -> None:
+    """The body of ReduceL2: which axes are summed is known to the run alone, the result's shape is declared."""
+    nodes = [
+        helper.make_node("ReduceSum", ["x", "axes"], ["sum"], keepdims=0),
+        helper.make_node("Sqrt", ["sum"], ["y"]),
+    ]
+    inputs = [value("x", [3, 2, 2]), value("axes", [1], TensorProto.INT64)]
+    model = model_of(nodes, inputs, [value("y", [3, 2])], opset=18)
+    assert load(model, tmp_path).types["sum"].shape == (3, 2)
