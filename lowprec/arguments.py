@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lowprec.errors import UsageError
-from lowprec.manifest import dtype_of
+from lowprec.errors import Unsupported, UsageError
+from lowprec.manifest import GuardSpec, dtype_of
 from lowprec.tensors import TensorSpec
 from lowprec.vocabulary import suggestion
 
@@ -54,3 +54,14 @@ def _by_name(specs: Sequence[TensorSpec], given: Mapping[str, Array]) -> list[Ar
 
 def _names(specs: Sequence[TensorSpec]) -> str:
     return ", ".join(spec.name for spec in specs) or "none"
+
+
+def check_guards(guards: Sequence[GuardSpec], inputs: Mapping[str, Array]) -> None:
+    """Refuse a run whose answer would not be the model's."""
+    for guard in guards:
+        drops = not guard.ratio or bool(np.any(inputs[guard.ratio]))
+        if drops and bool(np.any(inputs[guard.training])):
+            raise Unsupported(
+                f"Dropout node {guard.layer!r}: input {guard.training!r} asks for training, and only inference is "
+                f"supported: give False"
+            )

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowprec import runtime, storage
-from lowprec.arguments import bind
+from lowprec.arguments import bind, check_guards
 from lowprec.errors import EnvironmentMismatch, UsageError
 from lowprec.manifest import LIBRARY, CallSpec, Manifest
 from lowprec.plan import Plan
@@ -120,15 +120,14 @@ class Artifact:
         """
         if type(step) is not int or step < 0:
             raise UsageError(f"step is {step!r}: give a whole number of 0 or more")
-        arrays = bind(self.inputs, args)
-        results = self._run(arrays)[: len(self.outputs)]
+        results = self._run(self._bind(args))[: len(self.outputs)]
         if len(self.outputs) == 1 and not (len(args) == 1 and isinstance(args[0], Mapping)):
             return runtime.to_array(results[0], self.outputs[0])
         return {spec.name: runtime.to_array(tensor, spec) for spec, tensor in zip(self.outputs, results, strict=True)}
 
     def run_probes(self, inputs: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
         """The outputs, and the model's inner tensors that a probe build shows, both by ONNX name."""
-        results = self._run(bind(self.inputs, (inputs,)))
+        results = self._run(self._bind((inputs,)))
         outputs = zip(self.outputs, results, strict=False)
         probes = zip(self.manifest.probes, results[len(self.outputs) :], strict=True)
         return (
@@ -139,7 +138,7 @@ class Artifact:
     def profile(self, inputs: Mapping[str, Array] | Sequence[Array], repeats: int = 10) -> tuple[CallTime, ...]:
         """The time of every kernel call, `repeats` runs one after the other, after one run that is not timed."""
         given = (inputs,) if isinstance(inputs, Mapping) else tuple(inputs)
-        tensors = [runtime.to_tensor(_aligned_copy(array)) for array in bind(self.inputs, given)]
+        tensors = [runtime.to_tensor(_aligned_copy(array)) for array in self._bind(given)]
         machine = self._new_machine()
         times: list[tuple[str, float]] = []
         machine.instrument(_observer(frozenset(call.symbol for call in self.manifest.calls), times))
@@ -152,6 +151,13 @@ class Artifact:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Copy the artifact to the directory `path`, replacing an artifact there as a whole."""
         storage.copy(self.directory, Path(path), self.manifest)
+
+    def _bind(self, given: tuple[Any, ...]) -> Sequence[Array]:
+        """The inputs in the model's order, checked."""
+        arrays = bind(self.inputs, given)
+        names = (spec.name for spec in self.inputs)
+        check_guards(self.manifest.guards, dict(zip(names, arrays, strict=True)))
+        return arrays
 
     def _run(self, arrays: Sequence[Array]) -> tuple[object, ...]:
         local = self._local

@@ -80,6 +80,16 @@ class ProbeSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GuardSpec:
+    """What must hold of the inputs for the answer to be right: a Dropout in `layer` drops nothing, because the input
+    `training` is false or its ratio (the input `ratio`, "" where it is a fixed number that is not 0) is 0."""
+
+    layer: str
+    training: str
+    ratio: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSource:
     """Where the model came from."""
 
@@ -106,6 +116,7 @@ class Manifest:
     seed: int = 0
     threads: int | None = None
     probes: tuple[ProbeSpec, ...] = ()
+    guards: tuple[GuardSpec, ...] = ()
     weights: tuple[WeightSpec, ...] = ()
     files: dict[str, FileSpec] = field(default_factory=dict)
     schema: str = SCHEMA

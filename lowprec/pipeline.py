@@ -15,6 +15,7 @@ from lowprec import storage
 from lowprec.building import build_library
 from lowprec.frontend.convert import to_relax
 from lowprec.frontend.graph import Graph
+from lowprec.frontend.guards import guards_of
 from lowprec.inspection import plan_for
 from lowprec.manifest import CallSpec, Manifest, ModelSource, ProbeSpec, TargetNeeds, current_versions
 from lowprec.passes import PASSES
@@ -88,6 +89,7 @@ def _manifest(request: Mapping[str, Any], graph: Graph, target: Target, built: B
         seed=request["seed"],
         threads=request.get("threads"),
         probes=tuple(map(_probe_spec, built.probes)),
+        guards=guards_of(graph),
     )
 
 

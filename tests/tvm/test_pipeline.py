@@ -13,7 +13,7 @@ import lowprec
 from lowprec.artifact import Artifact
 from lowprec.building import linker, write_object
 from lowprec.compilation import Options, compile_to
-from lowprec.errors import EnvironmentMismatch
+from lowprec.errors import EnvironmentMismatch, Unsupported
 from lowprec.schedules.convolution import ConvolutionRequest, build_convolution, convolution_kernel
 from lowprec.schedules.epilogue import Epilogue
 from lowprec.targets import machine_arch, parse_target
@@ -146,3 +146,28 @@ def test_kernels_for_aarch64_are_built(tmp_path: Path) -> None:
     header = path.read_bytes()[:20]
     assert header[:4] == b"\x7fELF"
     assert int.from_bytes(header[18:20], "little") == 183  # EM_AARCH64
+
+
+def dropping() -> onnx.ModelProto:
+    """A Dropout whose ratio and mode are inputs of the model."""
+    node = helper.make_node("Dropout", ["x", "ratio", "training"], ["y"])
+    inputs = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 3]),
+        helper.make_tensor_value_info("ratio", TensorProto.FLOAT, []),
+        helper.make_tensor_value_info("training", TensorProto.BOOL, []),
+    ]
+    graph = helper.make_graph(
+        [node], "dropping", inputs, [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 3])]
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def test_a_run_that_asks_for_training_is_refused() -> None:
+    artifact = lowprec.compile(dropping(), threads=1)
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    half, none = np.float32(0.5), np.float32(0)
+    for ratio, training in ((half, False), (none, True)):
+        answer = artifact(x, np.asarray(ratio), np.asarray(training))
+        assert np.array_equal(answer, x)
+    with pytest.raises(Unsupported, match="Dropout node 'y': input 'training' asks for training"):
+        artifact(x, np.asarray(half), np.asarray(True))

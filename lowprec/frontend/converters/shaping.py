@@ -9,6 +9,7 @@ import numpy as np
 from tvm import relax
 
 from lowprec.frontend.converters.site import Converter, Expr, Result, Shape, Site, constant
+from lowprec.frontend.guards import guard_of
 
 
 def unchanged(site: Site) -> Expr:
@@ -60,7 +61,10 @@ def convert_tile(site: Site) -> Expr:
 
 
 def trains(site: Site) -> bool:
-    """Whether elements may be dropped: training mode, or one that comes at run time, with a ratio that may not be 0."""
+    """Whether elements may be dropped: training mode, or one the model computes, with a ratio that may not be 0. A mode
+    that is an input of the model is checked at each run."""
+    if guard_of(site.node, site.graph) is not None:
+        return False
     if not site.has(2) or (site.known(2) is not None and not site.scalar(2, "training_mode")):
         return False
     ratio = 0.5 if not site.has(1) else site.known(1)
@@ -70,7 +74,7 @@ def trains(site: Site) -> bool:
 def convert_dropout(site: Site) -> Result:
     """At inference the input, and a mask of ones."""
     if trains(site):
-        site.refuse("its training_mode is set, or known only when the model runs; only inference is supported")
+        site.refuse("its training_mode is set, or computed by the model; only inference is supported")
     data = site.input(0)
     return (data, constant(np.ones(site.shape()), site.out(1).dtype)) if site.wants(1) else data
 
