@@ -26,6 +26,7 @@ from lowprec.passes.editing import (
     array_of,
     attributes_of,
     bindings,
+    convolution_like,
     dtype_of,
     is_constant,
     is_tensor,
@@ -161,19 +162,8 @@ def _convolution(rewriter: _Rewriter, var: relax.Var, call: relax.Call) -> _Valu
         return None
     axes = last(len(shape_of(var)))
     layout = LAST_LAYOUTS[attrs.data_layout]
-    function = getattr(relax.op.nn, op_name(call).rsplit(".", 1)[1])
-    convolved = function(
-        rewriter.arranged(call.args[0], axes),
-        rewriter.in_order(call.args[1]),
-        strides=attrs.strides,
-        padding=attrs.padding,
-        dilation=attrs.dilation,
-        groups=attrs.groups,
-        data_layout=layout,
-        kernel_layout=attrs.kernel_layout,
-        out_layout=layout,
-        out_dtype=attrs.out_dtype,
-    )
+    source, weights = rewriter.arranged(call.args[0], axes), rewriter.in_order(call.args[1])
+    convolved = convolution_like(call, source, weights, padding=attrs.padding, layout=layout)
     return rewriter.emit(convolved, var, axes)
 
 

@@ -4,7 +4,7 @@ A variable's name is the ONNX tensor's it stands for. Values that stand for none
 tensor is.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,6 +83,26 @@ def replace_tensors(value: relax.Expr, new: Mapping[relax.Expr, relax.Expr]) -> 
         arguments = [replace_tensors(argument, new) for argument in value.args]
         return relax.Call(value.op, arguments, value.attrs, value.ty_args)
     return value
+
+
+def convolution_like(
+    call: relax.Call, source: relax.Expr, weights: relax.Expr, *, padding: Sequence[int], layout: str
+) -> relax.Expr:
+    """The same convolution of another source, differently padded or laid out."""
+    attrs = call.attrs
+    function = getattr(relax.op.nn, op_name(call).rsplit(".", 1)[1])
+    return function(
+        source,
+        weights,
+        strides=attrs.strides,
+        padding=padding,
+        dilation=attrs.dilation,
+        groups=attrs.groups,
+        data_layout=layout,
+        kernel_layout=attrs.kernel_layout,
+        out_layout=layout,
+        out_dtype=attrs.out_dtype,
+    )
 
 
 class Emitter:

@@ -22,7 +22,7 @@ from lowprec.passes.editing import (
     Emitter,
     attributes_of,
     bindings,
-    op_name,
+    convolution_like,
     replace_tensors,
     result_of,
     shape_of,
@@ -183,19 +183,8 @@ class _Mover:
         inset = tuple((b - own, 0) for (b, _), (own, _) in zip(halo, pads, strict=True))
         source = _window(inner, params[param], inset, extents)
         attrs = convolution.attrs
-        function = getattr(relax.op.nn, op_name(convolution).rsplit(".", 1)[1])
-        return function(
-            source,
-            convolution.args[1],
-            strides=attrs.strides,
-            padding=[0] * len(attrs.padding),
-            dilation=attrs.dilation,
-            groups=attrs.groups,
-            data_layout=attrs.data_layout,
-            kernel_layout=attrs.kernel_layout,
-            out_layout=attrs.out_layout,
-            out_dtype=attrs.out_dtype,
-        )
+        padding, layout = [0] * len(attrs.padding), str(attrs.data_layout)
+        return convolution_like(convolution, source, convolution.args[1], padding=padding, layout=layout)
 
 
 def _pad(value: relax.Expr, pads: Pads) -> relax.Expr:
