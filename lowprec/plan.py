@@ -122,7 +122,7 @@ def _direct_reason(conv: Conv) -> str:
     if conv.depthwise:
         return "depthwise, so channels fill the lanes and no product repeats"
     if conv.transposed:
-        return "transposed, one direct kernel a phase"
+        return "transposed, one direct kernel for all phases"
     if conv.groups > 1:
         return f"{conv.groups} groups, each a direct kernel"
     if conv.pointwise:
