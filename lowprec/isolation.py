@@ -11,9 +11,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import IO, Any, NoReturn
 
@@ -48,22 +49,43 @@ class _Talk:
 def run(task: str, request: Mapping[str, Any], *, model_bytes: int, notify: Notify | None = None) -> dict[str, Any]:
     """The task's result; what fails in the child is raised here as the same error."""
     read_end, write_end = os.pipe()
+    child: subprocess.Popen[bytes] | None = None
     with tempfile.TemporaryFile() as printed, tempfile.TemporaryFile() as place:
-        child = _start(task, write_end, printed, place)
-        os.close(write_end)
         try:
+            with _interrupts_wait():
+                try:
+                    child = _start(task, write_end, printed, place)
+                finally:
+                    os.close(write_end)
             talk = _converse(child, read_end, json.dumps(dict(request)).encode(), model_bytes, notify)
             if talk.answer is None:
                 _await(child)
         finally:
             os.close(read_end)
-            _kill(child)
+            if child is not None:
+                _kill(child)
         if talk.answer is None:
             _raise_crash(task, request, talk, child.returncode, (_tail(printed), _where(place)))
         if "error" in talk.answer:
             _raise_answer(talk.answer["error"])
         result: dict[str, Any] = talk.answer["result"]
         return result
+
+
+@contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Ctrl-C inside the block is felt at its end: a child that is being started is never lost on the way."""
+    if threading.current_thread() is not threading.main_thread() or not callable(signal.getsignal(signal.SIGINT)):
+        yield
+        return
+    missed: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, _frame: missed.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if missed:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _start(task: str, write_end: int, printed: IO[bytes], place: IO[bytes]) -> subprocess.Popen[bytes]:
