@@ -7,6 +7,7 @@ Three cases, by groups:
 """
 
 from dataclasses import dataclass, replace
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +15,10 @@ from tvm import tirx
 
 from lowprec.convolution import Conv
 from lowprec.schedules.depthwise import Depthwise, build_depthwise, pack_depthwise
-from lowprec.schedules.direct import Direct, PackedWeights, build_direct, pack_weights
+from lowprec.schedules.direct import Direct, PackedWeights, pack_weights
 from lowprec.schedules.epilogue import Epilogue
-from lowprec.schedules.tiling import choose_tile
+from lowprec.schedules.microkernel import build_direct
+from lowprec.schedules.tiling import ceil_div, choose_tile, choose_walk
 from lowprec.schedules.windows import Window, collapse, coordinates
 from lowprec.targets import Target
 
@@ -58,6 +60,7 @@ def _direct(request: ConvolutionRequest, target: Target) -> Direct:
     if _is_pointwise(conv):
         extents, views = collapse(extents, views)
     source, result, *operands = views
+    tile = choose_tile(pixels=extents[3], channels=out_channels, lanes=target.lanes, registers=target.vector_registers)
     return Direct(
         batch=extents[0],
         groups=groups,
@@ -73,8 +76,14 @@ def _direct(request: ConvolutionRequest, target: Target) -> Direct:
         weights=PackedWeights(bias=request.bias),
         epilogue=replace(epilogue, operands=tuple(operands)),
         lanes=target.lanes,
-        tile=choose_tile(
-            pixels=extents[3], channels=out_channels, lanes=target.lanes, registers=target.vector_registers
+        tile=tile,
+        walk=choose_walk(
+            tile=tile,
+            lanes=target.lanes,
+            channels=conv.in_channels // groups,
+            columns=out_channels,
+            taps=prod(conv.kernel),
+            tiles=prod(extents[:3]) * ceil_div(extents[3], tile.rows),
         ),
     )
 
@@ -110,7 +119,7 @@ def pack_convolution(kernel: Kernel, conv: Conv, weights: Weights, bias: Weights
     else:
         dense = block_diagonal(weights, groups=conv.groups, merged=kernel.groups)
         dense = dense.reshape(*dense.shape[:2], *triple(conv.kernel))
-        packed = pack_weights(dense, groups=kernel.groups, panel=kernel.panel, lanes=kernel.lanes)
+        packed = pack_weights(dense, kernel)
     return [packed] if bias is None else [packed, pad_channels(bias, kernel.lanes)]
 
 

@@ -17,9 +17,10 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from lowprec.schedules.direct import Triple, decode, start_of
+from lowprec.schedules.direct import Triple
 from lowprec.schedules.epilogue import Epilogue
 from lowprec.schedules.halo import Halo, fill_halo
+from lowprec.schedules.microkernel import decode, start_of
 from lowprec.schedules.tiling import ceil_div
 from lowprec.schedules.views import Index, View, load, register, splat, store
 

@@ -5,6 +5,7 @@ before:  Y[..., m, n] = f(sum over k of A[..., m, k] * B[..., k, n])     B compu
 """
 
 from dataclasses import dataclass, replace
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from lowprec.schedules.convolution import pad_channels
 from lowprec.schedules.direct import Direct, PackedWeights, StridedWeights, pack_weights
 from lowprec.schedules.epilogue import Epilogue
-from lowprec.schedules.tiling import choose_tile
+from lowprec.schedules.tiling import Walk, ceil_div, choose_tile, choose_walk
 from lowprec.schedules.windows import Window, collapse, coordinates
 from lowprec.targets import Target
 
@@ -42,6 +43,7 @@ def product_kernel(request: ProductRequest, target: Target) -> Direct:
         extents, views = collapse(extents, views)
     left, result, *operands = views
     lanes = target.lanes if request.right is None else min(target.lanes, columns)
+    tile = choose_tile(pixels=extents[3], channels=columns, lanes=lanes, registers=target.vector_registers)
     return Direct(
         batch=extents[0],
         groups=1,
@@ -57,7 +59,17 @@ def product_kernel(request: ProductRequest, target: Target) -> Direct:
         weights=PackedWeights(bias=request.bias) if request.right is None else _strided(request.right),
         epilogue=replace(request.epilogue, operands=tuple(operands)),
         lanes=lanes,
-        tile=choose_tile(pixels=extents[3], channels=columns, lanes=lanes, registers=target.vector_registers),
+        tile=tile,
+        walk=Walk()
+        if request.right is not None
+        else choose_walk(
+            tile=tile,
+            lanes=lanes,
+            channels=request.depth,
+            columns=columns,
+            taps=1,
+            tiles=prod(extents[:3]) * ceil_div(extents[3], tile.rows),
+        ),
     )
 
 
@@ -70,5 +82,5 @@ def _strided(right: Window) -> StridedWeights:
 def pack_product(kernel: Direct, right: Weights, bias: Weights | None) -> list[Weights]:
     """The arrays the kernel takes after its left-hand side, for a constant right-hand side [depth, columns]."""
     weights = np.ascontiguousarray(right.T).reshape(right.shape[1], right.shape[0], *ONES)
-    packed = pack_weights(weights, groups=1, panel=kernel.panel, lanes=kernel.lanes)
+    packed = pack_weights(weights, kernel)
     return [packed] if bias is None else [packed, pad_channels(bias, kernel.lanes)]

@@ -8,10 +8,18 @@ one with the least total over the layer, waste included.
 
 from dataclasses import dataclass
 
+from lowprec.schedules.views import FLOAT_BYTES
+
 MULTIPLIERS = 2  # fused multiply-adds a cycle, of full vectors
 LOADS = 2  # loads a cycle
 LATENCY = 4  # cycles from one multiply-add to the next on the same accumulator
 L2_BYTES = 32  # bytes a cycle that L2 really gives while L1 is busy
+
+CHUNK_BYTES = 40 << 10
+KEPT_BYTES = 32 << 10
+L2_SHARE = 256 << 10
+FEW_ROWS = 8
+SHALLOW = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +28,20 @@ class Tile:
 
     rows: int
     vectors: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Walk:
+    """The order in which a kernel computes its tiles.
+
+    Many pixels: `block` panels are computed for each tile of pixels before the next, their weights staying in L2.
+    Few pixels, many weights: input channels are taken in `chunks`, each one passed over a `run` of tiles of pixels
+    while it stays in L1.
+    """
+
+    block: int = 1
+    chunks: int = 1
+    run: int = 1
 
 
 def choose_tile(*, pixels: int, channels: int, lanes: int, registers: int) -> Tile:
@@ -32,6 +54,31 @@ def choose_tile(*, pixels: int, channels: int, lanes: int, registers: int) -> Ti
         if _fits(rows, vectors, registers)
     )
     return min(candidates, key=lambda tile: (_cost(tile, pixels, widest, lanes), -tile.rows * tile.vectors, tile.rows))
+
+
+def choose_walk(*, tile: Tile, lanes: int, channels: int, columns: int, taps: int, tiles: int) -> Walk:
+    """The order for `tiles` tiles of pixels, `channels` input channels, `columns` output channels and `taps` taps."""
+    panel = tile.vectors * lanes * FLOAT_BYTES
+    panels = ceil_div(columns, tile.vectors * lanes)
+    weights = panel * taps * channels
+    kept = tiles * tile.rows * panel
+    limit = CHUNK_BYTES if tile.rows <= FEW_ROWS else L2_SHARE
+    if tiles > 1 and kept <= KEPT_BYTES and weights > limit:
+        return Walk(chunks=_least_divisor(channels, ceil_div(weights, limit)), run=tiles)
+    if taps * channels <= SHALLOW:
+        return Walk(
+            block=max(
+                count
+                for count in range(1, panels + 1)
+                if panels % count == 0 and (count == 1 or count * weights <= L2_SHARE)
+            )
+        )
+    return Walk()
+
+
+def _least_divisor(value: int, least: int) -> int:
+    """The least divisor of `value` from `least` on."""
+    return next(count for count in range(min(least, value), value + 1) if value % count == 0)
 
 
 def _fits(rows: int, vectors: int, registers: int) -> bool:

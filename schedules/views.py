@@ -16,6 +16,7 @@ from tvm import ir, tirx
 from tvm.script.ir_builder import tirx as T
 
 COORDINATES = 5
+FLOAT_BYTES = 4
 
 Index: TypeAlias = ir.Expr | int
 

@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lowprec.schedules.direct import build_direct
 from lowprec.schedules.epilogue import Constant, Epilogue, Operand, Step, Value
+from lowprec.schedules.microkernel import build_direct
 from lowprec.schedules.product import ProductRequest, pack_product, product_kernel
 from lowprec.schedules.windows import whole
 from lowprec.targets import parse_target

@@ -1,0 +1,249 @@
+"""The code of a `Direct` kernel: the loops over its tiles, and the tile."""
+
+from dataclasses import dataclass
+from math import prod
+
+from tvm import ir, tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T
+
+from lowprec.schedules.direct import Direct, PackedWeights, StridedWeights, vector_starts
+from lowprec.schedules.halo import fill_halo
+from lowprec.schedules.prefetch import prefetch
+from lowprec.schedules.tiling import ceil_div
+from lowprec.schedules.views import FLOAT_BYTES, Index, load, register, row_major, splat, store
+
+UNROLL = 4
+"""Input channels of one step of the innermost loop."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Buffers:
+    """The kernel's arguments."""
+
+    x: tirx.Buffer
+    w: tirx.Buffer
+    bias: tirx.Buffer | None
+    operands: list[tirx.Buffer]
+    y: tirx.Buffer
+
+
+def build_direct(spec: Direct) -> tirx.PrimFunc:
+    """The kernel: arguments X, W, [bias], the epilogue's operands, Y."""
+    with IRBuilder() as builder, T.prim_func(s_tir=True):
+        T.func_name("main")
+        buffers = _Buffers(
+            x=spec.input.buffer("X"),
+            w=_weights_buffer(spec),
+            bias=_bias_buffer(spec),
+            operands=[view.buffer(f"E{i}") for i, view in enumerate(spec.epilogue.operands)],
+            y=spec.output.buffer("Y"),
+        )
+        T.func_attr({"tirx.noalias": True, "global_symbol": "main"})
+        if spec.halo is not None:
+            fill_halo(buffers.y, spec.halo, spec.lanes)
+        _tasks(spec, buffers)
+    return builder.get()
+
+
+def _weights_buffer(spec: Direct) -> tirx.Buffer:
+    match spec.weights:
+        case PackedWeights():
+            return T.arg("W", T.buffer(spec.packed_shape, "float32"))
+        case StridedWeights(view=view):
+            return view.buffer("W")
+
+
+def _bias_buffer(spec: Direct) -> tirx.Buffer | None:
+    if isinstance(spec.weights, PackedWeights) and spec.weights.bias:
+        width = max(spec.lanes, spec.out_channels) if spec.groups == 1 else spec.groups * spec.out_channels
+        return T.arg("B", T.buffer((width,), "float32"))
+    return None
+
+
+def _tasks(spec: Direct, buffers: _Buffers) -> None:
+    walk, tiles = spec.walk, prod(spec.pixels)
+    extents = (spec.groups, spec.panels // walk.block, ceil_div(tiles, walk.run), walk.block)
+    with T.parallel(0, prod(extents)) as task:
+        group, block, part, inner = decode(task, extents)
+        columns = _Columns(group=group, panel=block * walk.block + inner, inner=inner)
+        begin = start_of(part, walk.run, tiles)
+        if walk.run == 1:
+            _Tile(spec=spec, columns=columns, number=begin, chunk=0, passed=begin).emit(buffers, None)
+            return
+        kept = T.alloc_buffer((walk.run * spec.tile.rows * spec.panel,), "float32", scope="global")
+        with T.serial(0, walk.chunks) as chunk, T.serial(0, walk.run) as index:
+            _Tile(spec=spec, columns=columns, number=begin + index, chunk=chunk, passed=index).emit(buffers, kept)
+
+
+def decode(task: ir.Expr, extents: tuple[int, ...]) -> list[Index]:
+    """Coordinates of a task; the last extent varies fastest. Extents of one cost nothing."""
+    strides = row_major(extents)
+    return [
+        0 if extent == 1 else T.bind(tirx.floormod(tirx.floordiv(task, stride), extent))
+        for extent, stride in zip(extents, strides, strict=True)
+    ]
+
+
+def start_of(index: Index, width: int, extent: int) -> Index:
+    """Where block `index` begins, so that it ends inside `extent`."""
+    if extent <= width:
+        return 0
+    return index * width if extent % width == 0 else T.bind(tirx.min(index * width, extent - width))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Columns:
+    """Which output channels: a panel of a group, the `inner`-th of its block."""
+
+    group: Index
+    panel: Index
+    inner: Index
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tile:
+    """One tile of pixels, by its number, times a panel of columns; `passed` tiles went before it in this chunk."""
+
+    spec: Direct
+    columns: _Columns
+    number: Index
+    chunk: Index
+    passed: Index
+
+    def emit(self, buffers: _Buffers, kept: tirx.Buffer | None) -> None:
+        """All of the tile; sums between chunks are `kept`."""
+        spec = self.spec
+        n, d, h, tile = decode(self.number, spec.pixels)
+        base = self.columns.group * spec.out_channels + start_of(self.columns.panel, spec.panel, spec.out_channels)
+        micro = _Micro(
+            tile=self,
+            at=(n, d, h, start_of(tile, spec.tile.rows, spec.size[2])),
+            base=base,
+            accumulators=[[register(spec.lanes) for _ in range(spec.tile.vectors)] for _ in range(spec.tile.rows)],
+        )
+        if kept is None:
+            micro.start(buffers.bias)
+            micro.accumulate(buffers)
+            micro.finish(buffers)
+            return
+        place = T.bind(self.passed * (spec.tile.rows * spec.panel))
+        with T.If(self.chunk == 0):
+            with T.Then():
+                micro.start(buffers.bias)
+            with T.Else():
+                micro.restore(kept, place)
+        micro.accumulate(buffers)
+        with T.If(self.chunk < spec.walk.chunks - 1):
+            with T.Then():
+                micro.keep(kept, place)
+            with T.Else():
+                micro.finish(buffers)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Micro:
+    """What happens in registers; `at` is the tile's first pixel, `base` its first channel."""
+
+    tile: _Tile
+    at: tuple[Index, Index, Index, Index]
+    base: Index
+    accumulators: list[list[tirx.Buffer]]
+
+    @property
+    def spec(self) -> Direct:
+        return self.tile.spec
+
+    @property
+    def vectors(self) -> list[int]:
+        return vector_starts(self.spec.out_channels, self.spec.panel, self.spec.lanes)
+
+    def start(self, bias: tirx.Buffer | None) -> None:
+        lanes = self.spec.lanes
+        zero = splat(tirx.const(0.0, "float32"), lanes)
+        first = [zero if bias is None else T.bind(load(bias, self.base + at, lanes)) for at in self.vectors]
+        for row in self.accumulators:
+            for value, accumulator in zip(first, row, strict=True):
+                store(accumulator, 0, value, lanes)
+
+    def restore(self, kept: tirx.Buffer, place: Index) -> None:
+        lanes = self.spec.lanes
+        for index, accumulator in enumerate(accumulator for row in self.accumulators for accumulator in row):
+            store(accumulator, 0, load(kept, place + index * lanes, lanes), lanes)
+
+    def keep(self, kept: tirx.Buffer, place: Index) -> None:
+        lanes = self.spec.lanes
+        for index, accumulator in enumerate(accumulator for row in self.accumulators for accumulator in row):
+            store(kept, place + index * lanes, load(accumulator, 0, lanes), lanes)
+
+    def accumulate(self, buffers: _Buffers) -> None:
+        spec = self.spec
+        step = min(UNROLL, spec.chunk)
+        whole = spec.chunk // step
+        with T.serial(0, spec.kernel[0]) as r, T.serial(0, spec.kernel[1]) as s, T.serial(0, spec.kernel[2]) as t:
+            taps = (r, s, t)
+            with T.serial(0, whole) as block:
+                number = sum(tap * size for tap, size in zip(taps, row_major(spec.kernel), strict=True)) * whole + block
+                self._prefetch(buffers.w, number, prod(spec.kernel) * whole)
+                for u in range(step):
+                    self._channel(buffers, taps, block * step + u)
+            for channel in range(whole * step, spec.chunk):
+                self._channel(buffers, taps, channel)
+
+    def _prefetch(self, w: tirx.Buffer, step: Index, steps: int) -> None:
+        """Step `step` of `steps`: its share of the weights that follow those in use."""
+        spec = self.spec
+        if not isinstance(spec.weights, PackedWeights):
+            return
+        walk, columns = spec.walk, self.tile.columns
+        used = prod(spec.kernel) * spec.chunk * spec.panel * FLOAT_BYTES
+        if walk.run > 1:
+            visits, visit = walk.run, self.tile.passed
+        else:
+            visits, visit = prod(spec.pixels) * walk.block, self.tile.passed * walk.block + columns.inner
+        used *= walk.block
+        number = (
+            columns.group * (spec.panels // walk.block) + (columns.panel - columns.inner) // walk.block
+        ) * walk.chunks + self.tile.chunk
+        prefetch(w, start=(number + 1) * used, count=used, step=visit * steps + step, steps=visits * steps)
+
+    def _channel(self, buffers: _Buffers, taps: tuple[Index, Index, Index], channel: Index) -> None:
+        lanes = self.spec.lanes
+        weights = [
+            T.bind(load(buffers.w, self._weight(taps, channel, j), lanes)) for j in range(self.spec.tile.vectors)
+        ]
+        for i, row in enumerate(self.accumulators):
+            value = T.bind(splat(load(buffers.x, self._pixel(taps, channel, i), 1), lanes))
+            for accumulator, weight in zip(row, weights, strict=True):
+                store(accumulator, 0, load(accumulator, 0, lanes) + value * weight, lanes)
+
+    def _pixel(self, taps: tuple[Index, Index, Index], channel: Index, i: int) -> Index:
+        spec = self.spec
+        n, *position = self.at
+        d, h, w = (
+            (place + offset) * stride + tap * dilation
+            for place, offset, stride, tap, dilation in zip(
+                position, (0, 0, i), spec.stride, taps, spec.dilation, strict=True
+            )
+        )
+        channel = self.tile.columns.group * spec.in_channels + self.tile.chunk * spec.chunk + channel
+        return spec.input.address((n, d, h, w, channel))
+
+    def _weight(self, taps: tuple[Index, Index, Index], channel: Index, j: int) -> Index:
+        spec, columns = self.spec, self.tile.columns
+        match spec.weights:
+            case PackedWeights():
+                indices = (columns.group, columns.panel, self.tile.chunk, *taps, channel, j * spec.lanes)
+                return sum(index * stride for index, stride in zip(indices, row_major(spec.packed_shape), strict=True))
+            case StridedWeights(view=view, channel_stride=stride):
+                return view.address((*self.at[:3], 0, self.base + self.vectors[j])) + channel * stride
+
+    def finish(self, buffers: _Buffers) -> None:
+        spec = self.spec
+        width = min(spec.lanes, spec.out_channels)
+        n, d, h, first = self.at
+        for i, row in enumerate(self.accumulators):
+            for accumulator, at in zip(row, self.vectors, strict=True):
+                coordinates = (n, d, h, first + i, self.base + at)
+                value = spec.epilogue.apply(load(accumulator, 0, width), buffers.operands, coordinates, width)
+                store(buffers.y, spec.output.address(coordinates), value, width)

@@ -1,0 +1,84 @@
+"""What the machine can do at best, as kernels: multiply-adds in registers, and reading memory.
+
+    multiply_adds:  each thread:  chain[k] = chain[k] * X[0] + X[1]      `ROUNDS` times, all chains side by side
+    reading:        each thread:  sums += X[its part]                    `passes` times, in `STREAMS` streams
+
+Factors, starts and buffers come at run time and every sum is stored, so that nothing is computed beforehand or left
+out. A chain waits for nothing but itself: there are as many as hide the latency of the adders. The streams are what
+hardware prefetchers follow best.
+"""
+
+from tvm import tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T
+
+from lowprec.schedules.views import load, register, splat, store
+from lowprec.targets import Target
+
+ROUNDS = 1 << 18
+STREAMS, DEPTH = 4, 2
+_SPARE_REGISTERS = 4  # for the two operands, and what the compiler needs
+
+
+def chains(target: Target) -> int:
+    """Accumulators of `multiply_adds` a thread."""
+    return target.vector_registers - _SPARE_REGISTERS
+
+
+def flops_per_call(target: Target, threads: int) -> int:
+    """What one call of `multiply_adds` does, a multiply-add being two."""
+    return 2 * ROUNDS * chains(target) * target.lanes * threads
+
+
+def step_elements(target: Target, threads: int) -> int:
+    """Elements that all threads together read in one step of `reading`."""
+    return threads * STREAMS * DEPTH * target.lanes
+
+
+def multiply_adds(target: Target, threads: int) -> tirx.PrimFunc:
+    """The kernel: arguments X, a vector of factors and one of terms, and Y, a vector of results a thread."""
+    lanes = target.lanes
+    with IRBuilder() as builder, T.prim_func(s_tir=True):
+        T.func_name("multiply_adds")
+        x = T.arg("X", T.buffer((2, lanes), "float32"))
+        y = T.arg("Y", T.buffer((threads, lanes), "float32"))
+        T.func_attr({"tirx.noalias": True, "global_symbol": "multiply_adds"})
+        with T.parallel(0, threads) as thread:
+            factor, term = T.bind(load(x, 0, lanes)), T.bind(load(x, lanes, lanes))
+            values = [register(lanes) for _ in range(chains(target))]
+            for index, value in enumerate(values):
+                store(value, 0, term * splat(tirx.const(float(index), "float32"), lanes), lanes)
+            with T.serial(0, ROUNDS):
+                for value in values:
+                    store(value, 0, load(value, 0, lanes) * factor + term, lanes)
+            _store_sum(y, thread, values, lanes)
+    return builder.get()
+
+
+def reading(target: Target, threads: int) -> tirx.PrimFunc:
+    """The kernel: arguments steps and passes, X, of which `steps * step_elements` are read, and Y as above."""
+    lanes = target.lanes
+    with IRBuilder() as builder, T.prim_func(s_tir=True):
+        T.func_name("reading")
+        steps, passes = T.arg("steps", T.int64()), T.arg("passes", T.int64())
+        x = T.arg("X", T.buffer((tirx.Var("size", "int64"),), "float32"))
+        y = T.arg("Y", T.buffer((threads, lanes), "float32"))
+        T.func_attr({"tirx.noalias": True, "global_symbol": "reading"})
+        with T.parallel(0, threads) as thread:
+            sums = [register(lanes) for _ in range(STREAMS * DEPTH)]
+            for value in sums:
+                store(value, 0, splat(tirx.const(0.0, "float32"), lanes), lanes)
+            with T.serial(0, passes), T.serial(0, steps) as step:
+                for index, value in enumerate(sums):
+                    stream, vector = divmod(index, DEPTH)
+                    position = (((thread * STREAMS + stream) * steps + step) * DEPTH + vector) * lanes
+                    store(value, 0, load(value, 0, lanes) + load(x, position, lanes), lanes)
+            _store_sum(y, thread, sums, lanes)
+    return builder.get()
+
+
+def _store_sum(y: tirx.Buffer, thread: tirx.Var, values: list[tirx.Buffer], lanes: int) -> None:
+    total = load(values[0], 0, lanes)
+    for value in values[1:]:
+        total = total + load(value, 0, lanes)
+    store(y, thread * lanes, total, lanes)

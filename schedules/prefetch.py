@@ -1,0 +1,25 @@
+"""Weights fetched from memory ahead of their use, a little at each step of the work before."""
+
+from tvm import tirx
+from tvm.script.ir_builder import tirx as T
+
+from lowprec.schedules.tiling import ceil_div
+from lowprec.schedules.views import Index
+
+LINE = 64
+"""Bytes of a cache line."""
+
+_READ, _INTO_L2, _DATA = 0, 2, 1
+
+
+def prefetch(buffer: tirx.Buffer, *, start: Index, count: int, step: Index, steps: int) -> None:
+    """At step `step` of `steps`: the step's share of the `count` bytes from byte `start`; may run past the buffer."""
+    share = ceil_div(count, steps)
+    lines = ceil_div(share, LINE)
+    first = T.bind(start + step * (share if lines == 1 else lines * LINE))
+    base = T.address_of(buffer[(0,) * len(buffer.shape)])
+    for line in range(lines):
+        place = T.handle_add_byte_offset(base, first + line * LINE)
+        T.evaluate(
+            T.call_llvm_intrin("void", "llvm.prefetch", place, T.int32(_READ), T.int32(_INTO_L2), T.int32(_DATA))
+        )
