@@ -23,6 +23,20 @@ class Gemm:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What a kernel call does at least: the model's multiply-adds, and bytes that move once, those of constants apart
+    from those of tensors made at run time."""
+
+    macs: int = 0
+    weight_bytes: int = 0
+    tensor_bytes: int = 0
+
+    @property
+    def bytes(self) -> int:
+        return self.weight_bytes + self.tensor_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
     """One operator of a model; `name` is what users call it, `output` the tensor it makes.
 

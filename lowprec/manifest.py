@@ -8,17 +8,18 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 
 import numpy as np
 
 from lowprec import strict_json
 from lowprec.errors import EnvironmentMismatch
+from lowprec.layers import Cost
 from lowprec.plan import Plan
 from lowprec.tensors import TensorSpec
 
-SCHEMA = "lowprec.artifact/1"
+SCHEMA = "lowprec.artifact/2"
 FILE_NAME = "manifest.json"
 LIBRARY = "model.so"
 WEIGHTS = "weights.bin"
@@ -60,12 +61,15 @@ class WeightSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallSpec:
-    """One kernel call in execution order: the library's symbol and the model's layer that it computes."""
+    """One kernel call in execution order: the library's symbol, its family of kernels, the model's layer that it
+    computes, and what that takes at least."""
 
     symbol: str
     layer: str
     op: str
     output: str
+    family: str
+    cost: Cost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,6 +194,10 @@ def _check(manifest: Manifest) -> None:
         raise ValueError(f"files lists {sorted(manifest.files)}, not {LIBRARY} and {WEIGHTS}")
     if manifest.threads is not None and manifest.threads < 1:
         raise ValueError(f"threads is {manifest.threads}, not 1 or more")
+    for index, call in enumerate(manifest.calls):
+        for name, value in asdict(call.cost).items():
+            if value < 0:
+                raise ValueError(f"calls[{index}].cost.{name} is {value}, not 0 or more")
     for index, spec in enumerate(manifest.weights):
         where = f"weights[{index}]"
         _check_array(where, spec.dtype, spec.shape)

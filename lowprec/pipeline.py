@@ -4,8 +4,8 @@ Graph -> Relax -> channels last -> units -> padding in producers -> kernels -> l
 """
 
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,13 @@ from tvm import IRModule
 
 from lowprec import storage
 from lowprec.building import build_library
+from lowprec.convolution import Conv
 from lowprec.frontend.convert import to_relax
 from lowprec.frontend.graph import Graph
 from lowprec.frontend.guards import guards_of
+from lowprec.frontend.layering import layers_of
 from lowprec.inspection import plan_for
+from lowprec.layers import Cost, Layer
 from lowprec.manifest import CallSpec, Manifest, ModelSource, ProbeSpec, TargetNeeds, current_versions
 from lowprec.passes import PASSES
 from lowprec.passes.editing import Array
@@ -24,6 +27,8 @@ from lowprec.passes.lowering import LoweredCall, lower_units
 from lowprec.passes.probes import Probe, add_probes
 from lowprec.plan import Plan
 from lowprec.targets import Target, available_cores, parse_target
+
+_FLOAT_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +88,7 @@ def _manifest(request: Mapping[str, Any], graph: Graph, target: Target, built: B
         options={key: value for key, value in request.items() if key not in ("out", "probe", "command", "model")},
         target=TargetNeeds(name=target.name, arch=target.arch, features=target.required_features),
         versions=current_versions(),
-        calls=tuple(map(_call_spec, built.calls)),
+        calls=_call_specs(graph, built.calls),
         model=ModelSource(path=request["model"], sha256=storage.sha256(Path(request["model"]))),
         command=request["command"],
         seed=request["seed"],
@@ -93,8 +98,28 @@ def _manifest(request: Mapping[str, Any], graph: Graph, target: Target, built: B
     )
 
 
-def _call_spec(call: LoweredCall) -> CallSpec:
-    return CallSpec(symbol=call.symbol, layer=call.layer, op="+".join(call.operators), output=call.output)
+def _call_specs(graph: Graph, calls: Sequence[LoweredCall]) -> tuple[CallSpec, ...]:
+    layers = {layer.name: layer for layer in layers_of(graph)}
+    return tuple(
+        CallSpec(
+            symbol=call.symbol,
+            layer=call.layer,
+            op="+".join(call.operators),
+            output=call.output,
+            family=call.family,
+            cost=_modelled(call.cost, layers.get(call.layer)),
+        )
+        for call in calls
+    )
+
+
+def _modelled(cost: Cost, layer: Layer | None) -> Cost:
+    """A transposed convolution runs as a plain one whose weights are partly zero: its cost is the model's."""
+    match layer:
+        case Layer(geometry=Conv(transposed=True, macs=macs), parameters=parameters):
+            weight_bytes = min(cost.weight_bytes, _FLOAT_BYTES * parameters)
+            return replace(cost, macs=min(cost.macs, macs), weight_bytes=weight_bytes)
+    return cost
 
 
 def _probe_spec(probe: Probe) -> ProbeSpec:

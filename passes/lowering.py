@@ -6,14 +6,17 @@
 Kernels with equal identities are one. The order of calls is recorded, with each one's layer, for profiles and reports.
 """
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 from tvm import IRModule, ir, relax, tirx
 
+from lowprec.layers import Cost
+from lowprec.passes.costs import cost_of
 from lowprec.passes.editing import (
     MAIN,
+    WINDOWS,
     Array,
     Emitter,
     array_of,
@@ -40,6 +43,7 @@ class LoweredCall:
     operators: tuple[str, ...]
     family: str
     output: str
+    cost: Cost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +61,7 @@ class Lowered:
 def lower_units(module: IRModule, target: Target) -> Lowered:
     """The lowering of every unit that main calls."""
     main = module[MAIN]
-    lowering = _Lowering(target=target)
+    lowering = _Lowering(target=target, inside=_inside_halos(main))
     for var, value in bindings(main):
         function = unit_of(module, value)
         if function is None:
@@ -80,6 +84,7 @@ def lower_units(module: IRModule, target: Target) -> Lowered:
 @dataclass(slots=True, kw_only=True)
 class _Lowering:
     target: Target
+    inside: Mapping[str, tuple[int, ...]]
     emitter: Emitter = field(default_factory=Emitter)
     new: dict[relax.Var, relax.Expr] = field(default_factory=dict)
     params: list[relax.Var] = field(default_factory=list)
@@ -106,6 +111,7 @@ class _Lowering:
                 operators=tuple(str(name) for name in function.attrs[OPERATORS]),
                 family=kernel.family,
                 output=var.name,
+                cost=cost_of(function, [self.inside.get(arg.name) for arg in value.args], self.inside.get(var.name)),
             )
         )
 
@@ -141,6 +147,12 @@ class _Lowering:
         self.weights.append(np.require(array, requirements="C"))  # keeps rank 0
         self.params.append(param)
         return param
+
+
+def _inside_halos(main: relax.Function) -> dict[str, tuple[int, ...]]:
+    """The extents of each tensor that has a halo, without it: the second half of its window."""
+    windows = main.attrs.get(WINDOWS, {}) if main.attrs else {}
+    return {str(name): tuple(map(int, window[len(window) // 2 :])) for name, window in windows.items()}
 
 
 def _out_types(var: relax.Var) -> list[relax.TensorType]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from tvm import relax
 
 from lowprec.artifact import write
+from lowprec.layers import Cost
 from lowprec.manifest import CallSpec
 from lowprec.tensors import TensorSpec
 from tests.manifests import hand_made
@@ -36,12 +37,14 @@ def linear(folder: Path, *, rows: int = 3, depth: int = 5, cols: int = 4, name: 
         [("x", (rows, depth), "float32"), ("w", (depth, cols), "float32"), ("b", (cols,), "float32")],
         lambda bb, p: relax.op.add(bb.emit(relax.op.matmul(p[0], p[1])), p[2]),
     )
+    product = Cost(macs=rows * depth * cols, weight_bytes=4 * depth * cols, tensor_bytes=4 * rows * (depth + cols))
+    addition = Cost(weight_bytes=4 * cols, tensor_bytes=8 * rows * cols)
     manifest = hand_made(
         [TensorSpec(name="x", dtype="float32", shape=(rows, depth))],
         [TensorSpec(name="y", dtype="float32", shape=(rows, cols))],
         calls=(
-            CallSpec(symbol="matmul", layer="y", op="Gemm", output="y"),
-            CallSpec(symbol="add", layer="y", op="Gemm", output="y"),
+            CallSpec(symbol="matmul", layer="y", op="Gemm", output="y", family="generic", cost=product),
+            CallSpec(symbol="add", layer="y", op="Gemm", output="y", family="generic", cost=addition),
         ),
     )
     write(folder / name, library, linear_weights(depth, cols), manifest)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from lowprec import manifest as manifests
 from lowprec import strict_json
 from lowprec.errors import EnvironmentMismatch
+from lowprec.layers import Cost
 from lowprec.manifest import CallSpec, FileSpec, Manifest, ProbeSpec, WeightSpec, from_text, to_text
 from lowprec.tensors import TensorSpec
 from tests.manifests import hand_made
@@ -24,7 +25,8 @@ def complete(**changes: Any) -> Manifest:
     """A manifest that may be read back, with every kind of field in use."""
     weights = (WeightSpec(dtype="bfloat16", shape=(2, 3), offset=0), WeightSpec(dtype="float32", shape=(), offset=64))
     probes = (ProbeSpec(tensor="t", layer="y", axes=(0, 3, 1, 2), crop=((0, 1), (1, 2), (1, 2), (0, 3))),)
-    calls = (CallSpec(symbol="k0", layer="y", op="Gemm", output="y"),)
+    cost = Cost(macs=60, weight_bytes=80, tensor_bytes=108)
+    calls = (CallSpec(symbol="k0", layer="y", op="Gemm", output="y", family="gemm", cost=cost),)
     return dataclasses.replace(hand_made(calls=calls, probes=probes), files=FILES, weights=weights, **changes)
 
 
@@ -108,7 +110,8 @@ def test_true_is_no_number() -> None:
 
 
 REFUSALS = [
-    (("schema",), "lowprec.artifact/2", "schema is 'lowprec.artifact/2', this lowprec reads 'lowprec.artifact/1'"),
+    (("schema",), "lowprec.artifact/1", "schema is 'lowprec.artifact/1', this lowprec reads 'lowprec.artifact/2'"),
+    (("calls", 0, "cost", "macs"), -1, "calls[0].cost.macs is -1, not 0 or more"),
     (("inputs", 0, "dtype"), "float31", "inputs[0].dtype is 'float31', not one of"),
     (("inputs", 0, "shape"), [3, -1], "inputs[0].shape is [3, -1]"),
     (("inputs", 0, "shape"), [1] * 33, "not up to 32 sizes"),

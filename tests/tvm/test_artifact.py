@@ -20,6 +20,7 @@ from lowprec import artifact as artifacts
 from lowprec import runtime
 from lowprec.artifact import Artifact, load
 from lowprec.errors import EnvironmentMismatch, UsageError
+from lowprec.layers import Cost
 from lowprec.manifest import CallSpec, ProbeSpec, dtype_of
 from lowprec.tensors import TensorSpec
 from tests import toys
@@ -249,7 +250,7 @@ def test_the_profile_names_every_call(linear: Path) -> None:
 
 
 def test_a_profile_of_other_calls_is_refused(folder: Path, linear: Path) -> None:
-    call = CallSpec(symbol="relu", layer="y", op="Relu", output="y")
+    call = CallSpec(symbol="relu", layer="y", op="Relu", output="y", family="generic", cost=Cost())
     weights = toys.linear_weights()
     artifacts.write(folder / "wrong", linear / "model.so", weights, hand_made(calls=[call]))
     with pytest.raises(EnvironmentMismatch, match="calls is not what the library does"):

@@ -148,6 +148,32 @@ def test_kernels_for_aarch64_are_built(tmp_path: Path) -> None:
     assert int.from_bytes(header[18:20], "little") == 183  # EM_AARCH64
 
 
+def test_calls_cost_what_the_model_asks_for(artifact: Artifact) -> None:
+    calls = {call.layer: call for call in artifact.manifest.calls if call.cost.macs}
+    assert {layer: call.cost.macs for layer, call in calls.items()} == {
+        "stem/Conv:0": 144 * 8 * 3 * 9,
+        **{f"{block}/Conv:0": 144 * 8 * 8 * 9 for block in (1, 2, 3)},
+        "out": 8 * 5,
+    }
+    assert {call.family for call in calls.values()} == {"direct", "gemm"}
+    assert calls["2/Conv:0"].cost.weight_bytes == 4 * (8 * 8 * 9 + 8)
+    assert calls["2/Conv:0"].cost.tensor_bytes == 4 * 144 * (8 + 8), "the residual is the tensor it convolves"
+
+
+def test_a_transposed_convolution_costs_what_the_model_asks_for() -> None:
+    """It runs as a plain one of four times the channels and 2 x 2 taps, 7 of 16 of them zero."""
+    node = helper.make_node("ConvTranspose", ["x", "w"], ["y"], strides=[2, 2])
+    ends = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4, 5, 5]),
+        helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 6, 11, 11]),
+    ]
+    graph = helper.make_graph([node], "transposed", ends[:1], ends[1:], [constant("w", 4, 6, 3, 3)])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    calls = lowprec.compile(model, threads=1).manifest.calls
+    assert sum(call.cost.macs for call in calls) == 5 * 5 * 4 * 6 * 9
+    assert sum(call.cost.weight_bytes for call in calls) == 4 * 4 * 6 * 9
+
+
 def dropping() -> onnx.ModelProto:
     """A Dropout whose ratio and mode are inputs of the model."""
     node = helper.make_node("Dropout", ["x", "ratio", "training"], ["y"])
