@@ -179,7 +179,7 @@ def _raise_crash(task: str, request: Mapping[str, Any], talk: _Talk, code: int, 
     """The child died without an answer: whose fault it is depends on how far it had come."""
     printed, where = traces
     how = signal.Signals(-code).name if code < 0 else f"exit {code}"
-    model = os.path.basename(str(request.get("model", "the model")))
+    model = os.path.basename(str(request.get("model", "the kernels")))
     error: LowprecError
     if talk.stage == BUILD:
         error = BuildFailed(f"{task}: building {model} ended the compiler process ({how}); -v shows what it printed")
