@@ -157,6 +157,11 @@ def _bench(parser: argparse.ArgumentParser) -> None:
         type=lambda text: parse_number(text, "--duration"),
         help="seconds to measure each engine for (default 5)",
     )
+    parser.add_argument(
+        "--layers",
+        action="store_true",
+        help="then, as long again, each layer's time beside the least that this machine allows",
+    )
     _compiling(parser)
 
 

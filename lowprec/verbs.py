@@ -118,10 +118,13 @@ def verify(arguments: argparse.Namespace) -> Answer:
 
 def bench(arguments: argparse.Namespace) -> Answer:
     from lowprec.benchmarking import bench as bench_artifact
+    from lowprec.profiling import check_profilable, profile_artifact
 
     if arguments.duration <= 0:
         raise UsageError(f"--duration is {arguments.duration}: give seconds above 0")
     with _benchable(arguments) as (directory, model):
+        if arguments.layers:
+            check_profilable(directory)
         measured = bench_artifact(
             directory,
             model=model,
@@ -130,9 +133,17 @@ def bench(arguments: argparse.Namespace) -> Answer:
             duration=arguments.duration,
             seed=arguments.seed,
         )
-    for warning in measured.warnings:
+        layers = None
+        if arguments.layers:
+            run_ms = measured.rows[0].p50_ms
+            layers = profile_artifact(
+                directory, threads=measured.threads, run_ms=run_ms, duration=arguments.duration, seed=arguments.seed
+            )
+    found = [*measured.warnings, *(layers.warnings if layers else ())]
+    for warning in found:
         warnings.warn(warning, stacklevel=1)
-    return Answer(document=measured.to_json(), text=str(measured))
+    document = measured.to_json() | (layers.to_json() if layers else {}) | {"warnings": found}
+    return Answer(document=document, text=f"{measured}\n\n{layers}" if layers else str(measured))
 
 
 def report(arguments: argparse.Namespace) -> Answer:

@@ -1,6 +1,7 @@
 """The verbs that make and use an artifact, on one small model compiled once."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -112,6 +113,66 @@ def test_bench(lowprec: Lowprec, folder: Path) -> None:
     assert [row["engine"] for row in document["rows"]] == ["lowprec", "onnxruntime"]
     assert document["rows"][0].keys() >= {"engine", "precision", "p50_ms", "p90_ms", "p99_ms", "spread", "ratio"}
     assert document["threads"] == 1
+
+
+def test_bench_by_layer(lowprec: Lowprec, folder: Path) -> None:
+    words = ("--layers", "--duration", "0.1", "--threads", "1")
+    result = lowprec("bench", folder / "small.lowprec", *words, "--json")
+    assert result.code == 0, result.err
+    document = json.loads(result.out)
+    assert document["schema"] == "lowprec.bench/1"
+    assert document.keys() >= {"threads", "rows", "machine", "layers", "totals", "peaks", "warnings"}
+    layers = document["layers"]
+    calls = json.loads((folder / "small.lowprec" / "manifest.json").read_text())["calls"]
+    assert [layer["layer"] for layer in layers] == [call["layer"] for call in calls]
+    convolution = next(layer for layer in layers if layer["op"].startswith("conv2d"))
+    assert (convolution["layer"], convolution["family"]) == ("conv", "direct")
+    assert convolution["macs"] == 8 * 8 * 8 * 3 * 9
+    assert all(layer["ms"] > 0 and layer["bound_ms"] > 0 for layer in layers)
+    assert {layer["bound"] for layer in layers} <= {"compute", "memory"}
+    assert sum(layer["share"] for layer in layers) == pytest.approx(1)
+    assert document["totals"]["run_ms"] == document["rows"][0]["p50_ms"]
+    assert document["peaks"]["threads"] == 1
+
+
+def test_bench_by_layer_of_a_model_for_people(lowprec: Lowprec, folder: Path) -> None:
+    words = ("--layers", "--against", "onnxruntime", "--duration", "0.1", "--threads", "2", "-q")
+    result = lowprec("bench", folder / "small.onnx", *words)
+    assert (result.code, result.err) == (0, "")
+    lines = result.out.splitlines()
+    assert lines[1].startswith("lowprec fp32")
+    assert lines[2].startswith("onnxruntime fp32")
+    assert any(line.startswith("measured on 2 threads: fp32 peak ") for line in lines)
+    assert any(line.startswith("conv ") and " direct " in line for line in lines)
+    assert lines[-1].startswith("a whole run takes ")
+
+
+def test_an_artifact_without_kernels_has_no_layers_to_time(lowprec: Lowprec, tmp_path: Path) -> None:
+    shapes = {"x": [3, 1], "y": [1, 3]}
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+    node = onnx.helper.make_node("Flatten", ["x"], ["y"], axis=0)
+    graph = onnx.helper.make_graph([node], "same", ends[:1], ends[1:])
+    onnx.save(
+        onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8),
+        tmp_path / "same.onnx",
+    )
+    result = lowprec("bench", tmp_path / "same.onnx", "--layers", "-q")
+    assert (result.code, result.out) == (2, "")
+    assert "the artifact calls no kernels, so there is nothing to time by layer: leave --layers out" in result.err
+
+
+def test_an_artifact_of_an_earlier_schema_is_refused(lowprec: Lowprec, folder: Path, tmp_path: Path) -> None:
+    """Its calls do not say what they cost."""
+    shutil.copytree(folder / "small.lowprec", tmp_path / "old.lowprec")
+    path = tmp_path / "old.lowprec" / "manifest.json"
+    body = json.loads(path.read_text())
+    calls = [{key: call[key] for key in ("symbol", "layer", "op", "output")} for call in body["calls"]]
+    path.write_text(json.dumps(body | {"schema": "lowprec.artifact/1", "calls": calls}))
+    result = lowprec("bench", tmp_path / "old.lowprec", "--layers")
+    assert (result.code, result.out) == (7, "")
+    assert (
+        "schema is 'lowprec.artifact/1', this lowprec reads 'lowprec.artifact/2'; compile the model again" in result.err
+    )
 
 
 def test_bench_compiles_a_model_first(lowprec: Lowprec, folder: Path) -> None:
