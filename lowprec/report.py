@@ -7,7 +7,6 @@ Numbers are measured while the report is made. Whatever comes from the model goe
 
 import itertools
 import os
-import statistics
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -20,10 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowprec import charts, storage
-from lowprec.artifact import Artifact, CallTime, load
+from lowprec.artifact import Artifact, load
 from lowprec.benchmarking import describe_machine
 from lowprec.errors import UsageError
+from lowprec.peaks import measure_peaks
 from lowprec.plan import Choice
+from lowprec.profiling import LayerTime, profile_layers
 from lowprec.samples import sample_inputs
 from lowprec.verification import Report, TensorErrors, verify
 
@@ -62,7 +63,8 @@ def render(art: Artifact, *, model: str | os.PathLike[str] | None = None, seed: 
     """The page's text."""
     inputs = sample_inputs(art.inputs, seed)
     latency = _latency(art, inputs, duration / 2)
-    calls = _call_times(art, inputs, duration / 2, float(latency.p50))
+    peaks = measure_peaks(art.threads)
+    profile = profile_layers(art, peaks, inputs=inputs, run_ms=float(latency.p50), duration=duration / 2)
     source, why_not = _find_model(art, model)
     verdict = verify(art, source, seed=seed) if source else None
     manifest = art.manifest
@@ -79,11 +81,11 @@ def render(art: Artifact, *, model: str | os.PathLike[str] | None = None, seed: 
         accuracy=_accuracy(verdict) if verdict else None,
         why_no_accuracy=why_not,
         seed=seed,
-        parts=_parts(art.plan.choices, calls),
-        rows=_rows(art.plan.choices, calls, verdict.layers if verdict else ()),
+        parts=_parts(art.plan.choices, profile.layers),
+        rows=_rows(art.plan.choices, profile.layers, verdict.layers if verdict else ()),
         ports=[("input", spec) for spec in art.inputs] + [("output", spec) for spec in art.outputs],
         command=manifest.command,
-        environment=_environment(art),
+        environment=[*_environment(art), ("at best", str(peaks))],
     )
 
 
@@ -105,22 +107,6 @@ def _latency(art: Artifact, inputs: Mapping[str, Array], duration: float) -> Lat
     return Latency(p50=_milliseconds(p50), p90=_milliseconds(p90), runs=len(milliseconds))
 
 
-def _call_times(art: Artifact, inputs: Mapping[str, Array], duration: float, run: float) -> list[CallTime]:
-    """One entry per call of a run: its median over the repeats."""
-    repeats = max(3, min(200, round(1e3 * duration / max(run, 1e-3))))
-    times = art.profile(inputs, repeats)
-    count = len(art.manifest.calls)
-    return [
-        CallTime(
-            layer=call.layer,
-            op=call.op,
-            symbol=call.symbol,
-            seconds=statistics.median(time.seconds for time in times[index::count]),
-        )
-        for index, call in enumerate(times[:count])
-    ]
-
-
 def _find_model(art: Artifact, model: str | os.PathLike[str] | None) -> tuple[Path | None, str]:
     """The model's file: the one given, or the one compiled if it is still the same; and why there is none."""
     if model is not None:
@@ -131,30 +117,29 @@ def _find_model(art: Artifact, model: str | os.PathLike[str] | None) -> tuple[Pa
     return None, "give the model with --model to compare"
 
 
-def _parts(choices: Sequence[Choice], calls: Sequence[CallTime]) -> list[dict[str, str]]:
+def _parts(choices: Sequence[Choice], calls: Sequence[LayerTime]) -> list[dict[str, str]]:
     """Time by the operator of the layer that a kernel belongs to, most first, the rest together."""
     operators = {choice.layer: choice.op for choice in choices}
     sums: Counter[str] = Counter()
     for call in calls:
-        sums[operators.get(call.layer, "added by compiling")] += call.seconds  # type: ignore[assignment]
+        sums[operators.get(call.layer, "added by compiling")] += call.ms  # type: ignore[assignment]
     total = sum(sums.values()) or 1
     ranked = sums.most_common()
     shown = ranked[: COLOURS - 1] if len(ranked) > COLOURS else ranked
-    rest = total - sum(seconds for _, seconds in shown)
+    rest = total - sum(ms for _, ms in shown)
     if len(ranked) > COLOURS:
         shown = [*shown, (f"{len(ranked) - len(shown)} others", rest)]
-    return [
-        {"op": op, "ms": _milliseconds(1e3 * seconds), "percent": f"{100 * seconds / total:.1f}"}
-        for op, seconds in shown
-    ]
+    return [{"op": op, "ms": _milliseconds(ms), "percent": f"{100 * ms / total:.1f}"} for op, ms in shown]
 
 
-def _rows(choices: Sequence[Choice], calls: Sequence[CallTime], layers: Sequence[TensorErrors]) -> list[dict[str, Any]]:
+def _rows(
+    choices: Sequence[Choice], calls: Sequence[LayerTime], layers: Sequence[TensorErrors]
+) -> list[dict[str, Any]]:
     """The plan's layers, then what runs besides; each with its time, and the error of its last compared tensor."""
-    seconds: dict[str, float] = defaultdict(float)
+    times: dict[str, list[LayerTime]] = defaultdict(list)
     for call in calls:
-        seconds[call.layer] += call.seconds
-    largest, total = max(seconds.values(), default=0.0) or 1.0, sum(seconds.values()) or 1.0
+        times[call.layer].append(call)
+    largest = max((sum(call.ms for call in group) for group in times.values()), default=1.0)
     errors = {entry.name: entry for entry in layers}
     planned = [
         (choice.layer, choice.op, choice.algorithm, str(choice.formats), choice.reason, choice.declined)
@@ -166,7 +151,7 @@ def _rows(choices: Sequence[Choice], calls: Sequence[CallTime], layers: Sequence
     keys = ("layer", "op", "algorithm", "formats", "reason", "declined")
     return _merge_folded(
         [
-            dict(zip(keys, row, strict=True)) | _measured(row[0], seconds, largest, total) | _error(errors.get(row[0]))
+            dict(zip(keys, row, strict=True)) | _measured(times[row[0]], largest) | _error(errors.get(row[0]))
             for row in planned
         ]
     )
@@ -185,14 +170,16 @@ def _merge_folded(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return merged
 
 
-def _measured(layer: str, seconds: Mapping[str, float], largest: float, total: float) -> dict[str, str]:
-    if layer not in seconds:
-        return {"ms": "", "bar": "", "percent": ""}
-    spent = seconds[layer]
+def _measured(calls: Sequence[LayerTime], largest: float) -> dict[str, str]:
+    """Of all kernels of a layer."""
+    if not calls:
+        return {"ms": "", "bar": "", "percent": "", "of_bound": ""}
+    spent = sum(call.ms for call in calls)
     return {
-        "ms": _milliseconds(1e3 * spent),
+        "ms": _milliseconds(spent),
         "bar": f"{100 * spent / largest:.1f}",
-        "percent": f"{100 * spent / total:.1f}",
+        "percent": f"{100 * sum(call.share for call in calls):.1f}",
+        "of_bound": f"{100 * sum(call.bound_ms for call in calls) / spent:.0f}",
     }
 
 

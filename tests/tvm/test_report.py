@@ -6,14 +6,19 @@ import math
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lowprec import artifact as artifacts
 from lowprec import charts, report
-from lowprec.artifact import Artifact, CallTime, load
+from lowprec.artifact import Artifact, load
 from lowprec.comparison import Errors
 from lowprec.errors import UsageError
+from lowprec.layers import Cost
+from lowprec.manifest import CallSpec
+from lowprec.peaks import Peaks
 from lowprec.plan import Choice, Formats, Plan
+from lowprec.profiling import LayerTime, layer_times
 from lowprec.report import render, write_report
 from lowprec.verification import Bound, Report, TensorErrors
 from tests import toys
@@ -87,6 +92,14 @@ class Reader(html.parser.HTMLParser):
         assert self._open.pop() == tag
 
 
+@pytest.fixture(autouse=True)
+def measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine's peaks as they may be."""
+    monkeypatch.setattr(
+        report, "measure_peaks", lambda threads: Peaks(threads=threads, flops=1e11, read_bandwidth={1 << 20: 1e10})
+    )
+
+
 def test_it_is_whole_and_harmless(art: Artifact, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     made = verdict(bound=Bound(measure="sqnr_db", limit=40.0), decibels=(math.inf, 90.0, 35.0))
     monkeypatch.setattr(report, "verify", lambda *_, **__: made)
@@ -128,17 +141,23 @@ def test_a_place_that_cannot_be_written(art: Artifact, tmp_path: Path) -> None:
         write_report(art, tmp_path / "nowhere" / "report.html", duration=0.01)
 
 
-def call(layer: str, op: str, seconds: float) -> CallTime:
-    return CallTime(layer=layer, op=op, symbol="k", seconds=seconds)
+def calls(*entries: tuple[str, str, float]) -> tuple[LayerTime, ...]:
+    """Layers by name, operator and milliseconds, each of which could take a quarter of a millisecond."""
+    cost = Cost(macs=12_500_000)
+    specs = [
+        CallSpec(symbol="k", layer=layer, op=op, output=layer, family="direct", cost=cost) for layer, op, _ in entries
+    ]
+    peaks = Peaks(threads=1, flops=1e11, read_bandwidth={1: 1e10})
+    return layer_times(specs, np.array([[ms for _, _, ms in entries]]), peaks)
 
 
 def test_rows_follow_the_plan_and_fold_what_has_no_kernel(art: Artifact) -> None:
-    calls = [call(NASTY, "Gemm", 0.003), call("added", "transpose", 0.001)]
-    rows = report._rows(art.plan.choices, calls, ())
+    rows = report._rows(art.plan.choices, calls((NASTY, "Gemm", 3.0), ("added", "transpose", 1.0)), ())
     assert [row["layer"] for row in rows] == [NASTY, "r1, r2", "r3", "added"]
     assert [row["folded"] for row in rows] == [0, 2, 0, 0]
     assert (rows[0]["ms"], rows[0]["percent"], rows[0]["bar"]) == ("3.00", "75.0", "100.0")
     assert (rows[3]["percent"], rows[3]["bar"]) == ("25.0", "33.3")
+    assert (rows[0]["of_bound"], rows[3]["of_bound"]) == ("8", "25")
     assert rows[2]["declined"] == ("no",)
 
 
@@ -147,12 +166,12 @@ def test_parts_put_the_rarest_together() -> None:
         Choice(layer=f"r{i}", op=f"Op{i}", algorithm="direct", formats=Formats(), reason="one of many")
         for i in range(9)
     ]
-    parts = report._parts(choices, [call(f"r{i}", "conv2d+relu", 0.001 * (i + 1)) for i in range(9)])
+    parts = report._parts(choices, calls(*((f"r{i}", "conv2d+relu", i + 1.0) for i in range(9))))
     assert len(parts) == report.COLOURS
     assert parts[0]["op"] == "Op8"
     assert parts[-1]["op"] == "4 others"
     assert sum(float(part["percent"]) for part in parts) == pytest.approx(100, abs=0.5)
-    assert [part["op"] for part in report._parts([], [call("x", "", 1.0)])] == ["added by compiling"]
+    assert [part["op"] for part in report._parts([], calls(("x", "", 1.0)))] == ["added by compiling"]
 
 
 @pytest.mark.parametrize("decibels", [(50.0,), (math.inf, math.inf), (-math.inf, 500.0, 3.0), (41.0,) * 200])
