@@ -71,7 +71,7 @@ class Profile:
             return ()
         return (
             f"the threads were given {self.peaks.granted:.0%} of the time in which the machine's peaks were measured: "
-            "the peaks are too low, and the shares of them too high",
+            "they may be too low, and the shares of them too high",
         )
 
     def to_json(self) -> dict[str, Any]:
