@@ -3,11 +3,15 @@
     before:  v = unit3(x, r)
     after:   v = call_tir(kernel7, (x, w12, b13, r))       w12, b13: parameters of main
 
+    before:  v = concat(a, b)                              a, b: units, see `joining`
+    after:   v = alloc();  kernel8(x, w14, v);  kernel9(y, w15, v)
+
 Kernels with equal identities are one. The order of calls is recorded, with each one's layer, for profiles and reports.
 """
 
 from collections.abc import Hashable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import prod
 
 import numpy as np
 from tvm import IRModule, ir, relax, tirx
@@ -22,15 +26,21 @@ from lowprec.passes.editing import (
     array_of,
     attributes_of,
     bindings,
+    dtype_of,
     is_constant,
     replace_tensors,
     result_of,
+    shape_of,
 )
 from lowprec.passes.generic import Cache, lower_generic
 from lowprec.passes.halos import unit_of
+from lowprec.passes.joining import Join, Part, find_joins
 from lowprec.passes.reading_units import Declined
 from lowprec.passes.templates import KernelCall, lower_by_template
 from lowprec.passes.units import KIND, LAYER, OPERATORS, Kind
+from lowprec.schedules.copying import Copy
+from lowprec.schedules.views import FLOAT_BYTES
+from lowprec.schedules.windows import Window
 from lowprec.targets import Target
 
 
@@ -61,13 +71,19 @@ class Lowered:
 def lower_units(module: IRModule, target: Target) -> Lowered:
     """The lowering of every unit that main calls."""
     main = module[MAIN]
-    lowering = _Lowering(target=target, inside=_inside_halos(main))
+    joins = find_joins(module, main)
+    places = {part.source: (join, part) for join in joins for part in join.parts if part.in_place}
+    wholes = {join.whole: join for join in joins}
+    lowering = _Lowering(target=target, inside=_inside_halos(main), places=places)
     for var, value in bindings(main):
         function = unit_of(module, value)
         if function is None:
             lowering.new[var] = lowering.emitter.emit(replace_tensors(value, lowering.new), var.name)
             continue
-        lowering.call(module, var, value, function)
+        if var in wholes:
+            lowering.join(wholes[var], function)
+        else:
+            lowering.call(module, var, value, function)
     result = replace_tensors(result_of(main), lowering.new)
     params = [*main.params, *lowering.params]
     attributes = attributes_of(main) | {"num_input": len(main.params)}
@@ -85,6 +101,7 @@ def lower_units(module: IRModule, target: Target) -> Lowered:
 class _Lowering:
     target: Target
     inside: Mapping[str, tuple[int, ...]]
+    places: Mapping[relax.Expr, tuple[Join, Part]]
     emitter: Emitter = field(default_factory=Emitter)
     new: dict[relax.Var, relax.Expr] = field(default_factory=dict)
     params: list[relax.Var] = field(default_factory=list)
@@ -94,16 +111,27 @@ class _Lowering:
     symbols: dict[Hashable, str] = field(default_factory=dict)
     cache: Cache = field(default_factory=dict)
     declined: dict[str, str] = field(default_factory=dict)
+    written: set[relax.Var] = field(default_factory=set)
 
     def call(self, module: IRModule, var: relax.Var, value: relax.Call, function: relax.Function) -> None:
+        """One unit's kernel, into a tensor of its own or into its place in a larger one."""
         layer = str(function.attrs[LAYER])
-        kernel = self._by_template(function, layer) or lower_generic(module, function, self.target, self.cache)
+        join, part = self.places.get(var, (None, None))
+        place = None if join is None or part is None else self._place(join, part)
+        kernel = self._by_template(function, layer, place)
+        written = kernel is not None
+        if kernel is None:
+            kernel = lower_generic(module, function, self.target, self.cache)
         symbol = self._symbol(kernel)
         actual = dict(zip(function.params, value.args, strict=True))
         arguments = list(self._arguments(kernel, actual))
-        # The kernel is found by its name in the library, so that main and kernels are built apart.
-        call = relax.call_dps_packed(symbol, relax.Tuple(arguments), _out_types(var))
-        self.new[var] = self.emitter.emit(call, var.name)
+        if written and join is not None:
+            self._write(symbol, arguments, join)
+            self.written.add(var)
+        else:
+            # The kernel is found by its name in the library, so that main and kernels are built apart.
+            call = relax.call_dps_packed(symbol, relax.Tuple(arguments), _out_types(var))
+            self.new[var] = self.emitter.emit(call, var.name)
         self.calls.append(
             LoweredCall(
                 symbol=symbol,
@@ -115,11 +143,43 @@ class _Lowering:
             )
         )
 
-    def _by_template(self, function: relax.Function, layer: str) -> KernelCall | None:
+    def join(self, join: Join, function: relax.Function) -> None:
+        """A concatenation: copies of the parts that do not lie there yet."""
+        for part in join.parts:
+            if part.source in self.written:
+                continue
+            copy = Copy(source=part.read, result=self._place(join, part), lanes=self.target.lanes)
+            symbol = self._symbol(KernelCall(identity=copy, family="copy", arguments=(), kernel=copy))
+            self._write(symbol, [self._passed(part.source)], join)
+            self.calls.append(
+                LoweredCall(
+                    symbol=symbol,
+                    layer=str(function.attrs[LAYER]),
+                    operators=tuple(str(name) for name in function.attrs[OPERATORS]),
+                    family="copy",
+                    output=join.whole.name,
+                    cost=Cost(macs=0, weight_bytes=0, tensor_bytes=2 * FLOAT_BYTES * prod(part.read.extents)),
+                )
+            )
+
+    def _place(self, join: Join, part: Part) -> Window:
+        """Where a part goes; the first to be written writes the border as well."""
+        return replace(part.written, bordered=join.whole not in self.new)
+
+    def _write(self, symbol: str, arguments: list[relax.Expr], join: Join) -> None:
+        """A kernel call into the whole, which is allocated when its first part is written."""
+        if join.whole not in self.new:
+            shape = relax.ShapeExpr(shape_of(join.whole))
+            buffer = relax.op.builtin.alloc_tensor(shape, dtype_of(join.whole), 0)
+            self.new[join.whole] = self.emitter.emit(buffer, join.whole.name)
+        nothing = [relax.TupleType([])]
+        self.emitter.emit(relax.Call(relax.ExternFunc(symbol), [*arguments, self.new[join.whole]], ty_args=nothing))
+
+    def _by_template(self, function: relax.Function, layer: str, place: Window | None) -> KernelCall | None:
         if function.attrs[KIND] == Kind.GENERIC:
             return None
         try:
-            return lower_by_template(function, self.target)
+            return lower_by_template(function, self.target, place)
         except Declined as declined:
             self.declined[layer] = str(declined)
             return None
@@ -135,12 +195,15 @@ class _Lowering:
     def _arguments(self, kernel: KernelCall, actual: dict[relax.Var, relax.Expr]) -> Iterator[relax.Expr]:
         for argument in kernel.arguments:
             if isinstance(argument, relax.Var):
-                passed = actual[argument]
-                yield self.new.get(passed, passed)
+                yield self._passed(actual[argument])
             elif is_constant(argument):
-                yield self._weight(array_of(argument))
+                yield self._passed(argument)
             else:
                 yield self._weight(argument)
+
+    def _passed(self, value: relax.Expr) -> relax.Expr:
+        """What stands for a value of main in a kernel call."""
+        return self._weight(array_of(value)) if is_constant(value) else self.new.get(value, value)
 
     def _weight(self, array: Array) -> relax.Var:
         param = relax.Var(f"w{len(self.weights)}", relax.TensorType(array.shape, str(array.dtype)))

@@ -61,7 +61,7 @@ def read_unit(function: relax.Function) -> UnitReading:
     lines = list(bindings(function))
     while lines and op_name(lines[0][1]) == "relax.strided_slice":
         var, value = lines.pop(0)
-        windows[var] = _window(value, windows)
+        windows[var] = read_window(value, windows)
     # Windows of epilogue operands may follow the operator.
     anchor, operator = lines.pop(0)
     reader = _Reader(windows=windows, shape=shape_of(anchor), values={anchor: 0}, may_start=_packs(operator))
@@ -70,9 +70,9 @@ def read_unit(function: relax.Function) -> UnitReading:
     for var, value in lines:
         name = op_name(value)
         if name == "relax.strided_slice":
-            windows[var] = _window(value, windows)
+            windows[var] = read_window(value, windows)
         elif name == "relax.nn.pad" and value.args[0].same_as(last):
-            result = _border(value, result)
+            result = read_border(value, result)
             last = var
         else:
             reader.step(var, value)
@@ -95,7 +95,8 @@ def _packs(operator: relax.Call) -> bool:
     return is_constant(weights) and (op_name(operator) != "relax.matmul" or len(shape_of(weights)) == 2)
 
 
-def _window(value: relax.Call, windows: dict[relax.Var, tuple[relax.Var, Window]]) -> tuple[relax.Var, Window]:
+def read_window(value: relax.Call, windows: dict[relax.Var, tuple[relax.Var, Window]]) -> tuple[relax.Var, Window]:
+    """The parameter that a slice is a window of, and the window."""
     if value.args[0] not in windows:
         raise Declined("a slice of something computed")
     param, outer = windows[value.args[0]]
@@ -105,7 +106,8 @@ def _window(value: relax.Call, windows: dict[relax.Var, tuple[relax.Var, Window]
     return param, Window(shape=outer.shape, begin=tuple(begin), extents=shape_of(value))
 
 
-def _border(value: relax.Call, result: Window) -> Window:
+def read_border(value: relax.Call, result: Window) -> Window:
+    """Where `result` lies once a pad has put its border around it."""
     widths = [int(width) for width in value.attrs.pad_width]
     if float(value.attrs.pad_value) != 0 or not result.is_whole:
         raise Declined("a border that is not of zeros, or a second one")

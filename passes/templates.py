@@ -16,10 +16,11 @@ from lowprec.passes.editing import Array, Constant, array_of, is_constant, shape
 from lowprec.passes.reading_units import Declined, Source, UnitReading, as_float32, read_unit
 from lowprec.passes.units import KIND, Kind
 from lowprec.schedules.convolution import ConvolutionRequest, build_convolution, convolution_kernel, pack_convolution
+from lowprec.schedules.copying import Copy, build_copy
 from lowprec.schedules.depthwise import Depthwise
 from lowprec.schedules.direct import Direct
 from lowprec.schedules.product import ProductRequest, pack_product, product_kernel
-from lowprec.schedules.windows import whole
+from lowprec.schedules.windows import Window, whole
 from lowprec.targets import Target
 
 
@@ -30,20 +31,24 @@ class KernelCall:
     identity: Hashable
     family: str
     arguments: tuple[Source | Array, ...]
-    kernel: Direct | Depthwise | tirx.PrimFunc
+    kernel: Direct | Depthwise | Copy | tirx.PrimFunc
 
     def build(self) -> tirx.PrimFunc:
         """The kernel's code."""
         match self.kernel:
             case Direct() | Depthwise():
                 return build_convolution(self.kernel)
+            case Copy():
+                return build_copy(self.kernel)
             case _:
                 return self.kernel
 
 
-def lower_by_template(function: relax.Function, target: Target) -> KernelCall:
-    """The kernel call that replaces a call of the unit; Declined says why no template computes it."""
+def lower_by_template(function: relax.Function, target: Target, place: Window | None = None) -> KernelCall:
+    """The kernel call that replaces a call of the unit, written at `place`; Declined says why there is none."""
     reading = read_unit(function)
+    if place is not None:
+        reading.result = place
     if function.attrs[KIND] == Kind.CONVOLUTION:
         return _convolution(reading, target)
     return _product(reading, target)

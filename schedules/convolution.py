@@ -84,6 +84,7 @@ def _direct(request: ConvolutionRequest, target: Target) -> Direct:
             columns=out_channels,
             taps=prod(conv.kernel),
             tiles=prod(extents[:3]) * ceil_div(extents[3], tile.rows),
+            activations=4 * (prod(request.source.extents) + prod(request.result.extents)),
         ),
     )
 

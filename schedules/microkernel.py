@@ -16,6 +16,9 @@ from lowprec.schedules.views import FLOAT_BYTES, Index, load, register, row_majo
 UNROLL = 4
 """Input channels of one step of the innermost loop."""
 
+PREFETCH_BYTES = 1 << 20
+"""The most that is fetched ahead: it must stay in L2 until it is used."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Buffers:
@@ -202,6 +205,8 @@ class _Micro:
         else:
             visits, visit = prod(spec.pixels) * walk.block, self.tile.passed * walk.block + columns.inner
         used *= walk.block
+        if visits == 1 or used > PREFETCH_BYTES:
+            return  # a single pass over the weights is a stream that the hardware fetches ahead by itself
         number = (
             columns.group * (spec.panels // walk.block) + (columns.panel - columns.inner) // walk.block
         ) * walk.chunks + self.tile.chunk

@@ -69,6 +69,7 @@ def product_kernel(request: ProductRequest, target: Target) -> Direct:
             columns=columns,
             taps=1,
             tiles=prod(extents[:3]) * ceil_div(extents[3], tile.rows),
+            activations=4 * (prod(request.left.extents) + prod(request.result.extents)),
         ),
     )
 

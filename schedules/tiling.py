@@ -13,11 +13,12 @@ from lowprec.schedules.views import FLOAT_BYTES
 MULTIPLIERS = 2  # fused multiply-adds a cycle, of full vectors
 LOADS = 2  # loads a cycle
 LATENCY = 4  # cycles from one multiply-add to the next on the same accumulator
-L2_BYTES = 32  # bytes a cycle that L2 really gives while L1 is busy
+L2_RATE = 32  # bytes a cycle that L2 really gives while L1 is busy
 
 CHUNK_BYTES = 40 << 10
 KEPT_BYTES = 32 << 10
-L2_SHARE = 256 << 10
+L2_BYTES = 2 << 20
+L2_SHARE = 640 << 10
 FEW_ROWS = 8
 SHALLOW = 128
 
@@ -56,7 +57,9 @@ def choose_tile(*, pixels: int, channels: int, lanes: int, registers: int) -> Ti
     return min(candidates, key=lambda tile: (_cost(tile, pixels, widest, lanes), -tile.rows * tile.vectors, tile.rows))
 
 
-def choose_walk(*, tile: Tile, lanes: int, channels: int, columns: int, taps: int, tiles: int) -> Walk:
+def choose_walk(
+    *, tile: Tile, lanes: int, channels: int, columns: int, taps: int, tiles: int, activations: int
+) -> Walk:
     """The order for `tiles` tiles of pixels, `channels` input channels, `columns` output channels and `taps` taps."""
     panel = tile.vectors * lanes * FLOAT_BYTES
     panels = ceil_div(columns, tile.vectors * lanes)
@@ -65,7 +68,7 @@ def choose_walk(*, tile: Tile, lanes: int, channels: int, columns: int, taps: in
     limit = CHUNK_BYTES if tile.rows <= FEW_ROWS else L2_SHARE
     if tiles > 1 and kept <= KEPT_BYTES and weights > limit:
         return Walk(chunks=_least_divisor(channels, ceil_div(weights, limit)), run=tiles)
-    if taps * channels <= SHALLOW:
+    if taps * channels <= SHALLOW or activations > L2_BYTES:
         return Walk(
             block=max(
                 count
@@ -89,7 +92,7 @@ def _fits(rows: int, vectors: int, registers: int) -> bool:
 def _cost(tile: Tile, pixels: int, widest: int, lanes: int) -> float:
     multiplies = tile.rows * tile.vectors / MULTIPLIERS
     loads = (tile.rows + tile.vectors) / LOADS
-    weights = tile.vectors * lanes * 4 / L2_BYTES
+    weights = tile.vectors * lanes * FLOAT_BYTES / L2_RATE
     per_channel = max(multiplies, loads, weights, LATENCY)
     return ceil_div(pixels, tile.rows) * ceil_div(widest, tile.vectors) * per_channel
 

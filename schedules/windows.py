@@ -15,11 +15,12 @@ _PLACES = {1: (4,), 2: (3, 4), 3: (0, 3, 4), 4: (0, 2, 3, 4), 5: (0, 1, 2, 3, 4)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """The `extents` from `begin` of a tensor of `shape`; axis by axis."""
+    """The `extents` from `begin` of a tensor of `shape`. Who writes a `bordered` one writes its border too."""
 
     shape: Shape
     begin: Shape
     extents: Shape
+    bordered: bool = True
 
     def __post_init__(self) -> None:
         if not len(self.shape) == len(self.begin) == len(self.extents):
@@ -47,13 +48,15 @@ class Window:
 
     @property
     def halo(self) -> Halo | None:
-        """The border around the window, none when the window is the whole tensor."""
-        if self.is_whole:
+        """The border around the window along its spatial axes, of all channels; none when there is no such border."""
+        if self.is_whole or not self.bordered:
             return None
         size = coordinates(self.extents)
         begin = spread(self.begin, _PLACES[len(self.shape)], 0)
         whole = coordinates(self.shape)
         d, h, w = ((begin[i], whole[i] - begin[i] - size[i]) for i in (1, 2, 3))
+        if not any((*d, *h, *w)):
+            return None
         return Halo(batch=whole[0], size=size[1:4], sides=(d, h, w), channels=whole[4])
 
 

@@ -1,14 +1,20 @@
 """Small Relax programs for the passes' tests: writing them, running them, reading them."""
 
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import tvm
 from numpy.typing import NDArray
 from tvm import IRModule, ir, relax
 
+from lowprec.building import build_library
 from lowprec.passes.editing import LAYERS, MAIN, Emitter, bindings, op_name
+from lowprec.passes.lowering import lower_units
 from lowprec.passes.units import KIND, OPERATORS
+from lowprec.pipeline import rewrite
+from lowprec.targets import Target, parse_target
 
 Array = NDArray[np.float32]
 Body = Callable[[Emitter, list[relax.Var]], relax.Expr]
@@ -61,3 +67,15 @@ def units(module: IRModule) -> list[relax.Function]:
     """The units main calls, in order."""
     calls = (value for _, value in bindings(module[MAIN]) if isinstance(value, relax.Call))
     return [module[call.op] for call in calls if isinstance(call.op, ir.GlobalVar)]
+
+
+def run_lowered(module: IRModule, inputs: list[Array], target: Target | None = None) -> list[Array]:
+    """What main returns when it is compiled as the product compiles it."""
+    target = target or parse_target("native")
+    lowered = lower_units(rewrite(module), target)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.so"
+        build_library(lowered.module, lowered.kernels, target, threads=1, path=path)
+        machine = relax.VirtualMachine(tvm.runtime.load_module(str(path)), tvm.cpu())
+        answer = machine[MAIN](*map(tvm.runtime.tensor, (*inputs, *lowered.weights)))
+        return [part.numpy() for part in ([answer] if hasattr(answer, "numpy") else answer)]
