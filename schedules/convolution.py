@@ -18,7 +18,9 @@ from lowprec.schedules.depthwise import Depthwise, build_depthwise, pack_depthwi
 from lowprec.schedules.direct import Direct, PackedWeights, pack_weights
 from lowprec.schedules.epilogue import Epilogue
 from lowprec.schedules.microkernel import build_direct
-from lowprec.schedules.tiling import ceil_div, choose_tile, choose_walk
+from lowprec.schedules.tiling import Workload, choose_tile
+from lowprec.schedules.views import FLOAT_BYTES
+from lowprec.schedules.walks import choose_walk
 from lowprec.schedules.windows import Window, collapse, coordinates
 from lowprec.targets import Target
 
@@ -60,7 +62,15 @@ def _direct(request: ConvolutionRequest, target: Target) -> Direct:
     if _is_pointwise(conv):
         extents, views = collapse(extents, views)
     source, result, *operands = views
-    tile = choose_tile(pixels=extents[3], channels=out_channels, lanes=target.lanes, registers=target.vector_registers)
+    work = Workload(
+        lines=prod(extents[:3]),
+        pixels=extents[3],
+        columns=out_channels,
+        taps=prod(conv.kernel),
+        channels=conv.in_channels // groups,
+        activations=FLOAT_BYTES * (prod(request.source.extents) + prod(request.result.extents)),
+    )
+    tile = choose_tile(work, lanes=target.lanes, registers=target.vector_registers)
     return Direct(
         batch=extents[0],
         groups=groups,
@@ -77,15 +87,7 @@ def _direct(request: ConvolutionRequest, target: Target) -> Direct:
         epilogue=replace(epilogue, operands=tuple(operands)),
         lanes=target.lanes,
         tile=tile,
-        walk=choose_walk(
-            tile=tile,
-            lanes=target.lanes,
-            channels=conv.in_channels // groups,
-            columns=out_channels,
-            taps=prod(conv.kernel),
-            tiles=prod(extents[:3]) * ceil_div(extents[3], tile.rows),
-            activations=4 * (prod(request.source.extents) + prod(request.result.extents)),
-        ),
+        walk=choose_walk(work, tile, lanes=target.lanes),
     )
 
 

@@ -1,9 +1,8 @@
 """Depthwise convolution: nothing is summed over channels, so vectors run along them.
 
     before:  Y[n, p, c] = f(sum over taps t of X[n, p * stride + t * dilation, c] * W[t, c])
-    after:   for each row of pixels and each vector of channels, in parallel: a few neighbouring pixels at once, each
-    tap's
-             weights loaded once for all of them
+    after:   for each row of pixels, in parallel:  for a few neighbouring pixels at once, for each vector of channels:
+                 for each row of taps:  each pixel and each weight is loaded once for all that use it
 
 Channels that a vector does not divide are handled by overlap, as in `direct`.
 """
@@ -23,6 +22,9 @@ from lowprec.schedules.halo import Halo, fill_halo
 from lowprec.schedules.microkernel import decode, start_of
 from lowprec.schedules.tiling import ceil_div
 from lowprec.schedules.views import Index, View, load, register, splat, store
+
+ENOUGH_TASKS = 32
+"""Tasks that keep the cores of most machines evenly busy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +57,17 @@ class Depthwise:
         tiles = ceil_div(self.size[2], most)
         return ceil_div(self.size[2], tiles)
 
+    @property
+    def blocks(self) -> int:
+        """Vectors of channels."""
+        return ceil_div(self.channels, self.width)
+
+    @property
+    def parts(self) -> int:
+        """Tasks of one row of pixels: more than one where there are few rows."""
+        wanted = ceil_div(ENOUGH_TASKS, self.batch * prod(self.size[:2]))
+        return next(count for count in range(min(wanted, self.blocks), self.blocks + 1) if self.blocks % count == 0)
+
 
 def pack_depthwise(weights: NDArray[np.float32], kernel: Triple) -> NDArray[np.float32]:
     """[C, 1, taps...] -> [taps..., C]."""
@@ -73,18 +86,14 @@ def build_depthwise(spec: Depthwise) -> tirx.PrimFunc:
         T.func_attr({"tirx.noalias": True, "global_symbol": "main"})
         if spec.halo is not None:
             fill_halo(y, spec.halo, spec.lanes)
-        extents = (
-            spec.batch,
-            spec.size[0],
-            spec.size[1],
-            ceil_div(spec.channels, spec.width),
-            ceil_div(spec.size[2], spec.rows),
-        )
+        extents = (spec.batch, *spec.size[:2], spec.parts)
         with T.parallel(0, prod(extents)) as task:
-            n, d, h, block, tile = decode(task, extents)
-            first = start_of(tile, spec.rows, spec.size[2])
-            channel = start_of(block, spec.width, spec.channels)
-            _tile(spec, (n, d, h, first, channel), x, w, bias, operands, y)
+            n, d, h, part = decode(task, extents)
+            blocks = spec.blocks // spec.parts
+            with T.serial(0, ceil_div(spec.size[2], spec.rows)) as tile, T.serial(0, blocks) as block:
+                first = start_of(tile, spec.rows, spec.size[2])
+                channel = start_of(part * blocks + block, spec.width, spec.channels)
+                _tile(spec, (n, d, h, first, channel), x, w, bias, operands, y)
     return builder.get()
 
 
@@ -104,18 +113,19 @@ def _tile(
     begin = zero if bias is None else T.bind(load(bias, channel, width))
     for accumulator in accumulators:
         store(accumulator, 0, begin, width)
-    with T.serial(0, spec.kernel[0]) as r, T.serial(0, spec.kernel[1]) as s, T.serial(0, spec.kernel[2]) as t:
-        tap = (r * spec.kernel[1] + s) * spec.kernel[2] + t
-        weight = T.bind(load(w, tap * spec.channels + channel, width))
-        for i, accumulator in enumerate(accumulators):
-            position = [
-                place * stride + index * dilation
-                for place, stride, index, dilation in zip(
-                    (d, h, first + i), spec.stride, (r, s, t), spec.dilation, strict=True
-                )
-            ]
-            value = load(x, spec.input.address((n, *position, channel)), width)
-            store(accumulator, 0, load(accumulator, 0, width) + value * weight, width)
+    with T.serial(0, spec.kernel[0]) as r, T.serial(0, spec.kernel[1]) as s:
+        for t in range(spec.kernel[2]):
+            tap = (r * spec.kernel[1] + s) * spec.kernel[2] + t
+            weight = T.bind(load(w, tap * spec.channels + channel, width))
+            for i, accumulator in enumerate(accumulators):
+                position = [
+                    place * stride + index * dilation
+                    for place, stride, index, dilation in zip(
+                        (d, h, first + i), spec.stride, (r, s, t), spec.dilation, strict=True
+                    )
+                ]
+                value = load(x, spec.input.address((n, *position, channel)), width)
+                store(accumulator, 0, load(accumulator, 0, width) + value * weight, width)
     for i, accumulator in enumerate(accumulators):
         coordinates = (n, d, h, first + i, channel)
         value = spec.epilogue.apply(load(accumulator, 0, width), operands, coordinates, width)

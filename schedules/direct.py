@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 
 from lowprec.schedules.epilogue import Epilogue
 from lowprec.schedules.halo import Halo
-from lowprec.schedules.tiling import Tile, Walk, ceil_div
+from lowprec.schedules.tiling import Tile, ceil_div
 from lowprec.schedules.views import View
+from lowprec.schedules.walks import Walk
 
 Triple = tuple[int, int, int]
 

@@ -194,23 +194,23 @@ class _Micro:
                 self._channel(buffers, taps, channel)
 
     def _prefetch(self, w: tirx.Buffer, step: Index, steps: int) -> None:
-        """Step `step` of `steps`: its share of the weights that follow those in use."""
-        spec = self.spec
+        """Step `step` of `steps`: the tile's share of the weights that follow those in use.
+
+        In use is one chunk of a panel, or a block of whole panels; so many `visits` are made to it, one a tile.
+        """
+        spec, columns, passed = self.spec, self.tile.columns, self.tile.passed
         if not isinstance(spec.weights, PackedWeights):
             return
-        walk, columns = spec.walk, self.tile.columns
-        used = prod(spec.kernel) * spec.chunk * spec.panel * FLOAT_BYTES
-        if walk.run > 1:
-            visits, visit = walk.run, self.tile.passed
-        else:
-            visits, visit = prod(spec.pixels) * walk.block, self.tile.passed * walk.block + columns.inner
-        used *= walk.block
+        walk = spec.walk
+        visits, visit = walk.run, passed
+        if walk.run == 1:
+            visits, visit = prod(spec.pixels) * walk.block, passed * walk.block + columns.inner
+        used = walk.block * prod(spec.kernel) * spec.chunk * spec.panel * FLOAT_BYTES
         if visits == 1 or used > PREFETCH_BYTES:
-            return  # a single pass over the weights is a stream that the hardware fetches ahead by itself
-        number = (
-            columns.group * (spec.panels // walk.block) + (columns.panel - columns.inner) // walk.block
-        ) * walk.chunks + self.tile.chunk
-        prefetch(w, start=(number + 1) * used, count=used, step=visit * steps + step, steps=visits * steps)
+            return  # a single pass over the weights is a stream, which the hardware fetches ahead by itself
+        first = columns.group * spec.panels + columns.panel - columns.inner
+        begin = (tirx.floordiv(first * walk.chunks, walk.block) + self.tile.chunk + 1) * used
+        prefetch(w, start=begin, count=used, step=visit * steps + step, steps=visits * steps)
 
     def _channel(self, buffers: _Buffers, taps: tuple[Index, Index, Index], channel: Index) -> None:
         lanes = self.spec.lanes

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from lowprec.schedules.convolution import pad_channels
 from lowprec.schedules.direct import Direct, PackedWeights, StridedWeights, pack_weights
 from lowprec.schedules.epilogue import Epilogue
-from lowprec.schedules.tiling import Walk, ceil_div, choose_tile, choose_walk
+from lowprec.schedules.tiling import Workload, choose_tile
+from lowprec.schedules.views import FLOAT_BYTES
+from lowprec.schedules.walks import Walk, choose_walk
 from lowprec.schedules.windows import Window, collapse, coordinates
 from lowprec.targets import Target
 
@@ -43,7 +45,15 @@ def product_kernel(request: ProductRequest, target: Target) -> Direct:
         extents, views = collapse(extents, views)
     left, result, *operands = views
     lanes = target.lanes if request.right is None else min(target.lanes, columns)
-    tile = choose_tile(pixels=extents[3], channels=columns, lanes=lanes, registers=target.vector_registers)
+    work = Workload(
+        lines=prod(extents[:3]),
+        pixels=extents[3],
+        columns=columns,
+        taps=1,
+        channels=request.depth,
+        activations=FLOAT_BYTES * (prod(request.left.extents) + prod(request.result.extents)),
+    )
+    tile = choose_tile(work, lanes=lanes, registers=target.vector_registers)
     return Direct(
         batch=extents[0],
         groups=1,
@@ -60,17 +70,7 @@ def product_kernel(request: ProductRequest, target: Target) -> Direct:
         epilogue=replace(request.epilogue, operands=tuple(operands)),
         lanes=lanes,
         tile=tile,
-        walk=Walk()
-        if request.right is not None
-        else choose_walk(
-            tile=tile,
-            lanes=lanes,
-            channels=request.depth,
-            columns=columns,
-            taps=1,
-            tiles=prod(extents[:3]) * ceil_div(extents[3], tile.rows),
-            activations=4 * (prod(request.left.extents) + prod(request.result.extents)),
-        ),
+        walk=choose_walk(work, tile, lanes=lanes) if request.right is None else Walk(),
     )
 
 

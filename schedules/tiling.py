@@ -15,13 +15,6 @@ LOADS = 2  # loads a cycle
 LATENCY = 4  # cycles from one multiply-add to the next on the same accumulator
 L2_RATE = 32  # bytes a cycle that L2 really gives while L1 is busy
 
-CHUNK_BYTES = 40 << 10
-KEPT_BYTES = 32 << 10
-L2_BYTES = 2 << 20
-L2_SHARE = 640 << 10
-FEW_ROWS = 8
-SHALLOW = 128
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tile:
@@ -32,22 +25,21 @@ class Tile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Walk:
-    """The order in which a kernel computes its tiles.
+class Workload:
+    """What a kernel computes, of one group: `lines` rows of `pixels` outputs with `columns` channels each, every one a
+    sum over `taps` times `channels` products; `activations` bytes are read and written beside the weights."""
 
-    Many pixels: `block` panels are computed for each tile of pixels before the next, their weights staying in L2.
-    Few pixels, many weights: input channels are taken in `chunks`, each one passed over a `run` of tiles of pixels
-    while it stays in L1.
-    """
-
-    block: int = 1
-    chunks: int = 1
-    run: int = 1
+    lines: int
+    pixels: int
+    columns: int
+    taps: int
+    channels: int
+    activations: int
 
 
-def choose_tile(*, pixels: int, channels: int, lanes: int, registers: int) -> Tile:
-    """The tile with the least predicted time for rows of `pixels` outputs with `channels` channels."""
-    widest = ceil_div(channels, lanes)
+def choose_tile(work: Workload, *, lanes: int, registers: int) -> Tile:
+    """The tile with the least predicted time."""
+    pixels, widest = work.pixels, ceil_div(work.columns, lanes)
     candidates = (
         Tile(rows=rows, vectors=vectors)
         for vectors in range(1, min(widest, 8) + 1)
@@ -55,33 +47,6 @@ def choose_tile(*, pixels: int, channels: int, lanes: int, registers: int) -> Ti
         if _fits(rows, vectors, registers)
     )
     return min(candidates, key=lambda tile: (_cost(tile, pixels, widest, lanes), -tile.rows * tile.vectors, tile.rows))
-
-
-def choose_walk(
-    *, tile: Tile, lanes: int, channels: int, columns: int, taps: int, tiles: int, activations: int
-) -> Walk:
-    """The order for `tiles` tiles of pixels, `channels` input channels, `columns` output channels and `taps` taps."""
-    panel = tile.vectors * lanes * FLOAT_BYTES
-    panels = ceil_div(columns, tile.vectors * lanes)
-    weights = panel * taps * channels
-    kept = tiles * tile.rows * panel
-    limit = CHUNK_BYTES if tile.rows <= FEW_ROWS else L2_SHARE
-    if tiles > 1 and kept <= KEPT_BYTES and weights > limit:
-        return Walk(chunks=_least_divisor(channels, ceil_div(weights, limit)), run=tiles)
-    if taps * channels <= SHALLOW or activations > L2_BYTES:
-        return Walk(
-            block=max(
-                count
-                for count in range(1, panels + 1)
-                if panels % count == 0 and (count == 1 or count * weights <= L2_SHARE)
-            )
-        )
-    return Walk()
-
-
-def _least_divisor(value: int, least: int) -> int:
-    """The least divisor of `value` from `least` on."""
-    return next(count for count in range(min(least, value), value + 1) if value % count == 0)
 
 
 def _fits(rows: int, vectors: int, registers: int) -> bool:
