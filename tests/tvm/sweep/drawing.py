@@ -18,8 +18,8 @@ from lowprec.schedules.direct import Direct
 from lowprec.schedules.microkernel import UNROLL
 from lowprec.schedules.windows import whole
 from lowprec.targets import TARGETS, detect_features, machine_arch, parse_target
-from tests.tvm.sweep.layer import Layer, Product, Shape
-from tests.tvm.sweep.programs import bordered, programs
+from tests.tvm.sweep.layer import Copied, Layer, Product, Shape
+from tests.tvm.sweep.programs import bordered, places, programs
 from tests.tvm.sweep.running import prepare
 
 BUDGET = 4_000_000  # multiplications of a layer
@@ -125,6 +125,8 @@ def affordable(sizes: tuple[int, ...], spent: int) -> st.SearchStrategy[int]:
 def layers(draw: st.DrawFn) -> Layer:
     """A layer of any family, for any target that this machine runs."""
     target = draw(st.sampled_from(RUNNABLE))
+    if not draw(st.integers(0, 14)):
+        return draw(copies(target))
     operator = draw(st.one_of(convolutions(target), convolutions(target), products(target)))
     source, right, result = _shapes(operator)
     steps, extras = draw(programs(result))
@@ -133,10 +135,27 @@ def layers(draw: st.DrawFn) -> Layer:
         operator=operator,
         source=draw(bordered(source)),
         right=None if right is None else draw(bordered(right)),
-        result=draw(bordered(result)),
+        result=draw(places(result)),
         bias=draw(st.booleans()),
         steps=steps,
         extras=extras,
+    )
+
+
+@st.composite
+def copies(draw: st.DrawFn, target: str) -> Layer:
+    """A part of a concatenation."""
+    channels = draw(st.sampled_from(around(parse_target(target).lanes)))
+    extents = (*draw(st.lists(st.sampled_from((1, 2, 3, 5)), min_size=1, max_size=4)), channels)
+    return Layer(
+        target=target,
+        operator=Copied(extents=extents),
+        source=draw(bordered(extents)),
+        right=None,
+        result=draw(places(extents)),
+        bias=False,
+        steps=(),
+        extras=(),
     )
 
 

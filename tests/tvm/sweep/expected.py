@@ -7,12 +7,14 @@ from lowprec.convolution import Conv, convolve
 from lowprec.schedules.epilogue import Argument, Constant, Operand, Value
 from tests.intervals import STEPS, Interval, exactly
 from tests.oracle import sum_bound
-from tests.tvm.sweep.layer import Data, Layer
+from tests.tvm.sweep.layer import Array, Copied, Data, Layer, Product
 
 
 def expected(layer: Layer, data: Data) -> Interval:
     """The interval of every element of the result, border apart."""
-    values = [_accumulators(layer, data)]
+    if isinstance(layer.operator, Copied):
+        return exactly(data.x)
+    values = [_accumulators(layer, layer.operator, data)]
 
     def evaluate(argument: Argument) -> Interval:
         match argument:
@@ -29,24 +31,24 @@ def expected(layer: Layer, data: Data) -> Interval:
     return values[-1]
 
 
-def _accumulators(layer: Layer, data: Data) -> Interval:
+def _accumulators(layer: Layer, operator: Conv | Product, data: Data) -> Interval:
     """The operator with its bias, off by no more than a float32 sum in any order may be."""
-    sums = _operator(layer, data.x, data.w, data.bias)
-    magnitudes = _operator(layer, np.abs(data.x), np.abs(data.w), None if data.bias is None else np.abs(data.bias))
-    bound = sum_bound(_terms(layer) + 2, magnitudes)
+    terms = operator.depth if isinstance(operator, Product) else operator.parameters // operator.out_channels
+    bias = np.float32(0) if data.bias is None else data.bias
+    sums = _exact(operator, data.x, data.w) + bias
+    magnitudes = _exact(operator, np.abs(data.x), np.abs(data.w)) + np.abs(bias) + np.abs(_start(layer, data))
+    bound = sum_bound(terms + 2, magnitudes)
     return Interval(sums - bound, sums + bound)
 
 
-def _terms(layer: Layer) -> int:
-    operator = layer.operator
-    return operator.parameters // operator.out_channels if isinstance(operator, Conv) else operator.depth
-
-
-def _operator(
-    layer: Layer, x: NDArray[np.float32], w: NDArray[np.float32], bias: NDArray[np.float32] | None
-) -> NDArray[np.float64]:
-    operator = layer.operator
+def _exact(operator: Conv | Product, x: Array, w: Array) -> NDArray[np.float64]:
     if isinstance(operator, Conv):
-        return np.moveaxis(convolve(operator, x, w, bias), 1, -1)
-    product = x.astype(np.float64) @ w.astype(np.float64)
-    return product if bias is None else product + bias
+        return np.moveaxis(convolve(operator, x, w), 1, -1)
+    return x.astype(np.float64) @ w.astype(np.float64)
+
+
+def _start(layer: Layer, data: Data) -> Array | np.float32:
+    """The constant of a first addition: a kernel may begin its sums with it, as with a bias."""
+    first = layer.steps[0] if layer.steps else None
+    adds = first is not None and first.op == "add" and Operand(0) in first.arguments
+    return data.extras[0] if adds and layer.extras[0].constant else np.float32(0)

@@ -6,7 +6,7 @@ data_of(layer)       numbers for it, the same each time
 
 import zlib
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,13 @@ class Product:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Copied:
+    """Part of a concatenation that is copied to its place."""
+
+    extents: Shape
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Extra:
     """A tensor that the epilogue reads; a constant has no border."""
 
@@ -53,18 +60,29 @@ class Extra:
     constant: bool
 
 
+Operator: TypeAlias = Conv | Product | Copied
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
-    """`source` and `result` are channels last; a convolution's padding is inside `source`, as zeros."""
+    """`source` and `result` are channels last; a convolution's padding is inside `source`, as zeros.
+
+    `result` may be a part of a concatenation, with other channels beside it and a border that another part writes.
+    """
 
     target: str
-    operator: Conv | Product
+    operator: Operator
     source: Window
     right: Window | None
     result: Window
     bias: bool
     steps: tuple[Step, ...]
     extras: tuple[Extra, ...]
+
+    @property
+    def is_part(self) -> bool:
+        """Whether the result is written into a concatenation."""
+        return not self.result.bordered or self.result.shape[-1] != self.result.extents[-1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,19 +98,25 @@ class Data:
 def data_of(layer: Layer) -> Data:
     """Results of size one, whatever the depth; extras far from zero, so that they can be divisors."""
     rng = np.random.default_rng(zlib.crc32(repr(layer).encode()))
-    operator = layer.operator
-    if isinstance(operator, Conv):
-        x_shape: Shape = (operator.batch, operator.in_channels, *operator.size)
-        w_shape = operator.weight_shape
-        terms = operator.parameters // operator.out_channels
-    else:
-        x_shape, w_shape, terms = operator.left_shape, operator.right_shape, operator.depth
+    x_shape, w_shape, terms = _shapes(layer.operator)
     return Data(
         x=rng.standard_normal(x_shape, np.float32),
         w=rng.standard_normal(w_shape, np.float32) / np.float32(terms**0.5),
         bias=rng.standard_normal(layer.result.extents[-1], np.float32) if layer.bias else None,
         extras=tuple(_away_from_zero(rng, extra.window.extents) for extra in layer.extras),
     )
+
+
+def _shapes(operator: Operator) -> tuple[Shape, Shape, int]:
+    """Of what the operator reads and of its weights, and how many products it sums."""
+    match operator:
+        case Conv():
+            terms = operator.parameters // operator.out_channels
+            return (operator.batch, operator.in_channels, *operator.size), operator.weight_shape, terms
+        case Product():
+            return operator.left_shape, operator.right_shape, operator.depth
+        case Copied(extents=extents):
+            return extents, (), 1
 
 
 def _away_from_zero(rng: np.random.Generator, shape: Shape) -> Array:
@@ -111,6 +135,7 @@ def unit(layer: Layer, data: Data) -> relax.Function:
     ]
     left = _cut(emitter, source, layer.source)
     weights = relax.const(data.w) if right is None or layer.right is None else _cut(emitter, right, layer.right)
+    assert not isinstance(layer.operator, Copied), "a copy is no unit"
     value = emitter.emit(_operator(layer.operator, left, weights))
     if data.bias is not None:
         value = emitter.emit(relax.op.add(value, relax.const(data.bias)))
@@ -119,7 +144,7 @@ def unit(layer: Layer, data: Data) -> relax.Function:
         for extra, tensor in zip(layer.extras, extras, strict=True)
     ]
     value = _epilogue(emitter, layer.steps, value, operands)
-    if not layer.result.is_whole:
+    if not layer.result.is_whole and not layer.is_part:
         value = emitter.emit(relax.op.nn.pad(value, _widths(layer.result)))
     kind = Kind.CONVOLUTION if isinstance(layer.operator, Conv) else Kind.PRODUCT
     attributes = {KIND: str(kind), LAYER: "layer", OPERATORS: [str(kind)], "Primitive": 1}

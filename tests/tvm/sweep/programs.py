@@ -17,6 +17,7 @@ from tests.tvm.sweep.layer import Extra, Shape
 LONGEST = 3  # steps asked for; what makes a step possible comes on top
 LARGEST = 1e4
 ACCUMULATOR, EXTRA = 8.0, 1.5  # how large they are, about
+BESIDE = (0, 1, 16, 33)  # channels of other parts of a concatenation
 CONSTANTS = (1.0, -0.5, 3.0)
 SLOPES = (0.25, 0.0, 0.01, 1.0)
 CLIPS = ((0.0, 6.0), (-1.0, 1.0), (0.25, 0.25))
@@ -71,7 +72,7 @@ class _Program:
 def programs(draw: st.DrawFn, shape: Shape) -> tuple[tuple[Step, ...], tuple[Extra, ...]]:
     """Steps after an operator whose result has that shape, and the tensors they read."""
     program = _Program()
-    for op in draw(st.lists(st.sampled_from(sorted(ELEMENTWISE)), max_size=LONGEST)):
+    for op in draw(st.lists(st.sampled_from((*sorted(ELEMENTWISE), *BINARY)), max_size=LONGEST)):
         program.limit(math.log(LARGEST) if op == "exp" else LARGEST**0.5)
         if op in BINARY:
             _binary(draw, program, op, shape)
@@ -92,7 +93,7 @@ def _unary(draw: st.DrawFn, program: _Program, op: str) -> None:
 
 
 def _binary(draw: st.DrawFn, program: _Program, op: str, shape: Shape) -> None:
-    kind = draw(st.sampled_from(("tensor", "constant", "value")))
+    kind = draw(st.sampled_from(("tensor", "tensor", "constant", "value")))
     swapped = draw(st.booleans())
     other: Argument
     match kind:
@@ -118,16 +119,17 @@ def _multiply_safely(program: _Program, op: str, other: Argument) -> None:
 
 @st.composite
 def extras(draw: st.DrawFn, shape: Shape) -> Extra:
-    """A tensor of the result's shape, or one that is broadcast along some axes, or lacks the first ones."""
-    rank = draw(st.integers(1, len(shape)))
-    rank = len(shape) if draw(st.booleans()) else rank
-    kept = shape[len(shape) - rank :]
-    if draw(st.booleans()):
-        kept = tuple(extent if draw(st.booleans()) else 1 for extent in kept)
+    """A tensor of the result's shape, or one that is broadcast along some axes, or lacks the first ones.
+
+    The frontend makes a tensor of rank 0 one of rank 1.
+    """
+    masked = tuple(extent if draw(st.booleans()) else 1 for extent in shape)
+    lacking = masked[draw(st.integers(1, len(shape) - 1)) :]
+    kept = draw(st.sampled_from((shape, shape[-1:], (*shape[:-1], 1), masked, lacking)))
     if draw(st.booleans()):
         return Extra(window=whole(kept), constant=True)
     # Only a tensor of the result's rank can have been written with a border.
-    return Extra(window=draw(bordered(kept)) if rank == len(shape) else whole(kept), constant=False)
+    return Extra(window=draw(bordered(kept)) if len(kept) == len(shape) else whole(kept), constant=False)
 
 
 @st.composite
@@ -139,3 +141,18 @@ def bordered(draw: st.DrawFn, extents: Shape) -> Window:
     after = (0, *(draw(st.integers(0, 2)) for _ in extents[1:-1]), 0)
     shape = tuple(b + n + a for b, n, a in zip(before, extents, after, strict=True))
     return Window(shape=shape, begin=before, extents=extents)
+
+
+@st.composite
+def places(draw: st.DrawFn, extents: Shape) -> Window:
+    """Where a result may go: a tensor of its own, with or without a border, or its channels in a wider one."""
+    window = draw(bordered(extents))
+    if draw(st.integers(0, 2)):
+        return window
+    before, after = draw(st.sampled_from(BESIDE)), draw(st.sampled_from(BESIDE))
+    return Window(
+        shape=(*window.shape[:-1], before + extents[-1] + after),
+        begin=(*window.begin[:-1], before),
+        extents=extents,
+        bordered=draw(st.booleans()),
+    )

@@ -7,7 +7,7 @@ window. What a kernel leaves is compared bit by bit: between thread counts, in t
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,12 @@ from lowprec.convolution import Conv
 from lowprec.passes.editing import array_of
 from lowprec.passes.reading_units import Source, as_float32
 from lowprec.passes.templates import KernelCall, lower_by_template
+from lowprec.schedules.copying import Copy
 from lowprec.schedules.windows import Window
 from lowprec.targets import parse_target
 from tests.tvm.kernels import cut, place
-from tests.tvm.sweep.expected import expected
-from tests.tvm.sweep.layer import Array, Data, Layer, data_of, unit
+from tests.tvm.sweep.expected import expected as intervals
+from tests.tvm.sweep.layer import Array, Copied, Data, Layer, data_of, unit
 
 Bits = NDArray[np.uint32]
 THREADS = (1, 2, 3)
@@ -59,8 +60,13 @@ def problems(layers: Sequence[Layer], folder: Path) -> dict[Layer, str]:
 def prepare(layer: Layer) -> Prepared:
     """The kernel as the compiler chooses it; a layer that no template takes raises Declined."""
     data = data_of(layer)
+    target = parse_target(layer.target)
+    if isinstance(layer.operator, Copied):
+        copy = Copy(source=layer.source, result=layer.result, lanes=target.lanes)
+        call = KernelCall(identity=copy, family="copy", arguments=(), kernel=copy)
+        return Prepared(layer=layer, data=data, call=call, arguments=tuple(_physical(layer, data)))
     function = unit(layer, data)
-    call = lower_by_template(function, parse_target(layer.target))
+    call = lower_by_template(function, target, layer.result if layer.is_part else None)
     passed = dict(zip(function.params, _physical(layer, data), strict=True))
     arguments = tuple(_passed(argument, passed) for argument in call.arguments)
     return Prepared(layer=layer, data=data, call=call, arguments=arguments)
@@ -121,18 +127,22 @@ def check(prepared: Prepared, kernel: Callable[..., None]) -> str:
         return f"the bits differ between {THREADS} threads"
     if (np.concatenate([image[:GUARD], image[GUARD + result.size :]]) != POISON.view(np.uint32)).any():
         return "memory around the result was written to"
-    return _border(window, result) or _values(prepared, cut(window, result))
+    return _around(window, result) or _values(prepared, cut(window, result))
 
 
-def _border(window: Window, result: Array) -> str:
-    rest = result.copy()
-    cut(window, rest)[...] = 0
-    wrong = np.argwhere(rest.view(np.uint32))
-    return f"{len(wrong)} elements of the border are not zero, the first at {wrong[0].tolist()}" if len(wrong) else ""
+def _around(window: Window, result: Array) -> str:
+    """The border is zero where it is this kernel's, and everything else as it was."""
+    expected = np.full(window.shape, POISON, np.float32)
+    if window.bordered:
+        every_channel = replace(window, begin=(*window.begin[:-1], 0), extents=(*window.extents[:-1], window.shape[-1]))
+        expected = place(every_channel, cut(every_channel, expected))
+    cut(window, expected)[...] = cut(window, result)
+    wrong = np.argwhere(expected.view(np.uint32) != result.view(np.uint32))
+    return f"{len(wrong)} elements around the result are wrong, the first at {wrong[0].tolist()}" if len(wrong) else ""
 
 
 def _values(prepared: Prepared, values: Array) -> str:
-    interval = expected(prepared.layer, prepared.data)
+    interval = intervals(prepared.layer, prepared.data)
     wrong = np.argwhere(~interval.holds(values))
     if not len(wrong):
         return ""

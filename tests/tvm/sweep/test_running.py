@@ -3,6 +3,7 @@
 import ctypes
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -39,11 +40,14 @@ LAYER = Layer(
 )
 
 
+PART = replace(LAYER, result=Window(shape=(1, 4, 6, 20), begin=(0, 1, 0, 2), extents=(1, 2, 5, 17), bordered=False))
+
+
 @pytest.fixture(scope="module")
-def layer(tmp_path_factory: pytest.TempPathFactory) -> tuple[Prepared, Any]:
-    prepared = prepare(LAYER)
-    library = build([prepared], tmp_path_factory.mktemp("layer"))
-    return prepared, library["layer0"]
+def built(tmp_path_factory: pytest.TempPathFactory) -> dict[Layer, tuple[Prepared, Any]]:
+    prepared = [prepare(layer) for layer in (LAYER, PART)]
+    library = build(prepared, tmp_path_factory.mktemp("layers"))
+    return {each.layer: (each, library[f"layer{index}"]) for index, each in enumerate(prepared)}
 
 
 def one_element(x: Array, y: Array, call: int) -> None:
@@ -82,20 +86,30 @@ def around(y: Array) -> Array:
     return memory
 
 
+def beside(x: Array, y: Array, call: int) -> None:
+    y[0, 1, 2, 0] = 0
+
+
+def border_of_another(x: Array, y: Array, call: int) -> None:
+    y[0, 0, 0, 5] = 0
+
+
 @pytest.mark.parametrize(
-    ("spoil", "sentence"),
+    ("layer", "spoil", "sentence"),
     [
-        (one_element, "1 of 170 elements are wrong, the first at"),
-        (not_written, "1 of 170 elements are wrong, the first at"),
-        (another_zero, "1 elements of the border are not zero, the first at"),
-        (one_thread_count, "the bits differ between"),
-        (input_written, "an argument was written to"),
-        (before, "memory around the result was written to"),
-        (after, "memory around the result was written to"),
+        (LAYER, one_element, "1 of 170 elements are wrong, the first at [0, 0, 2, 3]"),
+        (LAYER, not_written, "1 of 170 elements are wrong, the first at [0, 1, 4, 16]: nan"),
+        (LAYER, another_zero, "1 elements around the result are wrong, the first at [0, 0, 0, 0]"),
+        (LAYER, one_thread_count, "the bits differ between"),
+        (LAYER, input_written, "an argument was written to"),
+        (LAYER, before, "memory around the result was written to"),
+        (LAYER, after, "memory around the result was written to"),
+        (PART, beside, "1 elements around the result are wrong, the first at [0, 1, 2, 0]"),
+        (PART, border_of_another, "1 elements around the result are wrong, the first at [0, 0, 0, 5]"),
     ],
 )
-def test_a_mistake_is_seen(layer: tuple[Prepared, Any], spoil: Spoil, sentence: str) -> None:
-    prepared, kernel = layer
+def test_a_mistake_is_seen(built: dict[Layer, tuple[Prepared, Any]], layer: Layer, spoil: Spoil, sentence: str) -> None:
+    prepared, kernel = built[layer]
     calls = itertools.count()
 
     def spoilt(*tensors: Any) -> None:
@@ -106,5 +120,6 @@ def test_a_mistake_is_seen(layer: tuple[Prepared, Any], spoil: Spoil, sentence: 
     assert sentence in check(prepared, spoilt)
 
 
-def test_a_right_kernel_has_no_problem(layer: tuple[Prepared, Any]) -> None:
-    assert not check(*layer)
+@pytest.mark.parametrize("layer", [LAYER, PART])
+def test_a_right_kernel_has_no_problem(built: dict[Layer, tuple[Prepared, Any]], layer: Layer) -> None:
+    assert not check(*built[layer])
