@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks import machine
 from lowprec.errors import LowprecError, UsageError
-from lowprec.targets import available_cores
+from lowprec.targets import available_cores, parse_target
 from lowprec.vocabulary import PRECISIONS, Vocabulary
 
 RESULTS = Path(__file__).parent / "results"
@@ -25,6 +25,7 @@ def parser(name: str, summary: str, peers: Vocabulary) -> argparse.ArgumentParse
     made.add_argument("--threads", type=int, default=available_cores(), help="for every engine (default: all cores)")
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--precision", default="fp32", help="what ours computes in; peers compute in fp32")
+    made.add_argument("--target", default="native", help="what ours may use of the CPU; peers use all of it")
     made.add_argument("--peers", default=",".join(peers.built), help="comma-separated (default: %(default)s)")
     made.add_argument("--duration", type=float, metavar="SECONDS", help="measuring, for every engine and subject")
     made.add_argument("--json", type=Path, metavar="FILE", help="write the results here as well")
@@ -44,6 +45,7 @@ def run(program: Callable[[], int]) -> int:
 def check(options: argparse.Namespace, peers: Vocabulary) -> tuple[str, ...]:
     """Refuse what cannot be measured; the peers asked for."""
     PRECISIONS.check(options.precision)
+    parse_target(options.target)
     if not 1 <= options.threads <= 1024:
         raise UsageError(f"--threads is {options.threads}: give a whole number from 1 to 1024")
     if options.duration is not None and not options.duration > 0:
@@ -73,19 +75,21 @@ def announce(peaks: machine.Peaks) -> None:
 
 
 def save(name: str, options: argparse.Namespace, peaks: machine.Peaks, rows: Sequence[dict[str, Any]]) -> Path:
-    """Write benchmarks/results/NAME-PRECISION-THREADSt.json (a part of the suite: ...-part.json), and --json's file."""
+    """Write benchmarks/results/NAME-PRECISION-THREADSt.json (another target: ...-TARGET.json; a part of the suite:
+    ...-part.json), and --json's file."""
     document = {
         "schema": "lowprec.benchmark/1",
         "benchmark": name,
         "command": shlex.join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "precision": options.precision,
+        "target": options.target,
         "threads": options.threads,
         "seed": options.seed,
         "machine": machine.record(peaks),
         "rows": list(rows),
     }
-    part = "-part" if options.only else ""
+    part = ("" if options.target == "native" else f"-{options.target}") + ("-part" if options.only else "")
     path = RESULTS / f"{name}-{options.precision}-{options.threads}t{part}.json"
     for target in (path, options.json):
         if target is not None:

@@ -23,6 +23,7 @@ from benchmarks.layer_suite import LAYERS, BenchLayer, bank, copies_past
 from lowprec.compilation import Options, compile_to
 from lowprec.engine_process import Child
 from lowprec.errors import LowprecError
+from lowprec.targets import parse_target
 from lowprec.vocabulary import Vocabulary
 
 OURS = "lowprec"
@@ -48,7 +49,7 @@ def measure(options: argparse.Namespace) -> int:
     if options.list:
         print("\n".join(chosen))
         return 0
-    peaks = machine.measure(options.threads)
+    peaks = machine.measure(options.threads, parse_target(options.target))
     command.announce(peaks)
     print(_header(engines))
     rows = []
@@ -107,7 +108,7 @@ def _make(
     onnx.save(bank(layer, copies, seed=options.seed), model)
     artifact = folder / "bank.lowprec"
     try:
-        chosen = Options(precision=options.precision, threads=options.threads)
+        chosen = Options(precision=options.precision, threads=options.threads, target=options.target)
         compile_to(str(artifact), model, chosen, command="python -m benchmarks.layers")
     except LowprecError as problem:
         failures[OURS] = str(problem)

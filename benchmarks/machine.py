@@ -25,11 +25,12 @@ from pathlib import Path
 from typing import Any
 
 from lowprec.errors import EnvironmentMismatch
-from lowprec.targets import available_cores, detect_features, native
+from lowprec.targets import Target, available_cores, detect_features, native
 
 SOURCE = Path(__file__).with_name("peaks.c")
 SIZES = (256 << 10, 4 << 20, 32 << 20, 256 << 20, 1 << 30)
 PACKAGES = ("lowprec", "apache-tvm", "numpy", "onnx", "onnxruntime", "openvino", "torch")
+FLOAT_BYTES = 4
 QUIET_LOAD = 0.3
 """Load average, beyond the benchmark's own threads, from which neighbours may disturb a timing."""
 
@@ -73,16 +74,17 @@ def describe() -> dict[str, Any]:
     }
 
 
-def measure(threads: int) -> Peaks:
-    """The peaks, in about two seconds."""
+def measure(threads: int, target: Target | None = None) -> Peaks:
+    """The peaks, in about two seconds, with vectors as wide as the target's."""
+    vector = FLOAT_BYTES * (target or native()).lanes
     with tempfile.TemporaryDirectory() as folder:
-        library = ctypes.CDLL(str(_compile(Path(folder))))
+        library = ctypes.CDLL(str(_compile(Path(folder), vector)))
         library.fma_chains.argtypes = [ctypes.c_long, ctypes.c_float]
         library.fma_chains.restype = ctypes.c_float
         library.read_passes.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_long]
         library.read_passes.restype = ctypes.c_float
         flops = _flops(library, threads)
-        bandwidth = {size: _bandwidth(library, size, threads) for size in SIZES}
+        bandwidth = {size: _bandwidth(library, size, threads, vector) for size in SIZES}
     return Peaks(threads=threads, flops=flops, read_bandwidth=bandwidth)
 
 
@@ -101,12 +103,12 @@ def noise(threads: int) -> str:
     return f"the load average is {load:.1f} before the start: others use this machine, and the figures are noisy"
 
 
-def _compile(folder: Path) -> Path:
+def _compile(folder: Path, vector: int) -> Path:
     compiler = shutil.which("cc")
     if compiler is None:
         raise EnvironmentMismatch("no C compiler `cc` found: the machine's peaks are measured with one; install gcc")
     library = folder / "peaks.so"
-    width = f"-DBYTES={4 * native().lanes}"
+    width = f"-DBYTES={vector}"
     command = [
         compiler,
         "-O3",
@@ -131,9 +133,8 @@ def _flops(library: ctypes.CDLL, threads: int) -> float:
     return threads * rounds * int(library.fma_flops_per_round()) / seconds
 
 
-def _bandwidth(library: ctypes.CDLL, size: int, threads: int) -> float:
+def _bandwidth(library: ctypes.CDLL, size: int, threads: int, vector: int) -> float:
     """Every thread reads a buffer of its own, together of the size."""
-    vector = 4 * native().lanes
     passes = max(1, (256 << 20) // size)
     share = size // threads
     buffers = [mmap.mmap(-1, share + vector) for _ in range(threads)]

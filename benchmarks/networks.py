@@ -26,6 +26,7 @@ from lowprec.benchmarking import INPUT_SETS, BenchReport, Engine, measure
 from lowprec.compilation import Options, compile_to, run_on_model
 from lowprec.errors import LowprecError
 from lowprec.samples import sample_inputs
+from lowprec.targets import parse_target
 from lowprec.vocabulary import PEERS
 from tests.networks import NETWORKS
 
@@ -59,13 +60,14 @@ def measure_all(options: argparse.Namespace) -> int:
     if options.list:
         print("\n".join(chosen))
         return 0
-    peaks = machine.measure(options.threads)
+    peaks = machine.measure(options.threads, parse_target(options.target))
     command.announce(peaks)
     print(_header(peers))
     rows = []
     for name in chosen * options.repeats:
         rows.append(measure_network(name, peers, peaks, options))
         print(_line(rows[-1], peers), flush=True)
+    print(_summary(rows))
     print(f"written to {command.save('networks', options, peaks, rows)}")
     return int(any(OURS in row["failures"] for row in rows))
 
@@ -80,7 +82,7 @@ def measure_network(
             model = _model(name, options)
             artifact = Path(folder) / f"{name}.lowprec"
             began = time.perf_counter()
-            chosen = Options(precision=options.precision, threads=options.threads)
+            chosen = Options(precision=options.precision, threads=options.threads, target=options.target)
             compile_to(str(artifact), model, chosen, command="python -m benchmarks.networks")
             row["compile_seconds"] = time.perf_counter() - began
             work = _work(model)
@@ -142,6 +144,20 @@ def _line(row: dict[str, Any], peers: Sequence[str]) -> str:
     share, memory = row["bound_ms"] / ours["p50_ms"], ours["memory_bytes"] / 2**20
     head = f"{row['network']:<18}{row['bound_ms']:>9.2f}{share:>9.0%}{ours['p50_ms']:>12.2f}"
     return f"{head}{ours['spread']:>6.0%}{memory:>6.0f}{cells}{notes}"
+
+
+def _summary(rows: Sequence[dict[str, Any]]) -> str:
+    """Ours as a multiple of the best peer's time: the geometric mean, and the network where it is largest."""
+    multiples = {
+        row["network"]: max(figure["ratio"] ** -1 for name, figure in row["engines"].items() if name != OURS)
+        for row in rows
+        if OURS in row["engines"] and len(row["engines"]) > 1
+    }
+    if not multiples:
+        return "no network ran on ours and on a peer"
+    mean = math.exp(sum(map(math.log, multiples.values())) / len(multiples))
+    worst = max(multiples, key=multiples.__getitem__)
+    return f"ours / the best peer: geometric mean {mean:.3f}, largest {multiples[worst]:.2f} ({worst})"
 
 
 def _cell(figure: dict[str, Any] | None) -> str:

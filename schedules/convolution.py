@@ -3,7 +3,7 @@
 Three cases, by groups:
 - depthwise (one channel in, one out, a group): vectors run over channels, see `depthwise`;
 - groups at least a vector wide, or no groups: the direct kernel, group by group;
-- narrow groups: several are merged into one dense, block-diagonal group at least a vector wide.
+- narrow groups: several are bundled into a dense one, see `bundles`.
 """
 
 from dataclasses import dataclass, replace
@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from tvm import tirx
 
 from lowprec.convolution import Conv
+from lowprec.schedules.bundles import bundle_weights, choose_bundle
 from lowprec.schedules.depthwise import Depthwise, build_depthwise, pack_depthwise
 from lowprec.schedules.direct import Direct, PackedWeights, pack_weights
 from lowprec.schedules.epilogue import Epilogue
 from lowprec.schedules.microkernel import build_direct
-from lowprec.schedules.tiling import Workload, choose_tile
+from lowprec.schedules.tiling import Workload, ceil_div, choose_tile
 from lowprec.schedules.views import FLOAT_BYTES
 from lowprec.schedules.walks import choose_walk
 from lowprec.schedules.windows import Window, collapse, coordinates
@@ -55,8 +56,8 @@ def convolution_kernel(request: ConvolutionRequest, target: Target) -> Kernel:
 
 def _direct(request: ConvolutionRequest, target: Target) -> Direct:
     conv, epilogue = request.conv, request.epilogue
-    groups = merged_groups(conv, target.lanes)
-    out_channels = conv.out_channels // groups
+    bundle = choose_bundle(conv, target.lanes)
+    in_channels, out_channels = (bundle * total // conv.groups for total in (conv.in_channels, conv.out_channels))
     extents: tuple[int, ...] = coordinates(request.result.extents)[:4]
     views = (request.source.view(), request.result.view(), *epilogue.operands)
     if _is_pointwise(conv):
@@ -67,14 +68,15 @@ def _direct(request: ConvolutionRequest, target: Target) -> Direct:
         pixels=extents[3],
         columns=out_channels,
         taps=prod(conv.kernel),
-        channels=conv.in_channels // groups,
+        channels=in_channels,
         activations=FLOAT_BYTES * (prod(request.source.extents) + prod(request.result.extents)),
     )
     tile = choose_tile(work, lanes=target.lanes, registers=target.vector_registers)
     return Direct(
         batch=extents[0],
-        groups=groups,
-        in_channels=conv.in_channels // groups,
+        groups=ceil_div(conv.groups, bundle),
+        all_channels=(conv.in_channels, conv.out_channels),
+        in_channels=in_channels,
         out_channels=out_channels,
         size=_triple(extents[1:]),
         kernel=triple(conv.kernel),
@@ -120,38 +122,14 @@ def pack_convolution(kernel: Kernel, conv: Conv, weights: Weights, bias: Weights
     if isinstance(kernel, Depthwise):
         packed = pack_depthwise(weights, triple(conv.kernel))
     else:
-        dense = block_diagonal(weights, groups=conv.groups, merged=kernel.groups)
-        dense = dense.reshape(*dense.shape[:2], *triple(conv.kernel))
-        packed = pack_weights(dense, kernel)
-    return [packed] if bias is None else [packed, pad_channels(bias, kernel.lanes)]
+        bundle = choose_bundle(conv, kernel.lanes)
+        packed = pack_weights(bundle_weights(weights, groups=conv.groups, bundle=bundle), kernel)
+    return [packed] if bias is None else [packed, pad_bias(bias, kernel)]
 
 
-def pad_channels(values: Weights, lanes: int) -> Weights:
-    """A per-channel vector, filled up with zeros to a whole vector when it is shorter than one."""
-    return np.pad(values, (0, max(0, lanes - len(values))))
-
-
-def merged_groups(conv: Conv, lanes: int) -> int:
-    """How many dense groups the kernel computes: the fewest merges that make a group at least a vector wide."""
-    per_group = conv.out_channels // conv.groups
-    for merge in range(1, conv.groups):
-        if conv.groups % merge == 0 and per_group * merge >= lanes:
-            return conv.groups // merge
-    return 1
-
-
-def block_diagonal(weights: Weights, *, groups: int, merged: int) -> Weights:
-    """[K, C/groups, ...] -> [K, C/merged, ...] with zeros where a group does not see a channel."""
-    if merged == groups:
-        return weights
-    total, channels, *taps = weights.shape
-    merge = groups // merged
-    per_group = total // groups
-    dense = np.zeros((merged, merge, per_group, merge, channels, *taps), weights.dtype)
-    split = weights.reshape(merged, merge, per_group, channels, *taps)
-    for index in range(merge):
-        dense[:, index, :, index] = split[:, index]
-    return dense.reshape(total, merge * channels, *taps)
+def pad_bias(bias: Weights, kernel: Kernel) -> Weights:
+    """The bias, filled up with zeros as far as the kernel reads whole vectors of it."""
+    return np.pad(bias, (0, kernel.bias_width - len(bias)))
 
 
 def triple(values: tuple[int, ...]) -> tuple[int, int, int]:

@@ -51,6 +51,11 @@ class Depthwise:
         return min(self.lanes, self.channels)
 
     @property
+    def bias_width(self) -> int:
+        """Elements of the bias."""
+        return self.channels
+
+    @property
     def rows(self) -> int:
         """Pixels computed at once: enough to hide latency, few enough for the registers."""
         most = max(1, min(self.registers // 3, 8))
@@ -80,7 +85,7 @@ def build_depthwise(spec: Depthwise) -> tirx.PrimFunc:
         T.func_name("main")
         x = spec.input.buffer("X")
         w = T.arg("W", T.buffer((*spec.kernel, spec.channels), "float32"))
-        bias = T.arg("B", T.buffer((max(spec.lanes, spec.channels),), "float32")) if spec.bias else None
+        bias = T.arg("B", T.buffer((spec.bias_width,), "float32")) if spec.bias else None
         operands = [view.buffer(f"E{i}") for i, view in enumerate(spec.epilogue.operands)]
         y = spec.output.buffer("Y")
         T.func_attr({"tirx.noalias": True, "global_symbol": "main"})

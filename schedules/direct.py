@@ -47,10 +47,14 @@ class StridedWeights:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Direct:
-    """One kernel, whole: geometry per group, views, tile and epilogue."""
+    """One kernel, whole: geometry per group, views, tile and epilogue.
+
+    Channels of `all_channels`, in and out, that the groups do not divide are handled by overlap of the last group.
+    """
 
     batch: int
     groups: int
+    all_channels: tuple[int, int]
     in_channels: int
     out_channels: int
     size: Triple
@@ -74,6 +78,11 @@ class Direct:
     @property
     def panels(self) -> int:
         return ceil_div(self.out_channels, self.panel)
+
+    @property
+    def bias_width(self) -> int:
+        """Elements of the bias that are there to be read: narrow groups are read a whole vector at a time."""
+        return self.all_channels[1] + max(0, self.lanes - self.out_channels)
 
     @property
     def pixels(self) -> tuple[int, int, int, int]:

@@ -59,8 +59,7 @@ def _weights_buffer(spec: Direct) -> tirx.Buffer:
 
 def _bias_buffer(spec: Direct) -> tirx.Buffer | None:
     if isinstance(spec.weights, PackedWeights) and spec.weights.bias:
-        width = max(spec.lanes, spec.out_channels) if spec.groups == 1 else spec.groups * spec.out_channels
-        return T.arg("B", T.buffer((width,), "float32"))
+        return T.arg("B", T.buffer((spec.bias_width,), "float32"))
     return None
 
 
@@ -118,11 +117,13 @@ class _Tile:
         """All of the tile; sums between chunks are `kept`."""
         spec = self.spec
         n, d, h, tile = decode(self.number, spec.pixels)
-        base = self.columns.group * spec.out_channels + start_of(self.columns.panel, spec.panel, spec.out_channels)
+        group = start_of(self.columns.group, spec.out_channels, spec.all_channels[1])
+        base = group + start_of(self.columns.panel, spec.panel, spec.out_channels)
         micro = _Micro(
             tile=self,
             at=(n, d, h, start_of(tile, spec.tile.rows, spec.size[2])),
             base=base,
+            first_in=start_of(self.columns.group, spec.in_channels, spec.all_channels[0]),
             accumulators=[[register(spec.lanes) for _ in range(spec.tile.vectors)] for _ in range(spec.tile.rows)],
         )
         if kept is None:
@@ -146,11 +147,13 @@ class _Tile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Micro:
-    """What happens in registers; `at` is the tile's first pixel, `base` its first channel."""
+    """What happens in registers; `at` is the tile's first pixel, `base` its first channel, `first_in` the group's
+    first input channel."""
 
     tile: _Tile
     at: tuple[Index, Index, Index, Index]
     base: Index
+    first_in: Index
     accumulators: list[list[tirx.Buffer]]
 
     @property
@@ -231,8 +234,7 @@ class _Micro:
                 position, (0, 0, i), spec.stride, taps, spec.dilation, strict=True
             )
         )
-        channel = self.tile.columns.group * spec.in_channels + self.tile.chunk * spec.chunk + channel
-        return spec.input.address((n, d, h, w, channel))
+        return spec.input.address((n, d, h, w, self.first_in + self.tile.chunk * spec.chunk + channel))
 
     def _weight(self, taps: tuple[Index, Index, Index], channel: Index, j: int) -> Index:
         spec, columns = self.spec, self.tile.columns

@@ -10,7 +10,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from lowprec.schedules.convolution import pad_channels
+from lowprec.schedules.convolution import pad_bias
 from lowprec.schedules.direct import Direct, PackedWeights, StridedWeights, pack_weights
 from lowprec.schedules.epilogue import Epilogue
 from lowprec.schedules.tiling import Workload, choose_tile
@@ -57,6 +57,7 @@ def product_kernel(request: ProductRequest, target: Target) -> Direct:
     return Direct(
         batch=extents[0],
         groups=1,
+        all_channels=(request.depth, columns),
         in_channels=request.depth,
         out_channels=columns,
         size=(extents[1], extents[2], extents[3]),
@@ -84,4 +85,4 @@ def pack_product(kernel: Direct, right: Weights, bias: Weights | None) -> list[W
     """The arrays the kernel takes after its left-hand side, for a constant right-hand side [depth, columns]."""
     weights = np.ascontiguousarray(right.T).reshape(right.shape[1], right.shape[0], *ONES)
     packed = pack_weights(weights, kernel)
-    return [packed] if bias is None else [packed, pad_channels(bias, kernel.lanes)]
+    return [packed] if bias is None else [packed, pad_bias(bias, kernel)]

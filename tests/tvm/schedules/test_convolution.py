@@ -8,12 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lowprec.convolution import Conv, convolve
+from lowprec.schedules.bundles import bundle_starts, bundle_weights, choose_bundle
 from lowprec.schedules.convolution import (
     ConvolutionRequest,
-    block_diagonal,
     build_convolution,
     convolution_kernel,
-    merged_groups,
     pack_convolution,
 )
 from lowprec.schedules.epilogue import Epilogue, Operand, Step, Value
@@ -131,20 +130,21 @@ def test_threads_do_not_change_bits(conv: Conv) -> None:
 
 @pytest.mark.parametrize(
     ("groups", "out_channels", "lanes", "expected"),
-    [(1, 3, 16, 1), (32, 128, 16, 8), (2, 64, 16, 2), (8, 8, 16, 1), (4, 136, 16, 4), (3, 12, 8, 1)],
+    [(1, 3, 16, 1), (32, 128, 16, 4), (2, 64, 16, 1), (8, 8, 16, 8), (4, 136, 16, 1), (3, 12, 8, 1), (13, 104, 16, 2)],
 )
-def test_narrow_groups_are_merged(groups: int, out_channels: int, lanes: int, expected: int) -> None:
+def test_narrow_groups_are_bundled(groups: int, out_channels: int, lanes: int, expected: int) -> None:
     conv = replace(PLAIN, in_channels=groups * 4, groups=groups, out_channels=out_channels)
-    assert merged_groups(conv, lanes) == expected
+    assert choose_bundle(conv, lanes) == expected
 
 
-def test_block_diagonal_weights_see_their_own_group_alone() -> None:
-    weights = np.arange(1.0, 13.0, dtype=np.float32).reshape(6, 2, 1)
-    dense = block_diagonal(weights, groups=3, merged=1)
-    for group in range(3):
-        rows, columns = slice(2 * group, 2 * group + 2), slice(2 * group, 2 * group + 2)
-        assert np.array_equal(dense[rows, columns], weights[rows])
-    assert np.count_nonzero(dense) == weights.size
+def test_bundled_weights_see_their_own_group_alone() -> None:
+    weights = np.arange(1.0, 21.0, dtype=np.float32).reshape(10, 2, 1)
+    dense = bundle_weights(weights, groups=5, bundle=2).reshape(3, 4, 4, 1)
+    for bundle, start in enumerate(bundle_starts(5, 2)):
+        for index in range(2):
+            rows = slice(2 * index, 2 * index + 2)
+            assert np.array_equal(dense[bundle, rows, rows], weights[2 * (start + index) : 2 * (start + index) + 2])
+    assert np.count_nonzero(dense) == 3 * 2 * weights[:2].size
 
 
 def test_a_padded_convolution_is_a_bug_of_the_caller() -> None:
