@@ -15,14 +15,18 @@ from lowprec.schedules.tiling import ceil_div
 
 Weights = NDArray[np.float32]
 
+NARROW = 1.1
+"""What a multiply-add costs when the results leave as part of a vector, over one of a whole vector: measured."""
+
 
 def choose_bundle(conv: Conv, lanes: int) -> int:
     """How many groups to bundle: the least multiply-adds, zeros and idle lanes included, and then whole vectors."""
     channels_in, channels_out = conv.in_channels // conv.groups, conv.out_channels // conv.groups
 
-    def cost(bundle: int) -> tuple[int, int, int]:
+    def cost(bundle: int) -> tuple[float, int, int]:
         vectors = ceil_div(conv.groups, bundle) * ceil_div(bundle * channels_out, lanes)
-        return vectors * bundle * channels_in, -min(bundle * channels_out, lanes), bundle
+        used = min(bundle * channels_out, lanes)
+        return vectors * bundle * channels_in * (1.0 if used == lanes else NARROW), -used, bundle
 
     return min(range(1, min(conv.groups, lanes) + 1), key=cost)
 
