@@ -35,6 +35,7 @@ from lowprec.passes.editing import (
     replace_tensors,
     result_of,
     shape_of,
+    tensors_in,
 )
 from lowprec.passes.elementwise import ELEMENTWISE_OPS
 from lowprec.passes.reshaping import regroup
@@ -51,8 +52,11 @@ def channels_last(module: IRModule) -> IRModule:
     rewriter = _Rewriter()
     for param in main.params:
         rewriter.values[param] = _Value(param, identity(param)) if is_tensor(param) else _Value(param, ())
+    outputs = set(tensors_in(result_of(main)))
     for var, value in bindings(main):
         rewriter.rewrite(var, value)
+        if var in outputs:
+            rewriter.in_order(var)  # at once, while it is in cache, so that its memory can be used again
     result = rewriter.in_order_everywhere(result_of(main))
     axes = {name: list(order) for name, order in rewriter.orders.items() if order != tuple(range(len(order)))}
     attributes = attributes_of(main) | {AXES: axes}

@@ -21,10 +21,16 @@ from lowprec.schedules.epilogue import Epilogue
 from lowprec.schedules.halo import Halo, fill_halo
 from lowprec.schedules.microkernel import decode, start_of
 from lowprec.schedules.tiling import ceil_div
-from lowprec.schedules.views import Index, View, load, register, splat, store
+from lowprec.schedules.views import FLOAT_BYTES, Index, View, load, register, splat, store
 
 ENOUGH_TASKS = 32
 """Tasks that keep the cores of most machines evenly busy."""
+
+L1_SHARE = 24 << 10
+"""Bytes of pixels that stay in L1 beside what is written and the weights."""
+
+LEAST_BLOCKS = 2
+"""Vectors of channels that a task takes at least, if there are so many: caches fetch lines in pairs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,9 +75,16 @@ class Depthwise:
 
     @property
     def parts(self) -> int:
-        """Tasks of one row of pixels: more than one where there are few rows."""
-        wanted = ceil_div(ENOUGH_TASKS, self.batch * prod(self.size[:2]))
-        return next(count for count in range(min(wanted, self.blocks), self.blocks + 1) if self.blocks % count == 0)
+        """Parts of the channels, each taken over all rows before the next: what a row reads stays in L1 for the rows
+        below; and enough parts for tasks to be many."""
+        reach = (self.size[2] - 1) * self.stride[2] + (self.kernel[2] - 1) * self.dilation[2] + 1
+        block_bytes = prod(self.kernel[:2]) * reach * self.width * FLOAT_BYTES
+        wanted = max(
+            ceil_div(ENOUGH_TASKS, self.batch * prod(self.size[:2])), ceil_div(self.blocks * block_bytes, L1_SHARE)
+        )
+        most = max(1, self.blocks // LEAST_BLOCKS)
+        possible = [count for count in range(1, most + 1) if self.blocks % count == 0]
+        return next((count for count in possible if count >= wanted), possible[-1])
 
 
 def pack_depthwise(weights: NDArray[np.float32], kernel: Triple) -> NDArray[np.float32]:
@@ -91,9 +104,9 @@ def build_depthwise(spec: Depthwise) -> tirx.PrimFunc:
         T.func_attr({"tirx.noalias": True, "global_symbol": "main"})
         if spec.halo is not None:
             fill_halo(y, spec.halo, spec.lanes)
-        extents = (spec.batch, *spec.size[:2], spec.parts)
+        extents = (spec.batch, spec.size[0], spec.parts, spec.size[1])
         with T.parallel(0, prod(extents)) as task:
-            n, d, h, part = decode(task, extents)
+            n, d, part, h = decode(task, extents)
             blocks = spec.blocks // spec.parts
             with T.serial(0, ceil_div(spec.size[2], spec.rows)) as tile, T.serial(0, blocks) as block:
                 first = start_of(tile, spec.rows, spec.size[2])
