@@ -40,7 +40,7 @@ from lowprec.passes.templates import KernelCall, lower_by_template
 from lowprec.passes.units import KIND, LAYER, OPERATORS, Kind
 from lowprec.schedules.copying import Copy
 from lowprec.schedules.views import FLOAT_BYTES
-from lowprec.schedules.windows import Window
+from lowprec.schedules.windows import Shape, Window
 from lowprec.targets import Target
 
 
@@ -100,7 +100,7 @@ def lower_units(module: IRModule, target: Target) -> Lowered:
 @dataclass(slots=True, kw_only=True)
 class _Lowering:
     target: Target
-    inside: Mapping[str, tuple[int, ...]]
+    inside: Mapping[str, tuple[Shape, Shape]]
     places: Mapping[relax.Expr, tuple[Join, Part]]
     emitter: Emitter = field(default_factory=Emitter)
     new: dict[relax.Var, relax.Expr] = field(default_factory=dict)
@@ -118,12 +118,13 @@ class _Lowering:
         layer = str(function.attrs[LAYER])
         join, part = self.places.get(var, (None, None))
         place = None if join is None or part is None else self._place(join, part)
-        kernel = self._by_template(function, layer, place)
+        actual = dict(zip(function.params, value.args, strict=True))
+        insides = {param: found for param, arg in actual.items() if (found := self._inside(param, arg.name))}
+        kernel = self._by_template(function, layer, place, insides)
         written = kernel is not None
         if kernel is None:
             kernel = lower_generic(module, function, self.target, self.cache)
         symbol = self._symbol(kernel)
-        actual = dict(zip(function.params, value.args, strict=True))
         arguments = list(self._arguments(kernel, actual))
         if written and join is not None:
             self._write(symbol, arguments, join)
@@ -139,7 +140,7 @@ class _Lowering:
                 operators=tuple(str(name) for name in function.attrs[OPERATORS]),
                 family=kernel.family,
                 output=var.name,
-                cost=cost_of(function, [self.inside.get(arg.name) for arg in value.args], self.inside.get(var.name)),
+                cost=cost_of(function, [self._extents(arg) for arg in value.args], self._extents(var)),
             )
         )
 
@@ -175,11 +176,24 @@ class _Lowering:
         nothing = [relax.TupleType([])]
         self.emitter.emit(relax.Call(relax.ExternFunc(symbol), [*arguments, self.new[join.whole]], ty_args=nothing))
 
-    def _by_template(self, function: relax.Function, layer: str, place: Window | None) -> KernelCall | None:
+    def _inside(self, param: relax.Var, name: str) -> Window | None:
+        """The part of a unit's parameter that lies inside its halo, if it has one."""
+        if name not in self.inside:
+            return None
+        begin, extents = self.inside[name]
+        return Window(shape=shape_of(param), begin=begin, extents=extents)
+
+    def _extents(self, value: relax.Expr) -> Shape | None:
+        """The extents of a tensor of main inside its halo, if it has one."""
+        return self.inside[value.name][1] if value.name in self.inside else None
+
+    def _by_template(
+        self, function: relax.Function, layer: str, place: Window | None, insides: Mapping[relax.Var, Window]
+    ) -> KernelCall | None:
         if function.attrs[KIND] == Kind.GENERIC:
             return None
         try:
-            return lower_by_template(function, self.target, place)
+            return lower_by_template(function, self.target, place=place, insides=insides)
         except Declined as declined:
             self.declined[layer] = str(declined)
             return None
@@ -212,10 +226,11 @@ class _Lowering:
         return param
 
 
-def _inside_halos(main: relax.Function) -> dict[str, tuple[int, ...]]:
-    """The extents of each tensor that has a halo, without it: the second half of its window."""
+def _inside_halos(main: relax.Function) -> dict[str, tuple[Shape, Shape]]:
+    """Where each tensor that has a halo begins inside it, and its extents without it."""
     windows = main.attrs.get(WINDOWS, {}) if main.attrs else {}
-    return {str(name): tuple(map(int, window[len(window) // 2 :])) for name, window in windows.items()}
+    halves = ((str(name), tuple(map(int, window))) for name, window in windows.items())
+    return {name: (window[: len(window) // 2], window[len(window) // 2 :]) for name, window in halves}
 
 
 def _out_types(var: relax.Var) -> list[relax.TensorType]:

@@ -6,9 +6,10 @@
 Declines when: weights are not constant, the unit is not of the template's form, an extent is zero.
 """
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 from tvm import relax, tirx
 
 from lowprec.convolution import Conv
@@ -44,17 +45,27 @@ class KernelCall:
                 return self.kernel
 
 
-def lower_by_template(function: relax.Function, target: Target, place: Window | None = None) -> KernelCall:
-    """The kernel call that replaces a call of the unit, written at `place`; Declined says why there is none."""
+def lower_by_template(
+    function: relax.Function,
+    target: Target,
+    *,
+    place: Window | None = None,
+    insides: Mapping[relax.Var, Window] | None = None,
+) -> KernelCall:
+    """The kernel call that replaces a call of the unit, written at `place`; Declined says why there is none.
+
+    `insides` says where the border of a parameter ends.
+    """
     reading = read_unit(function)
+    insides = insides or {}
     if place is not None:
         reading.result = place
     if function.attrs[KIND] == Kind.CONVOLUTION:
-        return _convolution(reading, target)
+        return _convolution(reading, target, insides)
     return _product(reading, target)
 
 
-def _convolution(reading: UnitReading, target: Target) -> KernelCall:
+def _convolution(reading: UnitReading, target: Target, insides: Mapping[relax.Var, Window]) -> KernelCall:
     operator = reading.operator
     param, window = reading.place(operator.args[0])
     weights = as_float32(array_of(operator.args[1]))
@@ -65,12 +76,25 @@ def _convolution(reading: UnitReading, target: Target) -> KernelCall:
         result=reading.result,
         epilogue=reading.epilogue,
         bias=reading.bias is not None,
+        live=_live(window, insides.get(param), weights),
     )
     kernel = convolution_kernel(request, target)
     bias = None if reading.bias is None else as_float32(reading.bias)
     packed = pack_convolution(kernel, conv, weights, bias)
     family = "depthwise" if isinstance(kernel, Depthwise) else "direct"
     return KernelCall(identity=kernel, family=family, arguments=(param, *packed, *reading.sources), kernel=kernel)
+
+
+def _live(read: Window, inside: Window | None, weights: Array) -> tuple[tuple[int, int], ...] | None:
+    """Along each spatial axis of what is read, the part inside the border; a zero times an infinite weight counts."""
+    spatial = range(1, len(read.extents) - 1)
+    if inside is None or not np.isfinite(weights).all():
+        return None
+    begins = (inside.begin[axis] - read.begin[axis] for axis in spatial)
+    return tuple(
+        (max(0, begin), min(read.extents[axis], begin + inside.extents[axis]))
+        for axis, begin in zip(spatial, begins, strict=True)
+    )
 
 
 def _geometry(operator: relax.Call, extents: tuple[int, ...], weights: Array) -> Conv:

@@ -19,6 +19,7 @@ from lowprec.schedules.depthwise import Depthwise, build_depthwise, pack_depthwi
 from lowprec.schedules.direct import Direct, PackedWeights, pack_weights
 from lowprec.schedules.epilogue import Epilogue
 from lowprec.schedules.microkernel import build_direct
+from lowprec.schedules.taps import Live
 from lowprec.schedules.tiling import Workload, ceil_div, choose_tile
 from lowprec.schedules.views import FLOAT_BYTES
 from lowprec.schedules.walks import choose_walk
@@ -33,7 +34,8 @@ Kernel = Direct | Depthwise
 class ConvolutionRequest:
     """One convolution as the graph wants it: what it reads (its padding included), what it writes, what follows it.
 
-    `conv` has no padding of its own: `source` is as large as all that the taps reach.
+    `conv` has no padding of its own: `source` is as large as all that the taps reach, and zero outside of what is
+    `live` along each spatial axis, if that is known.
     """
 
     conv: Conv
@@ -41,6 +43,7 @@ class ConvolutionRequest:
     result: Window
     epilogue: Epilogue
     bias: bool
+    live: tuple[Live, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.conv.transposed or any((*self.conv.pads_begin, *self.conv.pads_end)):
@@ -60,8 +63,10 @@ def _direct(request: ConvolutionRequest, target: Target) -> Direct:
     in_channels, out_channels = (bundle * total // conv.groups for total in (conv.in_channels, conv.out_channels))
     extents: tuple[int, ...] = coordinates(request.result.extents)[:4]
     views = (request.source.view(), request.result.view(), *epilogue.operands)
+    live = _live(request)
     if _is_pointwise(conv):
         extents, views = collapse(extents, views)
+        live = everything(extents[1:])
     source, result, *operands = views
     work = Workload(
         lines=prod(extents[:3]),
@@ -82,6 +87,7 @@ def _direct(request: ConvolutionRequest, target: Target) -> Direct:
         kernel=triple(conv.kernel),
         stride=triple(conv.stride),
         dilation=triple(conv.dilation),
+        live=live,
         input=source,
         output=result,
         halo=request.result.halo,
@@ -102,6 +108,7 @@ def _depthwise(request: ConvolutionRequest, target: Target) -> Depthwise:
         kernel=triple(conv.kernel),
         stride=triple(conv.stride),
         dilation=triple(conv.dilation),
+        live=_live(request),
         input=request.source.view(),
         output=request.result.view(),
         halo=request.result.halo,
@@ -139,6 +146,19 @@ def triple(values: tuple[int, ...]) -> tuple[int, int, int]:
 
 def _triple(values: tuple[int, ...]) -> tuple[int, int, int]:
     d, h, w = values
+    return d, h, w
+
+
+def _live(request: ConvolutionRequest) -> tuple[Live, Live, Live]:
+    if request.live is None:
+        return everything(coordinates(request.source.extents)[:4])
+    d, h, w = ((0, 1),) * (3 - len(request.live)) + request.live
+    return d, h, w
+
+
+def everything(extents: tuple[int, ...]) -> tuple[Live, Live, Live]:
+    """No border: every position along the last three axes may hold other than zero."""
+    d, h, w = ((0, extent) for extent in extents[-3:])
     return d, h, w
 
 

@@ -20,6 +20,7 @@ from lowprec.schedules.direct import Triple
 from lowprec.schedules.epilogue import Epilogue
 from lowprec.schedules.halo import Halo, fill_halo
 from lowprec.schedules.microkernel import decode, start_of
+from lowprec.schedules.taps import Live, seeing_taps
 from lowprec.schedules.tiling import ceil_div
 from lowprec.schedules.views import FLOAT_BYTES, Index, View, load, register, splat, store
 
@@ -35,7 +36,7 @@ LEAST_BLOCKS = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Depthwise:
-    """One depthwise kernel: geometry, views and epilogue."""
+    """One depthwise kernel: geometry, views and epilogue. Outside `live` the input is zero."""
 
     batch: int
     channels: int
@@ -43,6 +44,7 @@ class Depthwise:
     kernel: Triple
     stride: Triple
     dilation: Triple
+    live: tuple[Live, Live, Live]
     input: View
     output: View
     halo: Halo | None
@@ -131,7 +133,19 @@ def _tile(
     begin = zero if bias is None else T.bind(load(bias, channel, width))
     for accumulator in accumulators:
         store(accumulator, 0, begin, width)
-    with T.serial(0, spec.kernel[0]) as r, T.serial(0, spec.kernel[1]) as s:
+    planes, lines = (
+        seeing_taps(
+            at[1 + axis],
+            count=1,
+            outputs=spec.size[axis],
+            taps=spec.kernel[axis],
+            stride=spec.stride[axis],
+            dilation=spec.dilation[axis],
+            live=spec.live[axis],
+        )
+        for axis in (0, 1)
+    )
+    with T.serial(*planes) as r, T.serial(*lines) as s:
         for t in range(spec.kernel[2]):
             tap = (r * spec.kernel[1] + s) * spec.kernel[2] + t
             weight = T.bind(load(w, tap * spec.channels + channel, width))

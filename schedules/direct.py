@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from lowprec.schedules.epilogue import Epilogue
 from lowprec.schedules.halo import Halo
+from lowprec.schedules.taps import Live
 from lowprec.schedules.tiling import Tile, ceil_div
 from lowprec.schedules.views import View
 from lowprec.schedules.walks import Walk
@@ -47,7 +48,7 @@ class StridedWeights:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Direct:
-    """One kernel, whole: geometry per group, views, tile and epilogue.
+    """One kernel, whole: geometry per group, views, tile and epilogue. Outside `live` the input is zero.
 
     Channels of `all_channels`, in and out, that the groups do not divide are handled by overlap of the last group.
     """
@@ -61,6 +62,7 @@ class Direct:
     kernel: Triple
     stride: Triple
     dilation: Triple
+    live: tuple[Live, Live, Live]
     input: View
     output: View
     halo: Halo | None

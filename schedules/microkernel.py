@@ -10,8 +10,12 @@ from tvm.script.ir_builder import tirx as T
 from lowprec.schedules.direct import Direct, PackedWeights, StridedWeights, vector_starts
 from lowprec.schedules.halo import fill_halo
 from lowprec.schedules.prefetch import prefetch
+from lowprec.schedules.taps import seeing_taps
 from lowprec.schedules.tiling import ceil_div
 from lowprec.schedules.views import FLOAT_BYTES, Index, load, register, row_major, splat, store
+
+WIDTH = 2
+"""The spatial axis along which a tile lies."""
 
 UNROLL = 4
 """Input channels of one step of the innermost loop."""
@@ -186,7 +190,8 @@ class _Micro:
         spec = self.spec
         step = min(UNROLL, spec.chunk)
         whole = spec.chunk // step
-        with T.serial(0, spec.kernel[0]) as r, T.serial(0, spec.kernel[1]) as s, T.serial(0, spec.kernel[2]) as t:
+        planes, lines, columns = (self._seeing(axis) for axis in range(3))
+        with T.serial(*planes) as r, T.serial(*lines) as s, T.serial(*columns) as t:
             taps = (r, s, t)
             with T.serial(0, whole) as block:
                 number = sum(tap * size for tap, size in zip(taps, row_major(spec.kernel), strict=True)) * whole + block
@@ -195,6 +200,19 @@ class _Micro:
                     self._channel(buffers, taps, block * step + u)
             for channel in range(whole * step, spec.chunk):
                 self._channel(buffers, taps, channel)
+
+    def _seeing(self, axis: int) -> tuple[Index, Index]:
+        """The taps of an axis that can see more than the border's zeros."""
+        spec = self.spec
+        return seeing_taps(
+            self.at[1 + axis],
+            count=spec.tile.rows if axis == WIDTH else 1,
+            outputs=spec.size[axis],
+            taps=spec.kernel[axis],
+            stride=spec.stride[axis],
+            dilation=spec.dilation[axis],
+            live=spec.live[axis],
+        )
 
     def _prefetch(self, w: tirx.Buffer, step: Index, steps: int) -> None:
         """Step `step` of `steps`: the tile's share of the weights that follow those in use.

@@ -10,7 +10,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from lowprec.schedules.convolution import pad_bias
+from lowprec.schedules.convolution import everything, pad_bias
 from lowprec.schedules.direct import Direct, PackedWeights, StridedWeights, pack_weights
 from lowprec.schedules.epilogue import Epilogue
 from lowprec.schedules.tiling import Workload, choose_tile
@@ -64,6 +64,7 @@ def product_kernel(request: ProductRequest, target: Target) -> Direct:
         kernel=ONES,
         stride=ONES,
         dilation=ONES,
+        live=everything(extents[1:]),
         input=left,
         output=result,
         halo=request.result.halo,

@@ -66,10 +66,28 @@ def prepare(layer: Layer) -> Prepared:
         call = KernelCall(identity=copy, family="copy", arguments=(), kernel=copy)
         return Prepared(layer=layer, data=data, call=call, arguments=tuple(_physical(layer, data)))
     function = unit(layer, data)
-    call = lower_by_template(function, target, layer.result if layer.is_part else None)
+    inside = _inside(layer)
+    call = lower_by_template(
+        function,
+        target,
+        place=layer.result if layer.is_part else None,
+        insides={} if inside is None else {function.params[0]: inside},
+    )
     passed = dict(zip(function.params, _physical(layer, data), strict=True))
     arguments = tuple(_passed(argument, passed) for argument in call.arguments)
     return Prepared(layer=layer, data=data, call=call, arguments=arguments)
+
+
+def _inside(layer: Layer) -> Window | None:
+    """The part of a convolution's source that is not padding."""
+    if not isinstance(layer.operator, Conv):
+        return None
+    starts = zip(layer.source.begin, (0, *layer.operator.pads_begin, 0), strict=True)
+    return Window(
+        shape=layer.source.shape,
+        begin=tuple(begin + pad for begin, pad in starts),
+        extents=(layer.operator.batch, *layer.operator.size, layer.operator.in_channels),
+    )
 
 
 def _passed(argument: Source | NDArray[np.generic], passed: Mapping[relax.Var, Array]) -> Array:
