@@ -80,7 +80,7 @@ def save(name: str, options: argparse.Namespace, peaks: machine.Peaks, rows: Seq
     document = {
         "schema": "lowprec.benchmark/1",
         "benchmark": name,
-        "command": shlex.join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", f"benchmarks.{name.partition('-')[0]}", *sys.argv[1:]]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "precision": options.precision,
         "target": options.target,

@@ -1,8 +1,8 @@
 """Whole networks beside ONNX Runtime and OpenVINO, in one run: `python -m benchmarks.networks --threads 2`.
 
-The nine architectures of the onnx package by default (models.py); `--only` also takes the names of our own full-size
-builders (tests/networks). Every engine has a process of its own; they take turns of a fraction of a second, the others
-stopped; inputs rotate among eight, and every run's outputs are compared with ONNX Runtime's.
+The nine architectures of the onnx package by default (models.py), our own full-size builders (tests/networks) with
+`--own`; `--only` takes the names of either. Every engine has a process of its own; they take turns of a fraction of a
+second, the others stopped; inputs rotate among eight, and every run's outputs are compared with ONNX Runtime's.
 
 The bound is the least time a direct algorithm could take: all multiply-adds over the measured peak, or weights, inputs
 and outputs, read once, over the measured bandwidth, whichever is longer.
@@ -46,6 +46,7 @@ class Work:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = command.parser("networks", __doc__.partition("\n")[0], PEERS)
+    parser.add_argument("--own", action="store_true", help="the architectures of tests/networks instead of the nine")
     parser.add_argument("--repeats", type=int, default=1, help="measure everything so many times, in fresh processes")
     parser.add_argument("--models", type=Path, default=Path("build/models"), help="folder of the made models")
     options = parser.parse_args(arguments)
@@ -55,8 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def measure_all(options: argparse.Namespace) -> int:
     """Measure every network asked for, print a line each, save all; 1 if ours failed or answered wrongly anywhere."""
     peers = command.check(options, PEERS)
-    names = [*models.NAMES, *(network.name for network in NETWORKS)]
-    chosen = command.select(names, options.only or (names if options.list else models.NAMES))
+    own = [network.name for network in NETWORKS]
+    names = [*models.NAMES, *own]
+    chosen = command.select(names, options.only or (names if options.list else own if options.own else models.NAMES))
     if options.list:
         print("\n".join(chosen))
         return 0
@@ -68,7 +70,7 @@ def measure_all(options: argparse.Namespace) -> int:
         rows.append(measure_network(name, peers, peaks, options))
         print(_line(rows[-1], peers), flush=True)
     print(_summary(rows))
-    print(f"written to {command.save('networks', options, peaks, rows)}")
+    print(f"written to {command.save('networks-own' if options.own else 'networks', options, peaks, rows)}")
     return int(any(OURS in row["failures"] for row in rows))
 
 
