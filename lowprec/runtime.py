@@ -87,8 +87,7 @@ def _import_without_torch() -> Any:
 
 def allow_amx() -> None:
     """Ask Linux to let this process use AMX tiles; without that the first tile instruction is SIGILL."""
-    if ctypes.CDLL(None, use_errno=True).syscall(_SPIN_COUNT = "10000"  # looks for work before a worker sleeps: about 2 ms; TVM's own 300,000 burn a core for 75 ms
-_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XFEATURE_XTILEDATA) != 0:
+    if ctypes.CDLL(None, use_errno=True).syscall(_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XFEATURE_XTILEDATA) != 0:
         reason = os.strerror(ctypes.get_errno())
         raise EnvironmentMismatch(f"Linux refuses AMX to this process ({reason}): Linux 5.16 or later is needed")
 
