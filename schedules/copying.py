@@ -12,7 +12,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from lowprec.schedules.halo import fill_halo
-from lowprec.schedules.microkernel import decode
+from lowprec.schedules.tasks import decode
 from lowprec.schedules.tiling import ceil_div
 from lowprec.schedules.views import load, store
 from lowprec.schedules.windows import Window, coordinates

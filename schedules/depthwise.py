@@ -19,8 +19,8 @@ from tvm.script.ir_builder import tirx as T
 from lowprec.schedules.direct import Triple
 from lowprec.schedules.epilogue import Epilogue
 from lowprec.schedules.halo import Halo, fill_halo
-from lowprec.schedules.microkernel import decode, start_of
 from lowprec.schedules.taps import Live, seeing_taps
+from lowprec.schedules.tasks import decode, start_of
 from lowprec.schedules.tiling import ceil_div
 from lowprec.schedules.views import FLOAT_BYTES, Index, View, load, register, splat, store
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from math import prod
 
-from tvm import ir, tirx
+from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
@@ -11,6 +11,7 @@ from lowprec.schedules.direct import Direct, PackedWeights, StridedWeights, vect
 from lowprec.schedules.halo import fill_halo
 from lowprec.schedules.prefetch import prefetch
 from lowprec.schedules.taps import seeing_taps
+from lowprec.schedules.tasks import decode, start_of
 from lowprec.schedules.tiling import ceil_div
 from lowprec.schedules.views import FLOAT_BYTES, Index, load, register, row_major, splat, store
 
@@ -80,22 +81,6 @@ def _tasks(spec: Direct, buffers: _Buffers) -> None:
         kept = T.alloc_buffer((walk.run * spec.tile.rows * spec.panel,), "float32", scope="global")
         with T.serial(0, walk.chunks) as chunk, T.serial(0, walk.run) as index:
             _Tile(spec=spec, columns=columns, number=begin + index, chunk=chunk, passed=index).emit(buffers, kept)
-
-
-def decode(task: ir.Expr, extents: tuple[int, ...]) -> list[Index]:
-    """Coordinates of a task; the last extent varies fastest. Extents of one cost nothing."""
-    strides = row_major(extents)
-    return [
-        0 if extent == 1 else T.bind(tirx.floormod(tirx.floordiv(task, stride), extent))
-        for extent, stride in zip(extents, strides, strict=True)
-    ]
-
-
-def start_of(index: Index, width: int, extent: int) -> Index:
-    """Where block `index` begins, so that it ends inside `extent`."""
-    if extent <= width:
-        return 0
-    return index * width if extent % width == 0 else T.bind(tirx.min(index * width, extent - width))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

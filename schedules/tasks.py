@@ -1,0 +1,22 @@
+"""A kernel's loops made one: tasks for the threads to share, and blocks that overlap at the end of an extent."""
+
+from tvm import ir, tirx
+from tvm.script.ir_builder import tirx as T
+
+from lowprec.schedules.views import Index, row_major
+
+
+def decode(task: ir.Expr, extents: tuple[int, ...]) -> list[Index]:
+    """Coordinates of a task; the last extent varies fastest. Extents of one cost nothing."""
+    strides = row_major(extents)
+    return [
+        0 if extent == 1 else T.bind(tirx.floormod(tirx.floordiv(task, stride), extent))
+        for extent, stride in zip(extents, strides, strict=True)
+    ]
+
+
+def start_of(index: Index, width: int, extent: int) -> Index:
+    """Where block `index` begins, so that it ends inside `extent`."""
+    if extent <= width:
+        return 0
+    return index * width if extent % width == 0 else T.bind(tirx.min(index * width, extent - width))
