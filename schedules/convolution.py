@@ -18,8 +18,8 @@ from lowprec.schedules.bundles import bundle_weights, choose_bundle
 from lowprec.schedules.depthwise import Depthwise, build_depthwise, pack_depthwise
 from lowprec.schedules.direct import Direct, PackedWeights, pack_weights
 from lowprec.schedules.epilogue import Epilogue
+from lowprec.schedules.geometry import Geometry, Live, pointwise
 from lowprec.schedules.microkernel import build_direct
-from lowprec.schedules.taps import Live
 from lowprec.schedules.tiling import Workload, ceil_div, choose_tile
 from lowprec.schedules.views import FLOAT_BYTES
 from lowprec.schedules.walks import choose_walk
@@ -63,10 +63,10 @@ def _direct(request: ConvolutionRequest, target: Target) -> Direct:
     in_channels, out_channels = (bundle * total // conv.groups for total in (conv.in_channels, conv.out_channels))
     extents: tuple[int, ...] = coordinates(request.result.extents)[:4]
     views = (request.source.view(), request.result.view(), *epilogue.operands)
-    live = _live(request)
+    geometry = _geometry(request)
     if _is_pointwise(conv):
         extents, views = collapse(extents, views)
-        live = everything(extents[1:])
+        geometry = pointwise(_triple(extents[1:]))
     source, result, *operands = views
     work = Workload(
         lines=prod(extents[:3]),
@@ -83,11 +83,7 @@ def _direct(request: ConvolutionRequest, target: Target) -> Direct:
         all_channels=(conv.in_channels, conv.out_channels),
         in_channels=in_channels,
         out_channels=out_channels,
-        size=_triple(extents[1:]),
-        kernel=triple(conv.kernel),
-        stride=triple(conv.stride),
-        dilation=triple(conv.dilation),
-        live=live,
+        geometry=geometry,
         input=source,
         output=result,
         halo=request.result.halo,
@@ -104,11 +100,7 @@ def _depthwise(request: ConvolutionRequest, target: Target) -> Depthwise:
     return Depthwise(
         batch=conv.batch,
         channels=conv.out_channels,
-        size=triple(conv.output_size),
-        kernel=triple(conv.kernel),
-        stride=triple(conv.stride),
-        dilation=triple(conv.dilation),
-        live=_live(request),
+        geometry=_geometry(request),
         input=request.source.view(),
         output=request.result.view(),
         halo=request.result.halo,
@@ -149,17 +141,18 @@ def _triple(values: tuple[int, ...]) -> tuple[int, int, int]:
     return d, h, w
 
 
-def _live(request: ConvolutionRequest) -> tuple[Live, Live, Live]:
-    if request.live is None:
-        return everything(coordinates(request.source.extents)[:4])
-    d, h, w = ((0, 1),) * (3 - len(request.live)) + request.live
-    return d, h, w
-
-
-def everything(extents: tuple[int, ...]) -> tuple[Live, Live, Live]:
-    """No border: every position along the last three axes may hold other than zero."""
-    d, h, w = ((0, extent) for extent in extents[-3:])
-    return d, h, w
+def _geometry(request: ConvolutionRequest) -> Geometry:
+    conv, live = request.conv, request.live
+    if live is None:
+        live = tuple((0, extent) for extent in conv.size)
+    d, h, w = ((0, 1),) * (3 - len(live)) + live
+    return Geometry(
+        size=triple(conv.output_size),
+        kernel=triple(conv.kernel),
+        stride=triple(conv.stride),
+        dilation=triple(conv.dilation),
+        live=(d, h, w),
+    )
 
 
 def _is_depthwise(conv: Conv) -> bool:

@@ -16,10 +16,9 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from lowprec.schedules.direct import Triple
 from lowprec.schedules.epilogue import Epilogue
+from lowprec.schedules.geometry import Geometry, Triple
 from lowprec.schedules.halo import Halo, fill_halo
-from lowprec.schedules.taps import Live, seeing_taps
 from lowprec.schedules.tasks import decode, start_of
 from lowprec.schedules.tiling import ceil_div
 from lowprec.schedules.views import FLOAT_BYTES, Index, View, load, register, splat, store
@@ -36,15 +35,11 @@ LEAST_BLOCKS = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Depthwise:
-    """One depthwise kernel: geometry, views and epilogue. Outside `live` the input is zero."""
+    """One depthwise kernel: geometry, views and epilogue."""
 
     batch: int
     channels: int
-    size: Triple
-    kernel: Triple
-    stride: Triple
-    dilation: Triple
-    live: tuple[Live, Live, Live]
+    geometry: Geometry
     input: View
     output: View
     halo: Halo | None
@@ -67,8 +62,8 @@ class Depthwise:
     def rows(self) -> int:
         """Pixels computed at once: enough to hide latency, few enough for the registers."""
         most = max(1, min(self.registers // 3, 8))
-        tiles = ceil_div(self.size[2], most)
-        return ceil_div(self.size[2], tiles)
+        tiles = ceil_div(self.geometry.size[2], most)
+        return ceil_div(self.geometry.size[2], tiles)
 
     @property
     def blocks(self) -> int:
@@ -79,11 +74,11 @@ class Depthwise:
     def parts(self) -> int:
         """Parts of the channels, each taken over all rows before the next: what a row reads stays in L1 for the rows
         below; and enough parts for tasks to be many."""
-        reach = (self.size[2] - 1) * self.stride[2] + (self.kernel[2] - 1) * self.dilation[2] + 1
-        block_bytes = prod(self.kernel[:2]) * reach * self.width * FLOAT_BYTES
-        wanted = max(
-            ceil_div(ENOUGH_TASKS, self.batch * prod(self.size[:2])), ceil_div(self.blocks * block_bytes, L1_SHARE)
-        )
+        geometry = self.geometry
+        *_, reach = geometry.seen((0, 0, geometry.size[2] - 1), (0, 0, geometry.kernel[2] - 1))
+        block_bytes = prod(geometry.kernel[:2]) * (reach + 1) * self.width * FLOAT_BYTES
+        lines = self.batch * prod(geometry.size[:2])
+        wanted = max(ceil_div(ENOUGH_TASKS, lines), ceil_div(self.blocks * block_bytes, L1_SHARE))
         most = max(1, self.blocks // LEAST_BLOCKS)
         possible = [count for count in range(1, most + 1) if self.blocks % count == 0]
         return next((count for count in possible if count >= wanted), possible[-1])
@@ -99,19 +94,20 @@ def build_depthwise(spec: Depthwise) -> tirx.PrimFunc:
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name("main")
         x = spec.input.buffer("X")
-        w = T.arg("W", T.buffer((*spec.kernel, spec.channels), "float32"))
+        w = T.arg("W", T.buffer((*spec.geometry.kernel, spec.channels), "float32"))
         bias = T.arg("B", T.buffer((spec.bias_width,), "float32")) if spec.bias else None
         operands = [view.buffer(f"E{i}") for i, view in enumerate(spec.epilogue.operands)]
         y = spec.output.buffer("Y")
         T.func_attr({"tirx.noalias": True, "global_symbol": "main"})
         if spec.halo is not None:
             fill_halo(y, spec.halo, spec.lanes)
-        extents = (spec.batch, spec.size[0], spec.parts, spec.size[1])
+        depth, height, width = spec.geometry.size
+        extents = (spec.batch, depth, spec.parts, height)
         with T.parallel(0, prod(extents)) as task:
             n, d, part, h = decode(task, extents)
             blocks = spec.blocks // spec.parts
-            with T.serial(0, ceil_div(spec.size[2], spec.rows)) as tile, T.serial(0, blocks) as block:
-                first = start_of(tile, spec.rows, spec.size[2])
+            with T.serial(0, ceil_div(width, spec.rows)) as tile, T.serial(0, blocks) as block:
+                first = start_of(tile, spec.rows, width)
                 channel = start_of(part * blocks + block, spec.width, spec.channels)
                 _tile(spec, (n, d, h, first, channel), x, w, bias, operands, y)
     return builder.get()
@@ -133,30 +129,14 @@ def _tile(
     begin = zero if bias is None else T.bind(load(bias, channel, width))
     for accumulator in accumulators:
         store(accumulator, 0, begin, width)
-    planes, lines = (
-        seeing_taps(
-            at[1 + axis],
-            count=1,
-            outputs=spec.size[axis],
-            taps=spec.kernel[axis],
-            stride=spec.stride[axis],
-            dilation=spec.dilation[axis],
-            live=spec.live[axis],
-        )
-        for axis in (0, 1)
-    )
+    geometry = spec.geometry
+    planes, lines = geometry.seeing(0, d), geometry.seeing(1, h)
     with T.serial(*planes) as r, T.serial(*lines) as s:
-        for t in range(spec.kernel[2]):
-            tap = (r * spec.kernel[1] + s) * spec.kernel[2] + t
-            weight = T.bind(load(w, tap * spec.channels + channel, width))
+        for t in range(geometry.kernel[2]):
+            weight = T.bind(load(w, geometry.number((r, s, t)) * spec.channels + channel, width))
             for i, accumulator in enumerate(accumulators):
-                position = [
-                    place * stride + index * dilation
-                    for place, stride, index, dilation in zip(
-                        (d, h, first + i), spec.stride, (r, s, t), spec.dilation, strict=True
-                    )
-                ]
-                value = load(x, spec.input.address((n, *position, channel)), width)
+                seen = geometry.seen((d, h, first + i), (r, s, t))
+                value = load(x, spec.input.address((n, *seen, channel)), width)
                 store(accumulator, 0, load(accumulator, 0, width) + value * weight, width)
     for i, accumulator in enumerate(accumulators):
         coordinates = (n, d, h, first + i, channel)

@@ -16,19 +16,16 @@ share weights, is the kernel's `Walk`.
 """
 
 from dataclasses import dataclass
-from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lowprec.schedules.epilogue import Epilogue
+from lowprec.schedules.geometry import Geometry
 from lowprec.schedules.halo import Halo
-from lowprec.schedules.taps import Live
 from lowprec.schedules.tiling import Tile, ceil_div
 from lowprec.schedules.views import View
 from lowprec.schedules.walks import Walk
-
-Triple = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +45,7 @@ class StridedWeights:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Direct:
-    """One kernel, whole: geometry per group, views, tile and epilogue. Outside `live` the input is zero.
+    """One kernel, whole: geometry per group, views, tile and epilogue.
 
     Channels of `all_channels`, in and out, that the groups do not divide are handled by overlap of the last group.
     """
@@ -58,11 +55,7 @@ class Direct:
     all_channels: tuple[int, int]
     in_channels: int
     out_channels: int
-    size: Triple
-    kernel: Triple
-    stride: Triple
-    dilation: Triple
-    live: tuple[Live, Live, Live]
+    geometry: Geometry
     input: View
     output: View
     halo: Halo | None
@@ -89,7 +82,7 @@ class Direct:
     @property
     def pixels(self) -> tuple[int, int, int, int]:
         """Extents of the tiles of pixels: images, planes, rows, tiles along a row."""
-        return (self.batch, *self.size[:2], ceil_div(self.size[2], self.tile.rows))
+        return (self.batch, *self.geometry.size[:2], ceil_div(self.geometry.size[2], self.tile.rows))
 
     @property
     def chunk(self) -> int:
@@ -99,7 +92,7 @@ class Direct:
     @property
     def packed_shape(self) -> tuple[int, ...]:
         """The extents of packed weights."""
-        return (self.groups, self.panels, self.walk.chunks, *self.kernel, self.chunk, self.panel)
+        return (self.groups, self.panels, self.walk.chunks, *self.geometry.kernel, self.chunk, self.panel)
 
 
 def panel_starts(out_channels: int, panel: int) -> list[int]:
@@ -120,7 +113,7 @@ def pack_weights(weights: NDArray[np.float32], kernel: Direct) -> NDArray[np.flo
     vector is filled up with zeros.
     """
     groups, panel, lanes, per_group = kernel.groups, kernel.panel, kernel.lanes, kernel.out_channels
-    taps, chunks = prod(kernel.kernel), kernel.walk.chunks
+    taps, chunks = kernel.geometry.taps, kernel.walk.chunks
     grouped = weights.reshape(groups, per_group, chunks, kernel.chunk, taps).transpose(0, 2, 4, 3, 1)
     if per_group < lanes:
         grouped = np.pad(grouped, ((0, 0), (0, 0), (0, 0), (0, 0), (0, lanes - per_group)))

@@ -10,13 +10,9 @@ from tvm.script.ir_builder import tirx as T
 from lowprec.schedules.direct import Direct, PackedWeights, StridedWeights, vector_starts
 from lowprec.schedules.halo import fill_halo
 from lowprec.schedules.prefetch import prefetch
-from lowprec.schedules.taps import seeing_taps
 from lowprec.schedules.tasks import decode, start_of
 from lowprec.schedules.tiling import ceil_div
 from lowprec.schedules.views import FLOAT_BYTES, Index, load, register, row_major, splat, store
-
-WIDTH = 2
-"""The spatial axis along which a tile lies."""
 
 UNROLL = 4
 """Input channels of one step of the innermost loop."""
@@ -110,7 +106,7 @@ class _Tile:
         base = group + start_of(self.columns.panel, spec.panel, spec.out_channels)
         micro = _Micro(
             tile=self,
-            at=(n, d, h, start_of(tile, spec.tile.rows, spec.size[2])),
+            at=(n, d, h, start_of(tile, spec.tile.rows, spec.geometry.size[2])),
             base=base,
             first_in=start_of(self.columns.group, spec.in_channels, spec.all_channels[0]),
             accumulators=[[register(spec.lanes) for _ in range(spec.tile.vectors)] for _ in range(spec.tile.rows)],
@@ -172,32 +168,20 @@ class _Micro:
             store(kept, place + index * lanes, load(accumulator, 0, lanes), lanes)
 
     def accumulate(self, buffers: _Buffers) -> None:
-        spec = self.spec
+        spec, geometry = self.spec, self.spec.geometry
         step = min(UNROLL, spec.chunk)
         whole = spec.chunk // step
-        planes, lines, columns = (self._seeing(axis) for axis in range(3))
+        _, d, h, first = self.at
+        planes, lines = geometry.seeing(0, d), geometry.seeing(1, h)
+        columns = geometry.seeing(2, first, count=spec.tile.rows)
         with T.serial(*planes) as r, T.serial(*lines) as s, T.serial(*columns) as t:
             taps = (r, s, t)
             with T.serial(0, whole) as block:
-                number = sum(tap * size for tap, size in zip(taps, row_major(spec.kernel), strict=True)) * whole + block
-                self._prefetch(buffers.w, number, prod(spec.kernel) * whole)
+                self._prefetch(buffers.w, geometry.number(taps) * whole + block, geometry.taps * whole)
                 for u in range(step):
                     self._channel(buffers, taps, block * step + u)
             for channel in range(whole * step, spec.chunk):
                 self._channel(buffers, taps, channel)
-
-    def _seeing(self, axis: int) -> tuple[Index, Index]:
-        """The taps of an axis that can see more than the border's zeros."""
-        spec = self.spec
-        return seeing_taps(
-            self.at[1 + axis],
-            count=spec.tile.rows if axis == WIDTH else 1,
-            outputs=spec.size[axis],
-            taps=spec.kernel[axis],
-            stride=spec.stride[axis],
-            dilation=spec.dilation[axis],
-            live=spec.live[axis],
-        )
 
     def _prefetch(self, w: tirx.Buffer, step: Index, steps: int) -> None:
         """Step `step` of `steps`: the tile's share of the weights that follow those in use.
@@ -211,7 +195,7 @@ class _Micro:
         visits, visit = walk.run, passed
         if walk.run == 1:
             visits, visit = prod(spec.pixels) * walk.block, passed * walk.block + columns.inner
-        used = walk.block * prod(spec.kernel) * spec.chunk * spec.panel * FLOAT_BYTES
+        used = walk.block * spec.geometry.taps * spec.chunk * spec.panel * FLOAT_BYTES
         if visits == 1 or used > PREFETCH_BYTES:
             return  # a single pass over the weights is a stream, which the hardware fetches ahead by itself
         first = columns.group * spec.panels + columns.panel - columns.inner
@@ -230,14 +214,9 @@ class _Micro:
 
     def _pixel(self, taps: tuple[Index, Index, Index], channel: Index, i: int) -> Index:
         spec = self.spec
-        n, *position = self.at
-        d, h, w = (
-            (place + offset) * stride + tap * dilation
-            for place, offset, stride, tap, dilation in zip(
-                position, (0, 0, i), spec.stride, taps, spec.dilation, strict=True
-            )
-        )
-        return spec.input.address((n, d, h, w, self.first_in + self.tile.chunk * spec.chunk + channel))
+        n, d, h, first = self.at
+        seen = spec.geometry.seen((d, h, first + i), taps)
+        return spec.input.address((n, *seen, self.first_in + self.tile.chunk * spec.chunk + channel))
 
     def _weight(self, taps: tuple[Index, Index, Index], channel: Index, j: int) -> Index:
         spec, columns = self.spec, self.tile.columns

@@ -10,9 +10,10 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from lowprec.schedules.convolution import everything, pad_bias
+from lowprec.schedules.convolution import pad_bias
 from lowprec.schedules.direct import Direct, PackedWeights, StridedWeights, pack_weights
 from lowprec.schedules.epilogue import Epilogue
+from lowprec.schedules.geometry import pointwise
 from lowprec.schedules.tiling import Workload, choose_tile
 from lowprec.schedules.views import FLOAT_BYTES
 from lowprec.schedules.walks import Walk, choose_walk
@@ -60,11 +61,7 @@ def product_kernel(request: ProductRequest, target: Target) -> Direct:
         all_channels=(request.depth, columns),
         in_channels=request.depth,
         out_channels=columns,
-        size=(extents[1], extents[2], extents[3]),
-        kernel=ONES,
-        stride=ONES,
-        dilation=ONES,
-        live=everything(extents[1:]),
+        geometry=pointwise((extents[1], extents[2], extents[3])),
         input=left,
         output=result,
         halo=request.result.halo,
