@@ -16,10 +16,10 @@ from tvm import DataType, relax
 
 from lowprec.layers import Cost
 from lowprec.passes.editing import bindings, dtype_of, is_constant, is_tensor, op_name, result_of, shape_of, tensors_in
+from lowprec.passes.units import CONVOLUTIONS
 
 Shape = tuple[int, ...]
 
-CONVOLUTIONS = frozenset(f"relax.nn.conv{n}d" for n in (1, 2, 3))
 TRANSPOSED = frozenset(f"{name}_transpose" for name in CONVOLUTIONS)
 POOLS = frozenset(f"relax.nn.{kind}_pool{n}d" for kind in ("max", "avg") for n in (1, 2, 3))
 PICKING = frozenset(

@@ -17,7 +17,7 @@ from tvm import IRModule, relax
 
 from lowprec.passes.editing import bindings, dtype_of, op_name, result_of, shape_of, tensors_in
 from lowprec.passes.halos import unit_of
-from lowprec.passes.reading_units import Declined, read_border, read_window
+from lowprec.passes.reading_units import Declined, read_border, read_windows
 from lowprec.passes.units import KIND, Kind
 from lowprec.schedules.windows import Window, whole
 
@@ -64,11 +64,7 @@ def _read(
 ) -> Join:
     function = units[var]
     actual = dict(zip(function.params, value.args, strict=True))
-    windows = {param: (param, whole(shape_of(param))) for param in function.params}
-    lines = list(bindings(function))
-    while lines and op_name(lines[0][1]) == "relax.strided_slice":
-        sliced, window = lines.pop(0)
-        windows[sliced] = read_window(window, windows)
+    windows, lines = read_windows(function)
     joined, parts = _concatenation(lines, function)
     place = whole(shape_of(joined))
     if lines:

@@ -133,16 +133,8 @@ class _Lowering:
             # The kernel is found by its name in the library, so that main and kernels are built apart.
             call = relax.call_dps_packed(symbol, relax.Tuple(arguments), _out_types(var))
             self.new[var] = self.emitter.emit(call, var.name)
-        self.calls.append(
-            LoweredCall(
-                symbol=symbol,
-                layer=layer,
-                operators=tuple(str(name) for name in function.attrs[OPERATORS]),
-                family=kernel.family,
-                output=var.name,
-                cost=cost_of(function, [self._extents(arg) for arg in value.args], self._extents(var)),
-            )
-        )
+        cost = cost_of(function, [self._extents(arg) for arg in value.args], self._extents(var))
+        self._record(symbol, function, kernel.family, var, cost)
 
     def join(self, join: Join, function: relax.Function) -> None:
         """A concatenation: copies of the parts that do not lie there yet."""
@@ -152,16 +144,21 @@ class _Lowering:
             copy = Copy(source=part.read, result=self._place(join, part), lanes=self.target.lanes)
             symbol = self._symbol(KernelCall(identity=copy, family="copy", arguments=(), kernel=copy))
             self._write(symbol, [self._passed(part.source)], join)
-            self.calls.append(
-                LoweredCall(
-                    symbol=symbol,
-                    layer=str(function.attrs[LAYER]),
-                    operators=tuple(str(name) for name in function.attrs[OPERATORS]),
-                    family="copy",
-                    output=join.whole.name,
-                    cost=Cost(macs=0, weight_bytes=0, tensor_bytes=2 * FLOAT_BYTES * prod(part.read.extents)),
-                )
+            cost = Cost(macs=0, weight_bytes=0, tensor_bytes=2 * FLOAT_BYTES * prod(part.read.extents))
+            self._record(symbol, function, "copy", join.whole, cost)
+
+    def _record(self, symbol: str, function: relax.Function, family: str, output: relax.Var, cost: Cost) -> None:
+        """Note the call just emitted, for a unit."""
+        self.calls.append(
+            LoweredCall(
+                symbol=symbol,
+                layer=str(function.attrs[LAYER]),
+                operators=tuple(str(name) for name in function.attrs[OPERATORS]),
+                family=family,
+                output=output.name,
+                cost=cost,
             )
+        )
 
     def _place(self, join: Join, part: Part) -> Window:
         """Where a part goes; the first to be written writes the border as well."""

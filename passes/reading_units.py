@@ -32,6 +32,8 @@ from lowprec.schedules.windows import Window, whole
 
 Source: TypeAlias = relax.Var | Constant  # what a kernel is called with: a parameter of the unit, or a constant
 
+Windows: TypeAlias = dict[relax.Var, tuple[relax.Var, Window]]  # a parameter, or a slice of one, and its place
+
 
 class Declined(Exception):
     """The unit is not of the form a template computes; the generic rule takes it."""
@@ -42,7 +44,7 @@ class UnitReading:
     """A unit, read: its operator, where its operands and result lie, and its epilogue."""
 
     operator: relax.Call
-    windows: dict[relax.Var, tuple[relax.Var, Window]]
+    windows: Windows
     result: Window
     bias: Array | None
     epilogue: Epilogue
@@ -57,11 +59,7 @@ class UnitReading:
 
 def read_unit(function: relax.Function) -> UnitReading:
     """The reading of a unit, or Declined."""
-    windows = {param: (param, whole(shape_of(param))) for param in function.params}
-    lines = list(bindings(function))
-    while lines and op_name(lines[0][1]) == "relax.strided_slice":
-        var, value = lines.pop(0)
-        windows[var] = read_window(value, windows)
+    windows, lines = read_windows(function)
     # Windows of epilogue operands may follow the operator.
     anchor, operator = lines.pop(0)
     reader = _Reader(windows=windows, shape=shape_of(anchor), values={anchor: 0}, may_start=_packs(operator))
@@ -89,13 +87,23 @@ def read_unit(function: relax.Function) -> UnitReading:
     )
 
 
+def read_windows(function: relax.Function) -> tuple[Windows, list[tuple[relax.Var, relax.Expr]]]:
+    """Where a unit's parameters, and the windows of them that it begins with, lie; and the lines that follow."""
+    windows: Windows = {param: (param, whole(shape_of(param))) for param in function.params}
+    lines = list(bindings(function))
+    while lines and op_name(lines[0][1]) == "relax.strided_slice":
+        var, value = lines.pop(0)
+        windows[var] = read_window(value, windows)
+    return windows, lines
+
+
 def _packs(operator: relax.Call) -> bool:
     """Whether the kernel packs constant weights, and with them takes a bias."""
     weights = operator.args[1]
     return is_constant(weights) and (op_name(operator) != "relax.matmul" or len(shape_of(weights)) == 2)
 
 
-def read_window(value: relax.Call, windows: dict[relax.Var, tuple[relax.Var, Window]]) -> tuple[relax.Var, Window]:
+def read_window(value: relax.Call, windows: Windows) -> tuple[relax.Var, Window]:
     """The parameter that a slice is a window of, and the window."""
     if value.args[0] not in windows:
         raise Declined("a slice of something computed")
@@ -118,7 +126,7 @@ def read_border(value: relax.Call, result: Window) -> Window:
 class _Reader:
     """Collects the epilogue."""
 
-    windows: dict[relax.Var, tuple[relax.Var, Window]]
+    windows: Windows
     shape: tuple[int, ...]
     values: dict[relax.Var, int]
     may_start: bool

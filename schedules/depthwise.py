@@ -20,7 +20,7 @@ from lowprec.schedules.epilogue import Epilogue
 from lowprec.schedules.geometry import Geometry, Triple
 from lowprec.schedules.halo import Halo, fill_halo
 from lowprec.schedules.tasks import decode, start_of
-from lowprec.schedules.tiling import ceil_div
+from lowprec.schedules.tiling import ceil_div, equal_parts
 from lowprec.schedules.views import FLOAT_BYTES, Index, View, load, register, splat, store
 
 ENOUGH_TASKS = 32
@@ -79,9 +79,7 @@ class Depthwise:
         block_bytes = prod(geometry.kernel[:2]) * (reach + 1) * self.width * FLOAT_BYTES
         lines = self.batch * prod(geometry.size[:2])
         wanted = max(ceil_div(ENOUGH_TASKS, lines), ceil_div(self.blocks * block_bytes, L1_SHARE))
-        most = max(1, self.blocks // LEAST_BLOCKS)
-        possible = [count for count in range(1, most + 1) if self.blocks % count == 0]
-        return next((count for count in possible if count >= wanted), possible[-1])
+        return equal_parts(self.blocks, wanted, least=LEAST_BLOCKS)
 
 
 def pack_depthwise(weights: NDArray[np.float32], kernel: Triple) -> NDArray[np.float32]:

@@ -1,6 +1,7 @@
 """The code of a `Direct` kernel: the loops over its tiles, and the tile."""
 
 from dataclasses import dataclass
+from itertools import chain
 from math import prod
 
 from tvm import tirx
@@ -159,12 +160,12 @@ class _Micro:
 
     def restore(self, kept: tirx.Buffer, place: Index) -> None:
         lanes = self.spec.lanes
-        for index, accumulator in enumerate(accumulator for row in self.accumulators for accumulator in row):
+        for index, accumulator in enumerate(chain.from_iterable(self.accumulators)):
             store(accumulator, 0, load(kept, place + index * lanes, lanes), lanes)
 
     def keep(self, kept: tirx.Buffer, place: Index) -> None:
         lanes = self.spec.lanes
-        for index, accumulator in enumerate(accumulator for row in self.accumulators for accumulator in row):
+        for index, accumulator in enumerate(chain.from_iterable(self.accumulators)):
             store(kept, place + index * lanes, load(accumulator, 0, lanes), lanes)
 
     def accumulate(self, buffers: _Buffers) -> None:

@@ -64,3 +64,13 @@ def _cost(tile: Tile, pixels: int, widest: int, lanes: int) -> float:
 
 def ceil_div(value: int, divisor: int) -> int:
     return -(-value // divisor)
+
+
+def divisors(value: int) -> list[int]:
+    return [count for count in range(1, value + 1) if value % count == 0]
+
+
+def equal_parts(value: int, wanted: int, *, least: int) -> int:
+    """Into how many equal parts to cut: as many as wanted or the next possible number, but none less than `least`."""
+    possible = [count for count in divisors(value) if value // count >= least or count == 1]
+    return next((count for count in possible if count >= wanted), possible[-1])

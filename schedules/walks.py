@@ -11,7 +11,7 @@ A tile reads the weights of its panel from wherever they are. Three orders:
 
 from dataclasses import dataclass
 
-from lowprec.schedules.tiling import Tile, Workload, ceil_div
+from lowprec.schedules.tiling import Tile, Workload, ceil_div, divisors, equal_parts
 from lowprec.schedules.views import FLOAT_BYTES
 
 LOW_TILE = 8
@@ -52,20 +52,10 @@ def choose_walk(work: Workload, tile: Tile, *, lanes: int) -> Walk:
     panel_bytes = width * work.taps * work.channels * FLOAT_BYTES
     if tiles > 1 and tiles * tile.rows * width * FLOAT_BYTES <= KEPT_BYTES:
         share = L1_SHARE if tile.rows <= LOW_TILE else L2_SHARE
-        chunks = _chunks(work.channels, ceil_div(panel_bytes, share))
+        chunks = equal_parts(work.channels, ceil_div(panel_bytes, share), least=LEAST_CHUNK)
         if chunks > 1:
             return Walk(chunks=chunks, run=tiles)
     if work.taps * work.channels <= SHALLOW or work.activations > L2_BYTES:
-        fitting = (count for count in _divisors(panels) if count * panel_bytes <= L2_SHARE)
+        fitting = (count for count in divisors(panels) if count * panel_bytes <= L2_SHARE)
         return Walk(block=max(fitting, default=1))
     return Walk()
-
-
-def _chunks(channels: int, wanted: int) -> int:
-    """Equal parts of the channels: as many as wanted or the next possible number, but none too small."""
-    possible = [count for count in _divisors(channels) if channels // count >= LEAST_CHUNK or count == 1]
-    return next((count for count in possible if count >= wanted), possible[-1])
-
-
-def _divisors(value: int) -> list[int]:
-    return [count for count in range(1, value + 1) if value % count == 0]
