@@ -112,6 +112,11 @@ class Target:
         return 8 if self.has("avx2") and self.has("fma") else 4
 
     @property
+    def folds_broadcasts(self) -> bool:
+        """Whether one element, taken for all lanes, can be an operand of an instruction."""
+        return self.has("avx512f")
+
+    @property
     def vector_registers(self) -> int:
         return 32 if self.arch == ARM or self.has("avx512f") else 16
 

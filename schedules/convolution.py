@@ -76,7 +76,7 @@ def _direct(request: ConvolutionRequest, target: Target) -> Direct:
         channels=in_channels,
         activations=FLOAT_BYTES * (prod(request.source.extents) + prod(request.result.extents)),
     )
-    tile = choose_tile(work, lanes=target.lanes, registers=target.vector_registers)
+    tile = choose_tile(work, lanes=target.lanes, registers=target.vector_registers, folding=target.folds_broadcasts)
     return Direct(
         batch=extents[0],
         groups=ceil_div(conv.groups, bundle),

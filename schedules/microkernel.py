@@ -1,10 +1,11 @@
 """The code of a `Direct` kernel: the loops over its tiles, and the tile."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from math import prod
 
-from tvm import tirx
+from tvm import ir, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
@@ -14,6 +15,7 @@ from lowprec.schedules.prefetch import prefetch
 from lowprec.schedules.tasks import decode, start_of
 from lowprec.schedules.tiling import ceil_div
 from lowprec.schedules.views import FLOAT_BYTES, Index, load, register, row_major, splat, store
+from lowprec.schedules.walkers import unknown_zeros, walk
 
 UNROLL = 4
 """Input channels of one step of the innermost loop."""
@@ -73,11 +75,12 @@ def _tasks(spec: Direct, buffers: _Buffers) -> None:
         columns = _Columns(group=group, panel=block * walk.block + inner, inner=inner)
         begin = start_of(part, walk.run, tiles)
         if walk.run == 1:
-            _Tile(spec=spec, columns=columns, number=begin, chunk=0, passed=begin).emit(buffers, None)
+            _Tile(spec=spec, task=task, columns=columns, number=begin, chunk=0, passed=begin).emit(buffers, None)
             return
         kept = T.alloc_buffer((walk.run * spec.tile.rows * spec.panel,), "float32", scope="global")
         with T.serial(0, walk.chunks) as chunk, T.serial(0, walk.run) as index:
-            _Tile(spec=spec, columns=columns, number=begin + index, chunk=chunk, passed=index).emit(buffers, kept)
+            number = begin + index
+            _Tile(spec=spec, task=task, columns=columns, number=number, chunk=chunk, passed=index).emit(buffers, kept)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +97,7 @@ class _Tile:
     """One tile of pixels, by its number, times a panel of columns; `passed` tiles went before it in this chunk."""
 
     spec: Direct
+    task: ir.Expr
     columns: _Columns
     number: Index
     chunk: Index
@@ -175,14 +179,17 @@ class _Micro:
         _, d, h, first = self.at
         planes, lines = geometry.seeing(0, d), geometry.seeing(1, h)
         columns = geometry.seeing(2, first, count=spec.tile.rows)
+        zeros = unknown_zeros(self.tile.task) if spec.tile.folded else []
         with T.serial(*planes) as r, T.serial(*lines) as s, T.serial(*columns) as t:
             taps = (r, s, t)
             with T.serial(0, whole) as block:
                 self._prefetch(buffers.w, geometry.number(taps) * whole + block, geometry.taps * whole)
+                begin = block * step
+                walks = [walk(block, step, zero) for zero in zeros] or [begin] * spec.tile.vectors
                 for u in range(step):
-                    self._channel(buffers, taps, block * step + u)
+                    self._channel(buffers, taps, begin + u, [place + u for place in walks])
             for channel in range(whole * step, spec.chunk):
-                self._channel(buffers, taps, channel)
+                self._channel(buffers, taps, channel, [channel] * spec.tile.vectors)
 
     def _prefetch(self, w: tirx.Buffer, step: Index, steps: int) -> None:
         """Step `step` of `steps`: the tile's share of the weights that follow those in use.
@@ -203,15 +210,21 @@ class _Micro:
         begin = (tirx.floordiv(first * walk.chunks, walk.block) + self.tile.chunk + 1) * used
         prefetch(w, start=begin, count=used, step=visit * steps + step, steps=visits * steps)
 
-    def _channel(self, buffers: _Buffers, taps: tuple[Index, Index, Index], channel: Index) -> None:
-        lanes = self.spec.lanes
-        weights = [
-            T.bind(load(buffers.w, self._weight(taps, channel, j), lanes)) for j in range(self.spec.tile.vectors)
-        ]
+    def _channel(
+        self, buffers: _Buffers, taps: tuple[Index, Index, Index], channel: Index, walks: Sequence[Index]
+    ) -> None:
+        """One input channel, which each vector may reach by a walk of its own."""
+        lanes, tile = self.spec.lanes, self.spec.tile
+        weights = [T.bind(load(buffers.w, self._weight(taps, channel, j), lanes)) for j in range(tile.vectors)]
         for i, row in enumerate(self.accumulators):
-            value = T.bind(splat(load(buffers.x, self._pixel(taps, channel, i), 1), lanes))
-            for accumulator, weight in zip(row, weights, strict=True):
-                store(accumulator, 0, load(accumulator, 0, lanes) + value * weight, lanes)
+            value = T.bind(self._broadcast(buffers.x, taps, walks[0], i))
+            for j, (accumulator, weight) in enumerate(zip(row, weights, strict=True)):
+                again = j > 0 and i < tile.folded
+                factor = self._broadcast(buffers.x, taps, walks[j], i) if again else value
+                store(accumulator, 0, load(accumulator, 0, lanes) + factor * weight, lanes)
+
+    def _broadcast(self, x: tirx.Buffer, taps: tuple[Index, Index, Index], channel: Index, i: int) -> ir.Expr:
+        return splat(load(x, self._pixel(taps, channel, i), 1), self.spec.lanes)
 
     def _pixel(self, taps: tuple[Index, Index, Index], channel: Index, i: int) -> Index:
         spec = self.spec

@@ -54,7 +54,7 @@ def product_kernel(request: ProductRequest, target: Target) -> Direct:
         channels=request.depth,
         activations=FLOAT_BYTES * (prod(request.left.extents) + prod(request.result.extents)),
     )
-    tile = choose_tile(work, lanes=lanes, registers=target.vector_registers)
+    tile = choose_tile(work, lanes=lanes, registers=target.vector_registers, folding=target.folds_broadcasts)
     return Direct(
         batch=extents[0],
         groups=1,

@@ -6,9 +6,10 @@ ports and the latency of a chain of multiply-adds take, and what the weights' wa
 one with the least total over the layer, waste included.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lowprec.schedules.views import FLOAT_BYTES
+from lowprec.schedules.walkers import WALKERS
 
 MULTIPLIERS = 2  # fused multiply-adds a cycle, of full vectors
 LOADS = 2  # loads a cycle
@@ -18,10 +19,12 @@ L2_RATE = 32  # bytes a cycle that L2 really gives while L1 is busy
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tile:
-    """`rows` pixels by `vectors` vectors of output channels."""
+    """`rows` pixels by `vectors` vectors of output channels; the broadcasts of the first `folded` pixels are part of
+    the multiply-adds, see `walkers`."""
 
     rows: int
     vectors: int
+    folded: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +40,8 @@ class Workload:
     activations: int
 
 
-def choose_tile(work: Workload, *, lanes: int, registers: int) -> Tile:
-    """The tile with the least predicted time."""
+def choose_tile(work: Workload, *, lanes: int, registers: int, folding: bool = False) -> Tile:
+    """The tile with the least predicted time; with `folding`, where instructions take broadcasts as operands."""
     pixels, widest = work.pixels, ceil_div(work.columns, lanes)
     candidates = (
         Tile(rows=rows, vectors=vectors)
@@ -46,7 +49,8 @@ def choose_tile(work: Workload, *, lanes: int, registers: int) -> Tile:
         for rows in range(1, min(pixels, registers) + 1)
         if _fits(rows, vectors, registers)
     )
-    return min(candidates, key=lambda tile: (_cost(tile, pixels, widest, lanes), -tile.rows * tile.vectors, tile.rows))
+    tile = min(candidates, key=lambda tile: (_cost(tile, pixels, widest, lanes), -tile.rows * tile.vectors, tile.rows))
+    return replace(tile, folded=tile.rows // 2) if folding and tile.vectors == WALKERS else tile
 
 
 def _fits(rows: int, vectors: int, registers: int) -> bool:

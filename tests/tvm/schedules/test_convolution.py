@@ -1,9 +1,11 @@
 """Every convolution kernel against the oracle, on sizes around every tile, with borders, groups and epilogues."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import tvm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,7 +17,10 @@ from lowprec.schedules.convolution import (
     convolution_kernel,
     pack_convolution,
 )
+from lowprec.schedules.direct import Direct
 from lowprec.schedules.epilogue import Epilogue, Operand, Step, Value
+from lowprec.schedules.tiling import Tile
+from lowprec.schedules.windows import whole
 from lowprec.targets import Target, parse_target
 from tests.oracle import convolution_bound
 from tests.tvm.kernels import Array, cut, padded, place, run_kernel
@@ -96,15 +101,6 @@ def test_kernels_equal_the_oracle(conv: Conv, target: str, border: int, residual
     check(conv, parse_target(target), border=border, residual=residual, bias=bias, seed=seed)
 
 
-@pytest.mark.slow
-@settings(max_examples=1500, deadline=None)
-@given(convolutions(), st.sampled_from(TARGETS), st.integers(0, 2), st.booleans(), st.booleans(), st.integers(0, 99))
-def test_many_kernels_equal_the_oracle(
-    conv: Conv, target: str, border: int, residual: bool, bias: bool, seed: int
-) -> None:
-    check(conv, parse_target(target), border=border, residual=residual, bias=bias, seed=seed)
-
-
 PLAIN = Conv(
     batch=1,
     in_channels=20,
@@ -152,3 +148,21 @@ def test_a_padded_convolution_is_a_bug_of_the_caller() -> None:
     window = padded((1, 9, 19, 20), (0,) * 4, (0,) * 4)
     with pytest.raises(ValueError, match="unpadded"):
         ConvolutionRequest(conv=conv, source=window, result=window, epilogue=Epilogue(), bias=False)
+
+
+@pytest.mark.parametrize("channels", [64, 256, 30])
+@pytest.mark.parametrize("taps", [3, 1])
+def test_avx512_folds_half_of_its_broadcasts(channels: int, taps: int) -> None:
+    conv = replace(PLAIN, in_channels=channels, out_channels=64, size=(13 + taps, 27 + taps), kernel=(taps, taps))
+    source, result = whole((1, *conv.size, channels)), whole((1, *conv.output_size, 64))
+    request = ConvolutionRequest(conv=conv, source=source, result=result, epilogue=Epilogue(), bias=True)
+    target = parse_target("x86-64-v4")
+    kernel = convolution_kernel(request, target)
+    assert isinstance(kernel, Direct)
+    assert kernel.tile == Tile(rows=14, vectors=2, folded=7)
+    module = tvm.IRModule({"main": build_convolution(kernel)})
+    code = tvm.compile(module, target=tvm.target.Target(target.tvm_target(1))).mod.inspect_source("asm")
+    folded = re.findall(r"vfmadd231ps\t(\S+?)\{1to16\}", code)
+    assert len(folded) >= 4 * 2 * 7
+    assert not [address for address in folded if "," in address], "an index register undoes the folding"
+    assert "Spill" not in code
