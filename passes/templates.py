@@ -20,6 +20,7 @@ from lowprec.schedules.convolution import ConvolutionRequest, build_convolution,
 from lowprec.schedules.copying import Copy, build_copy
 from lowprec.schedules.depthwise import Depthwise
 from lowprec.schedules.direct import Direct
+from lowprec.schedules.dots import Dots
 from lowprec.schedules.product import ProductRequest, pack_product, product_kernel
 from lowprec.schedules.windows import Window, whole
 from lowprec.targets import Target
@@ -32,12 +33,12 @@ class KernelCall:
     identity: Hashable
     family: str
     arguments: tuple[Source | Array, ...]
-    kernel: Direct | Depthwise | Copy | tirx.PrimFunc
+    kernel: Direct | Depthwise | Dots | Copy | tirx.PrimFunc
 
     def build(self) -> tirx.PrimFunc:
         """The kernel's code."""
         match self.kernel:
-            case Direct() | Depthwise():
+            case Direct() | Depthwise() | Dots():
                 return build_convolution(self.kernel)
             case Copy():
                 return build_copy(self.kernel)

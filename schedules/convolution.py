@@ -1,7 +1,8 @@
 """A convolution's geometry -> the kernel that computes it, and its weights packed as that kernel reads them.
 
-Three cases, by groups:
+Four cases:
 - depthwise (one channel in, one out, a group): vectors run over channels, see `depthwise`;
+- few output channels, no groups: vectors run over input channels, see `dots`;
 - groups at least a vector wide, or no groups: the direct kernel, group by group;
 - narrow groups: several are bundled into a dense one, see `bundles`.
 """
@@ -17,6 +18,7 @@ from lowprec.convolution import Conv
 from lowprec.schedules.bundles import bundle_weights, choose_bundle
 from lowprec.schedules.depthwise import Depthwise, build_depthwise, pack_depthwise
 from lowprec.schedules.direct import Direct, PackedWeights, pack_weights
+from lowprec.schedules.dots import Dots, build_dots, dot_lanes, pack_dots
 from lowprec.schedules.epilogue import Epilogue
 from lowprec.schedules.geometry import Geometry, Live, pointwise
 from lowprec.schedules.microkernel import build_direct
@@ -27,7 +29,7 @@ from lowprec.schedules.windows import Window, collapse, coordinates
 from lowprec.targets import Target
 
 Weights = NDArray[np.float32]
-Kernel = Direct | Depthwise
+Kernel = Direct | Depthwise | Dots
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +56,8 @@ def convolution_kernel(request: ConvolutionRequest, target: Target) -> Kernel:
     """The kernel's parameters for a target."""
     if _is_depthwise(request.conv):
         return _depthwise(request, target)
-    return _direct(request, target)
+    lanes = _dot_lanes(request, target)
+    return _direct(request, target) if lanes is None else _dots(request, target, lanes)
 
 
 def _direct(request: ConvolutionRequest, target: Target) -> Direct:
@@ -111,18 +114,53 @@ def _depthwise(request: ConvolutionRequest, target: Target) -> Depthwise:
     )
 
 
+def _dot_lanes(request: ConvolutionRequest, target: Target) -> int | None:
+    conv = request.conv
+    if conv.groups > 1:
+        return None
+    return dot_lanes(
+        in_channels=conv.in_channels, out_channels=conv.out_channels, taps=prod(conv.kernel), lanes=target.lanes
+    )
+
+
+def _dots(request: ConvolutionRequest, target: Target, lanes: int) -> Dots:
+    conv = request.conv
+    return Dots(
+        batch=conv.batch,
+        in_channels=conv.in_channels,
+        out_channels=conv.out_channels,
+        geometry=_geometry(request),
+        input=request.source.view(),
+        output=request.result.view(),
+        halo=request.result.halo,
+        bias=request.bias,
+        epilogue=request.epilogue,
+        lanes=lanes,
+        registers=target.vector_registers,
+    )
+
+
 def build_convolution(kernel: Kernel) -> tirx.PrimFunc:
     """The kernel's code."""
-    return build_depthwise(kernel) if isinstance(kernel, Depthwise) else build_direct(kernel)
+    match kernel:
+        case Depthwise():
+            return build_depthwise(kernel)
+        case Dots():
+            return build_dots(kernel)
+        case Direct():
+            return build_direct(kernel)
 
 
 def pack_convolution(kernel: Kernel, conv: Conv, weights: Weights, bias: Weights | None) -> list[Weights]:
     """The arrays the kernel takes after its input: weights, and the bias if it has one."""
-    if isinstance(kernel, Depthwise):
-        packed = pack_depthwise(weights, triple(conv.kernel))
-    else:
-        bundle = choose_bundle(conv, kernel.lanes)
-        packed = pack_weights(bundle_weights(weights, groups=conv.groups, bundle=bundle), kernel)
+    match kernel:
+        case Depthwise():
+            packed = pack_depthwise(weights, triple(conv.kernel))
+        case Dots():
+            packed = pack_dots(weights, kernel)
+        case Direct():
+            bundle = choose_bundle(conv, kernel.lanes)
+            packed = pack_weights(bundle_weights(weights, groups=conv.groups, bundle=bundle), kernel)
     return [packed] if bias is None else [packed, pad_bias(bias, kernel)]
 
 

@@ -18,6 +18,7 @@ from lowprec.schedules.convolution import (
     pack_convolution,
 )
 from lowprec.schedules.direct import Direct
+from lowprec.schedules.dots import Dots
 from lowprec.schedules.epilogue import Epilogue, Operand, Step, Value
 from lowprec.schedules.tiling import Tile
 from lowprec.schedules.windows import whole
@@ -148,6 +149,28 @@ def test_a_padded_convolution_is_a_bug_of_the_caller() -> None:
     window = padded((1, 9, 19, 20), (0,) * 4, (0,) * 4)
     with pytest.raises(ValueError, match="unpadded"):
         ConvolutionRequest(conv=conv, source=window, result=window, epilogue=Epilogue(), bias=False)
+
+
+@pytest.mark.parametrize(
+    ("target", "outputs"), [("x86-64", 1), ("x86-64", 2), ("x86-64-v3", 3), ("native", 1), ("native", 3), ("native", 5)]
+)
+@pytest.mark.parametrize("around", [-1, 0, 1])
+def test_few_output_channels_are_summed_along_the_input_channels(target: str, outputs: int, around: int) -> None:
+    def layer(width: int) -> Conv:
+        return replace(PLAIN, in_channels=128, out_channels=outputs, size=(4, width + 2))
+
+    rows = _dots(layer(211), parse_target(target)).rows
+    conv = layer(max(1, rows + around))
+    _dots(conv, parse_target(target))
+    check(conv, parse_target(target), border=1, residual=True, bias=True, seed=outputs, threads=2)
+
+
+def _dots(conv: Conv, target: Target) -> Dots:
+    source, result = whole((1, *conv.size, conv.in_channels)), whole((1, *conv.output_size, conv.out_channels))
+    request = ConvolutionRequest(conv=conv, source=source, result=result, epilogue=Epilogue(), bias=True)
+    kernel = convolution_kernel(request, target)
+    assert isinstance(kernel, Dots)
+    return kernel
 
 
 @pytest.mark.parametrize("channels", [64, 256, 30])

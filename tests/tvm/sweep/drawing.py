@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from lowprec.convolution import Conv
 from lowprec.schedules.depthwise import Depthwise
 from lowprec.schedules.direct import Direct
+from lowprec.schedules.dots import Dots
 from lowprec.schedules.microkernel import UNROLL
 from lowprec.schedules.windows import whole
 from lowprec.targets import TARGETS, detect_features, machine_arch, parse_target
@@ -24,9 +25,10 @@ from tests.tvm.sweep.running import prepare
 
 BUDGET = 4_000_000  # multiplications of a layer
 LARGE = 211  # an extent that is larger than every block, and prime
-FAMILIES = ("dense", "pointwise", "stem", "depthwise", "multiplied", "narrow", "wide")
+FAMILIES = ("dense", "pointwise", "stem", "depthwise", "multiplied", "narrow", "wide", "few")
 # Every remainder of an unrolled loop, and deep enough for channels to be taken in chunks, prime and not.
 DEPTHS = (*range(1, 2 * UNROLL + 2), 64, 127, 509, 1024, 2048)
+SUMMED = (4, 12, 8, 24, 48, 128)  # depths in whole vectors, for layers of few output channels
 RUNNABLE = (
     "native",
     *(t.name for t in TARGETS if t.arch == machine_arch() and t.features <= detect_features()),
@@ -42,18 +44,21 @@ class Blocks:
 
 
 @functools.cache
-def blocks(family: Literal["direct", "depthwise", "product"], channels: int, target: str) -> Blocks:
+def blocks(family: Literal["direct", "depthwise", "few", "product"], channels: int, target: str) -> Blocks:
     """Those of the kernel for a layer of that many output channels and many pixels."""
     operator: Conv | Product
     if family == "product":
         operator = Product(leading=(), rows=LARGE, depth=1, columns=channels, right="computed", batched=False)
     else:
         groups = channels if family == "depthwise" else 1
-        operator = _convolution(channels=(groups, 1, channels // groups), output=(1, LARGE), kernel=(1, 3))
+        inner = SUMMED[-1] if family == "few" else 1
+        operator = _convolution(channels=(groups, inner, channels // groups), output=(1, LARGE), kernel=(1, 3))
     kernel = prepare(_bare(operator, target)).call.kernel
     match kernel:
         case Depthwise():
             return Blocks(rows=kernel.rows, channels=kernel.width)
+        case Dots():
+            return Blocks(rows=kernel.rows, channels=kernel.lanes)
         case Direct():
             return Blocks(rows=kernel.tile.rows, channels=kernel.panel)
     raise AssertionError(f"no blocks are known of {kernel}")
@@ -166,8 +171,7 @@ def convolutions(draw: st.DrawFn, target: str) -> Conv:
     rank = draw(st.sampled_from((2, 1, 3)))
     kernel = tuple(draw(_taps(family)) for _ in range(rank))
     groups, outer = draw(_outer(family, target))
-    kind: Literal["depthwise", "direct"] = "depthwise" if family == "depthwise" else "direct"
-    rows = blocks(kind, groups * outer if groups > 1 else outer, target).rows
+    rows = blocks(_kernel(family), groups * outer if groups > 1 else outer, target).rows
     spent = groups * outer * prod(kernel)
     width = draw(affordable(around(rows), spent))
     others = tuple(draw(affordable((1, 2, 3, 5), spent * width * 3 ** (rank - 1))) for _ in range(rank - 1))
@@ -190,6 +194,13 @@ def convolutions(draw: st.DrawFn, target: str) -> Conv:
     )
 
 
+def _kernel(family: str) -> Literal["depthwise", "few", "direct"]:
+    match family:
+        case "depthwise" | "few":
+            return family
+    return "direct"
+
+
 def _taps(family: str) -> st.SearchStrategy[int]:
     if family == "pointwise":
         return st.just(1)
@@ -208,6 +219,8 @@ def _outer(draw: st.DrawFn, family: str, target: str) -> tuple[int, int]:
             return draw(st.sampled_from((2, 3, 4, 8, 17))), draw(st.sampled_from((1, 2, 3, lanes // 2, lanes - 1)))
         case "wide":
             return draw(st.sampled_from((2, 3))), draw(st.sampled_from(around(lanes)))
+        case "few":
+            return 1, draw(st.sampled_from((3, 1, 2, 4, lanes // 2, lanes // 2 + 1)))
     return 1, draw(st.sampled_from(around(lanes, blocks("direct", LARGE, target).channels)))
 
 
@@ -220,6 +233,8 @@ def _inner(family: str, target: str, spent: int) -> st.SearchStrategy[int]:
             return affordable((1, 2, 3, 4), spent)
         case "narrow":
             return affordable((1, 2, 3, 4, 5, 8), spent)
+        case "few":
+            return affordable(SUMMED, spent)
     return affordable(DEPTHS + around(parse_target(target).lanes), spent)
 
 
