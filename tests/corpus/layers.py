@@ -100,6 +100,8 @@ def statistics() -> Iterator[Case]:
         bad = ONES(8, F32)
         bad[3] = value_
         yield spoiled("batch norm variance", f"{value_}", with_constant("variance", bad), mentions="norm")
+    signalling = np.full(8, 0x7FA00000, np.uint32).view(F32)
+    yield spoiled("batch norm variance", "signalling NaN", with_constant("variance", signalling), mentions="norm")
     yield spoiled("NaN attribute", "epsilon", with_attribute("norm", "epsilon", float("nan")), mentions="norm")
     leaky = single("LeakyRelu", [[1, 3]], alpha=float("nan"))
     yield from_model("NaN attribute", "alpha", leaky, mentions="spoiled")
