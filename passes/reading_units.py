@@ -109,9 +109,11 @@ def read_window(value: relax.Call, windows: Windows) -> tuple[relax.Var, Window]
         raise Declined("a slice of something computed")
     param, outer = windows[value.args[0]]
     axes, begin, _, *steps = ([int(item) for item in argument.fields] for argument in value.args[1:])
-    if not outer.is_whole or (steps and set(steps[0]) != {1}) or len(axes) != len(outer.shape):
+    if not outer.is_whole or (steps and set(steps[0]) != {1}):
         raise Declined("a slice that is no window")
-    return param, Window(shape=outer.shape, begin=tuple(begin), extents=shape_of(value))
+    first = dict(zip(axes, begin, strict=True))  # in any order
+    places = tuple(first.get(axis, 0) for axis in range(len(outer.shape)))
+    return param, Window(shape=outer.shape, begin=places, extents=shape_of(value))
 
 
 def read_border(value: relax.Call, result: Window) -> Window:

@@ -39,11 +39,22 @@ def padded(e: Emitter, x: list[relax.Var]) -> relax.Expr:
     return relax.Tuple([conv(e, whole, 4, padding=1), pool(e, whole)])
 
 
+def cut(e: Emitter, x: relax.Expr) -> relax.Var:
+    """A part of all axes at once, each from another place: once the channels are last, the axes are not in order."""
+    return e.emit(op.strided_slice(x, [0, 1, 2, 3], [0, 3, 1, 0], [2, 12, 5, 2]))
+
+
+def cut_out(e: Emitter, x: list[relax.Var]) -> relax.Expr:
+    shared = conv(e, x[0], 20)
+    return join(e, [cut(e, shared), conv(e, cut(e, shared), 9)])
+
+
 # What is joined, and which parts are written in place.
 CASES: dict[str, tuple[Body, list[bool]]] = {
     "convolutions": (lambda e, x: join(e, [conv(e, x[0], 3), conv(e, x[0], 40, padding=1)]), [True, True]),
     "a pool": (lambda e, x: join(e, [conv(e, x[0], 16), pool(e, x[0]), conv(e, x[0], 17)]), [True, False, True]),
     "the model's input": (lambda e, x: join(e, [x[0], conv(e, x[0], 9)]), [False, True]),
+    "a part cut out": (cut_out, [False, True]),
     "read elsewhere": (read_elsewhere, [False, True]),
     "a border for the next layer": (padded, [False, True, True]),
 }
