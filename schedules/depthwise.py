@@ -23,11 +23,14 @@ from lowprec.schedules.tasks import decode, start_of
 from lowprec.schedules.tiling import ceil_div, equal_parts
 from lowprec.schedules.views import FLOAT_BYTES, Index, View, load, register, splat, store
 
-ENOUGH_TASKS = 32
+ENOUGH_TASKS = 24
 """Tasks that keep the cores of most machines evenly busy."""
 
 L1_SHARE = 24 << 10
 """Bytes of pixels that stay in L1 beside what is written and the weights."""
+
+L2_SHARE = 3 << 20
+"""Bytes read and written beyond which a pixel's line is gone from L2 when the next part of its channels is due."""
 
 LEAST_BLOCKS = 2
 """Vectors of channels that a task takes at least, if there are so many: caches fetch lines in pairs."""
@@ -73,13 +76,14 @@ class Depthwise:
     @property
     def parts(self) -> int:
         """Parts of the channels, each taken over all rows before the next: what a row reads stays in L1 for the rows
-        below; and enough parts for tasks to be many."""
+        below, if the whole stays in L2; and enough parts for tasks to be many."""
         geometry = self.geometry
         *_, reach = geometry.seen((0, 0, geometry.size[2] - 1), (0, 0, geometry.kernel[2] - 1))
         block_bytes = prod(geometry.kernel[:2]) * (reach + 1) * self.width * FLOAT_BYTES
         lines = self.batch * prod(geometry.size[:2])
-        wanted = max(ceil_div(ENOUGH_TASKS, lines), ceil_div(self.blocks * block_bytes, L1_SHARE))
-        return equal_parts(self.blocks, wanted, least=LEAST_BLOCKS)
+        moved = FLOAT_BYTES * (prod(self.input.shape) + prod(self.output.shape))
+        rows = ceil_div(self.blocks * block_bytes, L1_SHARE) if moved <= L2_SHARE else 1
+        return equal_parts(self.blocks, max(ceil_div(ENOUGH_TASKS, lines), rows), least=LEAST_BLOCKS)
 
 
 def pack_depthwise(weights: NDArray[np.float32], kernel: Triple) -> NDArray[np.float32]:
