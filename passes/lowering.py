@@ -20,7 +20,6 @@ from lowprec.layers import Cost
 from lowprec.passes.costs import cost_of
 from lowprec.passes.editing import (
     MAIN,
-    WINDOWS,
     Array,
     Emitter,
     array_of,
@@ -28,6 +27,7 @@ from lowprec.passes.editing import (
     bindings,
     dtype_of,
     is_constant,
+    op_name,
     replace_tensors,
     result_of,
     shape_of,
@@ -35,12 +35,12 @@ from lowprec.passes.editing import (
 from lowprec.passes.generic import Cache, lower_generic
 from lowprec.passes.halos import unit_of
 from lowprec.passes.joining import Join, Part, find_joins
-from lowprec.passes.reading_units import Declined
+from lowprec.passes.reading_units import Declined, read_border
 from lowprec.passes.templates import KernelCall, lower_by_template
 from lowprec.passes.units import KIND, LAYER, OPERATORS, Kind
 from lowprec.schedules.copying import Copy
 from lowprec.schedules.views import FLOAT_BYTES
-from lowprec.schedules.windows import Shape, Window
+from lowprec.schedules.windows import Shape, Window, whole
 from lowprec.targets import Target
 
 
@@ -74,7 +74,7 @@ def lower_units(module: IRModule, target: Target) -> Lowered:
     joins = find_joins(module, main)
     places = {part.source: (join, part) for join in joins for part in join.parts if part.in_place}
     wholes = {join.whole: join for join in joins}
-    lowering = _Lowering(target=target, inside=_inside_halos(main), places=places)
+    lowering = _Lowering(target=target, inside=_inside_halos(module, main), places=places)
     for var, value in bindings(main):
         function = unit_of(module, value)
         if function is None:
@@ -100,7 +100,7 @@ def lower_units(module: IRModule, target: Target) -> Lowered:
 @dataclass(slots=True, kw_only=True)
 class _Lowering:
     target: Target
-    inside: Mapping[str, tuple[Shape, Shape]]
+    inside: Mapping[relax.Expr, Window]
     places: Mapping[relax.Expr, tuple[Join, Part]]
     emitter: Emitter = field(default_factory=Emitter)
     new: dict[relax.Var, relax.Expr] = field(default_factory=dict)
@@ -119,7 +119,7 @@ class _Lowering:
         join, part = self.places.get(var, (None, None))
         place = None if join is None or part is None else self._place(join, part)
         actual = dict(zip(function.params, value.args, strict=True))
-        insides = {param: found for param, arg in actual.items() if (found := self._inside(param, arg.name))}
+        insides = {param: self.inside[arg] for param, arg in actual.items() if arg in self.inside}
         kernel = self._by_template(function, layer, place, insides)
         written = kernel is not None
         if kernel is None:
@@ -173,16 +173,9 @@ class _Lowering:
         nothing = [relax.TupleType([])]
         self.emitter.emit(relax.Call(relax.ExternFunc(symbol), [*arguments, self.new[join.whole]], ty_args=nothing))
 
-    def _inside(self, param: relax.Var, name: str) -> Window | None:
-        """The part of a unit's parameter that lies inside its halo, if it has one."""
-        if name not in self.inside:
-            return None
-        begin, extents = self.inside[name]
-        return Window(shape=shape_of(param), begin=begin, extents=extents)
-
     def _extents(self, value: relax.Expr) -> Shape | None:
         """The extents of a tensor of main inside its halo, if it has one."""
-        return self.inside[value.name][1] if value.name in self.inside else None
+        return self.inside[value].extents if value in self.inside else None
 
     def _by_template(
         self, function: relax.Function, layer: str, place: Window | None, insides: Mapping[relax.Var, Window]
@@ -223,11 +216,21 @@ class _Lowering:
         return param
 
 
-def _inside_halos(main: relax.Function) -> dict[str, tuple[Shape, Shape]]:
-    """Where each tensor that has a halo begins inside it, and its extents without it."""
-    windows = main.attrs.get(WINDOWS, {}) if main.attrs else {}
-    halves = ((str(name), tuple(map(int, window))) for name, window in windows.items())
-    return {name: (window[: len(window) // 2], window[len(window) // 2 :]) for name, window in halves}
+def _inside_halos(module: IRModule, main: relax.Function) -> dict[relax.Expr, Window]:
+    """The part inside the border of each tensor that its unit puts one around, of zeros."""
+    units = ((var, unit_of(module, value)) for var, value in bindings(main))
+    found = ((var, _inside_border(function)) for var, function in units if function is not None)
+    return {var: inside for var, inside in found if inside is not None}
+
+
+def _inside_border(function: relax.Function) -> Window | None:
+    *_, (var, value) = bindings(function)
+    if op_name(value) != "relax.nn.pad" or not var.same_as(result_of(function)):
+        return None
+    try:
+        return read_border(value, whole(shape_of(value.args[0])))
+    except Declined:
+        return None
 
 
 def _out_types(var: relax.Var) -> list[relax.TensorType]:

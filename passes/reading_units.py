@@ -119,7 +119,8 @@ def read_window(value: relax.Call, windows: Windows) -> tuple[relax.Var, Window]
 def read_border(value: relax.Call, result: Window) -> Window:
     """Where `result` lies once a pad has put its border around it."""
     widths = [int(width) for width in value.attrs.pad_width]
-    if float(value.attrs.pad_value) != 0 or not result.is_whole:
+    zeros = str(value.attrs.pad_mode) == "constant" and float(value.attrs.pad_value) == 0 and min(widths) >= 0
+    if not zeros or not result.is_whole:
         raise Declined("a border that is not of zeros, or a second one")
     return Window(shape=shape_of(value), begin=tuple(widths[::2]), extents=result.extents)
 
