@@ -16,9 +16,10 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
+from lowprec.schedules.buffers import Buffers, begin_kernel
 from lowprec.schedules.epilogue import Epilogue
 from lowprec.schedules.geometry import Geometry, Triple
-from lowprec.schedules.halo import Halo, fill_halo
+from lowprec.schedules.halo import Halo
 from lowprec.schedules.tasks import decode, start_of
 from lowprec.schedules.tiling import ceil_div, equal_parts
 from lowprec.schedules.views import FLOAT_BYTES, Index, View, load, register, splat, store
@@ -94,15 +95,8 @@ def pack_depthwise(weights: NDArray[np.float32], kernel: Triple) -> NDArray[np.f
 def build_depthwise(spec: Depthwise) -> tirx.PrimFunc:
     """The kernel: arguments X, W, [bias], the epilogue's operands, Y."""
     with IRBuilder() as builder, T.prim_func(s_tir=True):
-        T.func_name("main")
-        x = spec.input.buffer("X")
-        w = T.arg("W", T.buffer((*spec.geometry.kernel, spec.channels), "float32"))
-        bias = T.arg("B", T.buffer((spec.bias_width,), "float32")) if spec.bias else None
-        operands = [view.buffer(f"E{i}") for i, view in enumerate(spec.epilogue.operands)]
-        y = spec.output.buffer("Y")
-        T.func_attr({"tirx.noalias": True, "global_symbol": "main"})
-        if spec.halo is not None:
-            fill_halo(y, spec.halo, spec.lanes)
+        weights = (*spec.geometry.kernel, spec.channels)
+        buffers = begin_kernel(spec, weights=weights, bias=spec.bias)
         depth, height, width = spec.geometry.size
         extents = (spec.batch, depth, spec.parts, height)
         with T.parallel(0, prod(extents)) as task:
@@ -111,36 +105,28 @@ def build_depthwise(spec: Depthwise) -> tirx.PrimFunc:
             with T.serial(0, ceil_div(width, spec.rows)) as tile, T.serial(0, blocks) as block:
                 first = start_of(tile, spec.rows, width)
                 channel = start_of(part * blocks + block, spec.width, spec.channels)
-                _tile(spec, (n, d, h, first, channel), x, w, bias, operands, y)
+                _tile(spec, (n, d, h, first, channel), buffers)
     return builder.get()
 
 
-def _tile(
-    spec: Depthwise,
-    at: tuple[Index, Index, Index, Index, Index],
-    x: tirx.Buffer,
-    w: tirx.Buffer,
-    bias: tirx.Buffer | None,
-    operands: list[tirx.Buffer],
-    y: tirx.Buffer,
-) -> None:
+def _tile(spec: Depthwise, at: tuple[Index, Index, Index, Index, Index], buffers: Buffers) -> None:
     n, d, h, first, channel = at
     width = spec.width
     accumulators = [register(width) for _ in range(spec.rows)]
     zero = splat(tirx.const(0.0, "float32"), width)
-    begin = zero if bias is None else T.bind(load(bias, channel, width))
+    begin = zero if buffers.bias is None else T.bind(load(buffers.bias, channel, width))
     for accumulator in accumulators:
         store(accumulator, 0, begin, width)
     geometry = spec.geometry
     planes, lines = geometry.seeing(0, d), geometry.seeing(1, h)
     with T.serial(*planes) as r, T.serial(*lines) as s:
         for t in range(geometry.kernel[2]):
-            weight = T.bind(load(w, geometry.number((r, s, t)) * spec.channels + channel, width))
+            weight = T.bind(load(buffers.w, geometry.number((r, s, t)) * spec.channels + channel, width))
             for i, accumulator in enumerate(accumulators):
                 seen = geometry.seen((d, h, first + i), (r, s, t))
-                value = load(x, spec.input.address((n, *seen, channel)), width)
+                value = load(buffers.x, spec.input.address((n, *seen, channel)), width)
                 store(accumulator, 0, load(accumulator, 0, width) + value * weight, width)
     for i, accumulator in enumerate(accumulators):
         coordinates = (n, d, h, first + i, channel)
-        value = spec.epilogue.apply(load(accumulator, 0, width), operands, coordinates, width)
-        store(y, spec.output.address(coordinates), value, width)
+        value = spec.epilogue.apply(load(accumulator, 0, width), buffers.operands, coordinates, width)
+        store(buffers.y, spec.output.address(coordinates), value, width)

@@ -19,9 +19,10 @@ from tvm import ir, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
+from lowprec.schedules.buffers import Buffers, begin_kernel
 from lowprec.schedules.epilogue import Epilogue
 from lowprec.schedules.geometry import Geometry
-from lowprec.schedules.halo import Halo, fill_halo
+from lowprec.schedules.halo import Halo
 from lowprec.schedules.tasks import decode, start_of
 from lowprec.schedules.tiling import ceil_div
 from lowprec.schedules.views import Index, View, load, register, splat, store
@@ -66,7 +67,7 @@ class Dots:
 def dot_lanes(*, in_channels: int, out_channels: int, taps: int, lanes: int) -> int | None:
     """The width of vectors that makes dot products the better form; None where the direct kernel is."""
     width = next((width for width in (16, 8, 4) if width <= lanes and in_channels % width == 0), None)
-    if width is None or out_channels > lanes:
+    if width is None:
         return None
     dots = out_channels * (taps * in_channels // width + SUM_COST)
     return width if WORTH * dots <= taps * in_channels else None
@@ -83,25 +84,18 @@ def build_dots(spec: Dots) -> tirx.PrimFunc:
     """The kernel: arguments X, W, [bias], the epilogue's operands, Y."""
     vectors = spec.in_channels // spec.lanes
     with IRBuilder() as builder, T.prim_func(s_tir=True):
-        T.func_name("main")
-        x = spec.input.buffer("X")
-        w = T.arg("W", T.buffer((spec.geometry.taps, vectors, spec.out_channels, spec.lanes), "float32"))
-        bias = T.arg("B", T.buffer((spec.bias_width,), "float32")) if spec.bias else None
-        operands = [view.buffer(f"E{i}") for i, view in enumerate(spec.epilogue.operands)]
-        y = spec.output.buffer("Y")
-        T.func_attr({"tirx.noalias": True, "global_symbol": "main"})
-        if spec.halo is not None:
-            fill_halo(y, spec.halo, spec.lanes)
+        weights = (spec.geometry.taps, vectors, spec.out_channels, spec.lanes)
+        buffers = begin_kernel(spec, weights=weights, bias=spec.bias)
         depth, height, width = spec.geometry.size
         extents = (spec.batch, depth, height, ceil_div(width, spec.rows))
         with T.parallel(0, prod(extents)) as task:
             n, d, h, tile = decode(task, extents)
             at = (n, d, h, start_of(tile, spec.rows, width))
-            _finish(spec, at, _sums(spec, at, x, w), bias, operands, y)
+            _finish(spec, at, _sums(spec, at, buffers), buffers)
     return builder.get()
 
 
-def _sums(spec: Dots, at: tuple[Index, ...], x: tirx.Buffer, w: tirx.Buffer) -> list[list[tirx.Buffer]]:
+def _sums(spec: Dots, at: tuple[Index, ...], buffers: Buffers) -> list[list[tirx.Buffer]]:
     """The accumulators of each pixel, one for each output channel."""
     n, d, h, first = at
     geometry, lanes, vectors = spec.geometry, spec.lanes, spec.in_channels // spec.lanes
@@ -113,23 +107,16 @@ def _sums(spec: Dots, at: tuple[Index, ...], x: tirx.Buffer, w: tirx.Buffer) -> 
     with T.serial(*planes) as r, T.serial(*lines) as s, T.serial(*columns) as t, T.serial(0, vectors) as vector:
         taps = (r, s, t)
         place = (geometry.number(taps) * vectors + vector) * (spec.out_channels * lanes)
-        weights = [T.bind(load(w, place + k * lanes, lanes)) for k in range(spec.out_channels)]
+        weights = [T.bind(load(buffers.w, place + k * lanes, lanes)) for k in range(spec.out_channels)]
         for i, row in enumerate(accumulators):
             seen = geometry.seen((d, h, first + i), taps)
-            value = T.bind(load(x, spec.input.address((n, *seen, vector * lanes)), lanes))
+            value = T.bind(load(buffers.x, spec.input.address((n, *seen, vector * lanes)), lanes))
             for accumulator, weight in zip(row, weights, strict=True):
                 store(accumulator, 0, load(accumulator, 0, lanes) + value * weight, lanes)
     return accumulators
 
 
-def _finish(
-    spec: Dots,
-    at: tuple[Index, ...],
-    sums: list[list[tirx.Buffer]],
-    bias: tirx.Buffer | None,
-    operands: list[tirx.Buffer],
-    y: tirx.Buffer,
-) -> None:
+def _finish(spec: Dots, at: tuple[Index, ...], sums: list[list[tirx.Buffer]], buffers: Buffers) -> None:
     n, d, h, first = at
     channels = spec.out_channels
     for i, row in enumerate(sums):
@@ -138,10 +125,9 @@ def _finish(
             store(pixel, k, _sum_of_lanes(accumulator, spec.lanes), 1)
         coordinates = (n, d, h, first + i, 0)
         total = load(pixel, 0, channels)
-        total = total if bias is None else total + load(bias, 0, channels)
-        store(
-            y, spec.output.address(coordinates), spec.epilogue.apply(total, operands, coordinates, channels), channels
-        )
+        total = total if buffers.bias is None else total + load(buffers.bias, 0, channels)
+        value = spec.epilogue.apply(total, buffers.operands, coordinates, channels)
+        store(buffers.y, spec.output.address(coordinates), value, channels)
 
 
 def _sum_of_lanes(accumulator: tirx.Buffer, lanes: int) -> ir.Expr:

@@ -9,8 +9,8 @@ from tvm import ir, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
+from lowprec.schedules.buffers import Buffers, begin_kernel
 from lowprec.schedules.direct import Direct, PackedWeights, StridedWeights, vector_starts
-from lowprec.schedules.halo import fill_halo
 from lowprec.schedules.prefetch import prefetch
 from lowprec.schedules.tasks import decode, start_of
 from lowprec.schedules.tiling import ceil_div
@@ -24,50 +24,19 @@ PREFETCH_BYTES = 1 << 20
 """The most that is fetched ahead: it must stay in L2 until it is used."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Buffers:
-    """The kernel's arguments."""
-
-    x: tirx.Buffer
-    w: tirx.Buffer
-    bias: tirx.Buffer | None
-    operands: list[tirx.Buffer]
-    y: tirx.Buffer
-
-
 def build_direct(spec: Direct) -> tirx.PrimFunc:
     """The kernel: arguments X, W, [bias], the epilogue's operands, Y."""
     with IRBuilder() as builder, T.prim_func(s_tir=True):
-        T.func_name("main")
-        buffers = _Buffers(
-            x=spec.input.buffer("X"),
-            w=_weights_buffer(spec),
-            bias=_bias_buffer(spec),
-            operands=[view.buffer(f"E{i}") for i, view in enumerate(spec.epilogue.operands)],
-            y=spec.output.buffer("Y"),
-        )
-        T.func_attr({"tirx.noalias": True, "global_symbol": "main"})
-        if spec.halo is not None:
-            fill_halo(buffers.y, spec.halo, spec.lanes)
+        match spec.weights:
+            case PackedWeights(bias=bias):
+                buffers = begin_kernel(spec, weights=spec.packed_shape, bias=bias)
+            case StridedWeights(view=view):
+                buffers = begin_kernel(spec, weights=view, bias=False)
         _tasks(spec, buffers)
     return builder.get()
 
 
-def _weights_buffer(spec: Direct) -> tirx.Buffer:
-    match spec.weights:
-        case PackedWeights():
-            return T.arg("W", T.buffer(spec.packed_shape, "float32"))
-        case StridedWeights(view=view):
-            return view.buffer("W")
-
-
-def _bias_buffer(spec: Direct) -> tirx.Buffer | None:
-    if isinstance(spec.weights, PackedWeights) and spec.weights.bias:
-        return T.arg("B", T.buffer((spec.bias_width,), "float32"))
-    return None
-
-
-def _tasks(spec: Direct, buffers: _Buffers) -> None:
+def _tasks(spec: Direct, buffers: Buffers) -> None:
     walk, tiles = spec.walk, prod(spec.pixels)
     extents = (spec.groups, spec.panels // walk.block, ceil_div(tiles, walk.run), walk.block)
     with T.parallel(0, prod(extents)) as task:
@@ -103,7 +72,7 @@ class _Tile:
     chunk: Index
     passed: Index
 
-    def emit(self, buffers: _Buffers, kept: tirx.Buffer | None) -> None:
+    def emit(self, buffers: Buffers, kept: tirx.Buffer | None) -> None:
         """All of the tile; sums between chunks are `kept`."""
         spec = self.spec
         n, d, h, tile = decode(self.number, spec.pixels)
@@ -172,7 +141,7 @@ class _Micro:
         for index, accumulator in enumerate(chain.from_iterable(self.accumulators)):
             store(kept, place + index * lanes, load(accumulator, 0, lanes), lanes)
 
-    def accumulate(self, buffers: _Buffers) -> None:
+    def accumulate(self, buffers: Buffers) -> None:
         spec, geometry = self.spec, self.spec.geometry
         step = min(UNROLL, spec.chunk)
         whole = spec.chunk // step
@@ -211,7 +180,7 @@ class _Micro:
         prefetch(w, start=begin, count=used, step=visit * steps + step, steps=visits * steps)
 
     def _channel(
-        self, buffers: _Buffers, taps: tuple[Index, Index, Index], channel: Index, walks: Sequence[Index]
+        self, buffers: Buffers, taps: tuple[Index, Index, Index], channel: Index, walks: Sequence[Index]
     ) -> None:
         """One input channel, which each vector may reach by a walk of its own."""
         lanes, tile = self.spec.lanes, self.spec.tile
@@ -241,7 +210,7 @@ class _Micro:
             case StridedWeights(view=view, channel_stride=stride):
                 return view.address((*self.at[:3], 0, self.base + self.vectors[j])) + channel * stride
 
-    def finish(self, buffers: _Buffers) -> None:
+    def finish(self, buffers: Buffers) -> None:
         spec = self.spec
         width = min(spec.lanes, spec.out_channels)
         n, d, h, first = self.at

@@ -12,16 +12,16 @@ taken apart again by the CPU. So each use walks with a pointer of its own, whose
 from tvm import ir, tirx
 from tvm.script.ir_builder import tirx as T
 
-TASK_BITS = 30
+TASK_BITS = 29
 """A task's number has fewer: its bits from here on are zero."""
 
 WALKERS = 2
-"""As many zeros as a task's number has to give."""
+"""So many different shifts leave nothing of a task's number, which is an int32."""
 
 
 def unknown_zeros(task: ir.Expr) -> list[ir.Expr]:
     """Zeros, each known to nobody before the task runs."""
-    highs = (tirx.shift_right(task, tirx.const(TASK_BITS - place, "int32")) for place in range(WALKERS))
+    highs = (tirx.shift_right(task, tirx.const(TASK_BITS + place, "int32")) for place in range(WALKERS))
     return [T.bind(tirx.Cast("int64", T.bind(high))) for high in highs]
 
 

@@ -13,6 +13,7 @@ from lowprec.convolution import Conv, convolve
 from lowprec.schedules.bundles import bundle_starts, bundle_weights, choose_bundle
 from lowprec.schedules.convolution import (
     ConvolutionRequest,
+    Kernel,
     build_convolution,
     convolution_kernel,
     pack_convolution,
@@ -166,21 +167,24 @@ def test_few_output_channels_are_summed_along_the_input_channels(target: str, ou
 
 
 def _dots(conv: Conv, target: Target) -> Dots:
-    source, result = whole((1, *conv.size, conv.in_channels)), whole((1, *conv.output_size, conv.out_channels))
-    request = ConvolutionRequest(conv=conv, source=source, result=result, epilogue=Epilogue(), bias=True)
-    kernel = convolution_kernel(request, target)
+    kernel = _bare_kernel(conv, target)
     assert isinstance(kernel, Dots)
     return kernel
+
+
+def _bare_kernel(conv: Conv, target: Target) -> Kernel:
+    """The kernel without borders or epilogue."""
+    source, result = whole((1, *conv.size, conv.in_channels)), whole((1, *conv.output_size, conv.out_channels))
+    request = ConvolutionRequest(conv=conv, source=source, result=result, epilogue=Epilogue(), bias=True)
+    return convolution_kernel(request, target)
 
 
 @pytest.mark.parametrize("channels", [64, 256, 30])
 @pytest.mark.parametrize("taps", [3, 1])
 def test_avx512_folds_half_of_its_broadcasts(channels: int, taps: int) -> None:
     conv = replace(PLAIN, in_channels=channels, out_channels=64, size=(13 + taps, 27 + taps), kernel=(taps, taps))
-    source, result = whole((1, *conv.size, channels)), whole((1, *conv.output_size, 64))
-    request = ConvolutionRequest(conv=conv, source=source, result=result, epilogue=Epilogue(), bias=True)
     target = parse_target("x86-64-v4")
-    kernel = convolution_kernel(request, target)
+    kernel = _bare_kernel(conv, target)
     assert isinstance(kernel, Direct)
     assert kernel.tile == Tile(rows=14, vectors=2, folded=7)
     module = tvm.IRModule({"main": build_convolution(kernel)})

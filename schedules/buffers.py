@@ -1,0 +1,55 @@
+"""How every kernel of a convolution or product begins: its arguments, and the border of its result."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from tvm import tirx
+from tvm.script.ir_builder import tirx as T
+
+from lowprec.schedules.epilogue import Epilogue
+from lowprec.schedules.halo import Halo, fill_halo
+from lowprec.schedules.views import View
+
+
+class Framed(Protocol):
+    """What a kernel's parameters say of its arguments."""
+
+    @property
+    def input(self) -> View: ...
+    @property
+    def output(self) -> View: ...
+    @property
+    def halo(self) -> Halo | None: ...
+    @property
+    def epilogue(self) -> Epilogue: ...
+    @property
+    def lanes(self) -> int: ...
+    @property
+    def bias_width(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Buffers:
+    """The kernel's arguments."""
+
+    x: tirx.Buffer
+    w: tirx.Buffer
+    bias: tirx.Buffer | None
+    operands: list[tirx.Buffer]
+    y: tirx.Buffer
+
+
+def begin_kernel(spec: Framed, *, weights: View | tuple[int, ...], bias: bool) -> Buffers:
+    """Declare X, W, [bias], the epilogue's operands and Y of the function under construction, and fill the border."""
+    T.func_name("main")
+    buffers = Buffers(
+        x=spec.input.buffer("X"),
+        w=weights.buffer("W") if isinstance(weights, View) else T.arg("W", T.buffer(weights, "float32")),
+        bias=T.arg("B", T.buffer((spec.bias_width,), "float32")) if bias else None,
+        operands=[view.buffer(f"E{i}") for i, view in enumerate(spec.epilogue.operands)],
+        y=spec.output.buffer("Y"),
+    )
+    T.func_attr({"tirx.noalias": True, "global_symbol": "main"})
+    if spec.halo is not None:
+        fill_halo(buffers.y, spec.halo, spec.lanes)
+    return buffers
