@@ -8,6 +8,8 @@
     print(art.plan)                         # layer, algorithm, formats, reason
     report = lowprec.verify(art, "model.onnx")
 
+    lowprec.round_to(x, lowprec.Fixed(2, 14), lowprec.Rounding.STOCHASTIC, bits=lowprec.random_bits(0, "x", x.size))
+
 Names load when they are first used, so that `import lowprec` costs milliseconds.
 """
 
@@ -26,8 +28,12 @@ if TYPE_CHECKING:
         Unsupported,
         UsageError,
     )
+    from lowprec.formats import Binary, DynamicFixed, Fixed, Float, Int
+    from lowprec.philox import random_bits
     from lowprec.plan import Choice, Plan
+    from lowprec.qtensor import QTensor, quantize
     from lowprec.recipe import Recipe, Rule
+    from lowprec.rounding import Rounding, round_to
     from lowprec.targets import Target
     from lowprec.verification import verify
 
@@ -45,8 +51,12 @@ _HOMES = {
         "Unsupported",
         "UsageError",
     ),
+    "lowprec.formats": ("Binary", "DynamicFixed", "Fixed", "Float", "Int"),
+    "lowprec.philox": ("random_bits",),
     "lowprec.plan": ("Choice", "Plan"),
+    "lowprec.qtensor": ("QTensor", "quantize"),
     "lowprec.recipe": ("Recipe", "Rule"),
+    "lowprec.rounding": ("Rounding", "round_to"),
     "lowprec.targets": ("Target",),
     "lowprec.verification": ("verify",),
 }
@@ -54,20 +64,30 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Artifact",
+    "Binary",
     "BuildFailed",
     "Choice",
+    "DynamicFixed",
     "EnvironmentMismatch",
+    "Fixed",
+    "Float",
+    "Int",
     "InvalidModel",
     "LowprecError",
     "OutOfBounds",
     "Plan",
+    "QTensor",
     "Recipe",
+    "Rounding",
     "Rule",
     "Target",
     "Unsupported",
     "UsageError",
     "compile",
     "load",
+    "quantize",
+    "random_bits",
+    "round_to",
     "verify",
 ]
 

@@ -15,7 +15,9 @@ from lowprec import doctor
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
-PURE = {"errors", "vocabulary", "tensors", "strict_json", "convolution", "layers", "recipe", "plan", "targets"}
+PURE = {"errors", "vocabulary", "tensors", "strict_json", "convolution", "layers", "recipe", "plan", "targets"} | {
+    "formats", "rounding", "philox", "encoding", "packing", "qtensor"
+}  # fmt: skip
 RUNNING = {"artifact", "storage", "runtime", "manifest", "arguments"}
 COMMAND_LINE = {"cli", "verbs", "__main__", "bundles"}
 NUMBERS = {"numpy", "ml_dtypes", "archspec"}
