@@ -165,7 +165,8 @@ def _grows(rest: Doubles, negative: NDArray[np.bool_], draws: Draws, bits_used: 
 def _up(share: NDArray[np.uint64], draws: Draws, bits_used: int) -> NDArray[np.bool_]:
     """Equation 6: up iff f + r >= 2^k, where r is the highest k bits drawn."""
     top = draws.astype(np.uint64) >> np.uint64(DRAWN - bits_used)
-    return np.greater_equal(share + top, np.uint64(1 << bits_used))
+    result: NDArray[np.bool_] = share + top >= np.uint64(1 << bits_used)
+    return result
 
 
 def scaled(values: Reals, exponents: NDArray[np.intc] | int) -> Doubles:
