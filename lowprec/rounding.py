@@ -151,7 +151,8 @@ def whole(steps: Doubles, rounding: Rounding, draws: Draws | None, bits_used: in
             grows = _grows(rest, negative, draws, bits_used)
         case _:
             assert_never(rounding)
-    return np.copysign(below + grows, steps)
+    result: Doubles = np.copysign(below + grows, steps)
+    return result
 
 
 def _grows(rest: Doubles, negative: NDArray[np.bool_], draws: Draws, bits_used: int) -> NDArray[np.bool_]:

@@ -9,7 +9,9 @@ from lowprec.schedules.views import Index
 LINE = 64
 """Bytes of a cache line."""
 
-_READ, _INTO_L2, _DATA = 0, 2, 1
+_READ, _WRITE = 0, 1
+_INTO_L2, _INTO_L1 = 2, 3
+_DATA = 1
 
 
 def prefetch(buffer: tirx.Buffer, *, start: Index, count: int, step: Index, steps: int) -> None:
@@ -17,9 +19,16 @@ def prefetch(buffer: tirx.Buffer, *, start: Index, count: int, step: Index, step
     share = ceil_div(count, steps)
     lines = ceil_div(share, LINE)
     first = T.bind(start + step * (share if lines == 1 else lines * LINE))
+    _fetch(buffer, first, lines, (_READ, _INTO_L2))
+
+
+def prefetch_stream(buffer: tirx.Buffer, *, start: Index, count: int, written: bool) -> None:
+    """The `count` bytes from byte `start`, which are read, or written, once and soon; may run past the buffer."""
+    _fetch(buffer, T.bind(start), ceil_div(count, LINE), (_WRITE if written else _READ, _INTO_L1))
+
+
+def _fetch(buffer: tirx.Buffer, first: Index, lines: int, how: tuple[int, int]) -> None:
     base = T.address_of(buffer[(0,) * len(buffer.shape)])
     for line in range(lines):
         place = T.handle_add_byte_offset(base, first + line * LINE)
-        T.evaluate(
-            T.call_llvm_intrin("void", "llvm.prefetch", place, T.int32(_READ), T.int32(_INTO_L2), T.int32(_DATA))
-        )
+        T.evaluate(T.call_llvm_intrin("void", "llvm.prefetch", place, *map(T.int32, (*how, _DATA))))

@@ -66,6 +66,18 @@ def register(lanes: int) -> tirx.Buffer:
     return T.alloc_buffer((lanes,), "float32", scope="global")
 
 
+def named(value: ir.Expr) -> ir.Expr:
+    """A value that is used more than once: expressions are trees, so an unnamed one is computed at each use.
+
+    It is kept in memory of its own, which LLVM turns back into a register. Not as a variable: TVM bounds every integer
+    variable by those it is made of, and takes minutes over a long chain of them.
+    """
+    lanes = value.ty.dtype.lanes
+    room = T.alloc_buffer((lanes,), value.ty.dtype.with_lanes(1), scope="global")
+    store(room, 0, value, lanes)
+    return load(room, 0, lanes)
+
+
 def splat(value: ir.Expr, lanes: int) -> ir.Expr:
     """One value in every lane."""
     return value if lanes == 1 else tirx.Broadcast(value, lanes)
