@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from lowprec.formats import Binary, DynamicFixed, Fixed, Float, Int
     from lowprec.philox import random_bits
     from lowprec.plan import Choice, Plan
-    from lowprec.qtensor import QTensor, quantize
+    from lowprec.qtensor import QTensor
+    from lowprec.quantizing import quantize
     from lowprec.recipe import Recipe, Rule
     from lowprec.rounding import Rounding, round_to
     from lowprec.targets import Target
@@ -54,7 +55,8 @@ _HOMES = {
     "lowprec.formats": ("Binary", "DynamicFixed", "Fixed", "Float", "Int"),
     "lowprec.philox": ("random_bits",),
     "lowprec.plan": ("Choice", "Plan"),
-    "lowprec.qtensor": ("QTensor", "quantize"),
+    "lowprec.qtensor": ("QTensor",),
+    "lowprec.quantizing": ("quantize",),
     "lowprec.recipe": ("Recipe", "Rule"),
     "lowprec.rounding": ("Rounding", "round_to"),
     "lowprec.targets": ("Target",),

@@ -96,7 +96,8 @@ def _decode_float(codes: NDArray[np.uint64], fmt: Float) -> Doubles:
     digits = magnitude & np.uint64((1 << fmt.mantissa) - 1)
     hidden = np.where(field > 0, np.uint64(1 << fmt.mantissa), np.uint64(0))
     exponents = np.maximum(field, 1) - fmt.bias - fmt.mantissa
-    numbers = np.ldexp((hidden + digits).astype(np.float64), exponents)
+    with np.errstate(over="ignore"):  # the codes of infinity and NaN
+        numbers = np.ldexp((hidden + digits).astype(np.float64), exponents)
     beyond = magnitude > np.uint64(fmt.highest_code)
     if fmt.has_infinity:
         numbers = np.where(beyond, np.where(digits == 0, np.inf, np.nan), numbers)

@@ -48,6 +48,14 @@ class EnvironmentMismatch(LowprecError):
     exit_code = 7
 
 
+def shown(value: object) -> str:
+    """A value as an error shows it: on one line, and no longer than what helps."""
+    words = " ".join(repr(value).split())
+    return words if len(words) <= SHOWN else f"{words[:SHOWN]} ..."
+
+
+SHOWN = 60
+
 BY_EXIT_CODE: dict[int, type[LowprecError]] = {
     kind.exit_code: kind
     for kind in (LowprecError, UsageError, InvalidModel, Unsupported, OutOfBounds, BuildFailed, EnvironmentMismatch)

@@ -15,7 +15,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from lowprec.errors import UsageError
+from lowprec.errors import UsageError, shown
 from lowprec.vocabulary import suggestion
 
 WORD = 64
@@ -45,7 +45,7 @@ def _require(condition: bool, found: str, allowed: str) -> None:
 
 def _require_integers(**fields: object) -> None:
     for name, value in fields.items():
-        _require(type(value) is int, f"{name} is {value!r}", "give an integer")
+        _require(type(value) is int, f"{name} is {shown(value)}", "give an integer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +105,9 @@ class DynamicFixed:
         _require(1 <= self.bits <= WORD, found, f"give it 1 to {WORD} bits, the sign among them")
         _require(abs(self.exponent) <= FURTHEST, found, f"give an exponent from -{FURTHEST} to {FURTHEST}")
         allowed = "give the share of values that may saturate, from 0 to less than 1"
-        _require(isinstance(self.max_overflow, int | float), f"max_overflow is {self.max_overflow!r}", allowed)
-        _require(0 <= self.max_overflow < 1, f"max_overflow is {self.max_overflow}", allowed)
+        known = type(self.max_overflow) in (int, float) and 0 <= self.max_overflow < 1
+        _require(known, f"max_overflow is {shown(self.max_overflow)}", allowed)
+        object.__setattr__(self, "max_overflow", abs(float(self.max_overflow)))  # equal formats have one name
 
     @property
     def codes(self) -> tuple[int, int]:
@@ -141,7 +142,7 @@ class Int:
     def __post_init__(self) -> None:
         _require_integers(bits=self.bits)
         _require(1 <= self.bits <= WORD, f"Int({self.bits}) is a word of {self.bits} bits", f"give it 1 to {WORD}")
-        _require(isinstance(self.signed, bool), f"signed is {self.signed!r}", "give True or False")
+        _require(isinstance(self.signed, bool), f"signed is {shown(self.signed)}", "give True or False")
 
     @property
     def exponent(self) -> int:
@@ -175,9 +176,11 @@ class Float:
         found = f"Float({self.exponent}, {self.mantissa})"
         _require(2 <= self.exponent <= 11, f"{found} has {self.exponent} exponent bits", "give it 2 to 11")
         _require(1 <= self.mantissa <= 52, f"{found} has {self.mantissa} mantissa bits", "give it 1 to 52")
-        _require(
-            isinstance(self.specials, Specials), f"specials is {self.specials!r}", "give a lowprec.formats.Specials"
-        )
+        known = isinstance(self.specials, Specials)
+        _require(known, f"specials is {shown(self.specials)}", "give a lowprec.formats.Specials")
+
+        known = np.isfinite(self.highest) and self.lowest_exponent - self.mantissa >= -1074
+        _require(known, f"{found}, {self.specials}, has numbers that float64 cannot hold", "give fewer exponent bits")
 
     @property
     def bits(self) -> int:
@@ -209,7 +212,8 @@ class Float:
     def highest(self) -> float:
         """The largest finite number."""
         field, digits = divmod(self.highest_code, 1 << self.mantissa)
-        return float(np.ldexp(float((1 << self.mantissa) + digits), field - self.bias - self.mantissa))
+        with np.errstate(over="ignore"):
+            return float(np.ldexp(float((1 << self.mantissa) + digits), field - self.bias - self.mantissa))
 
     @property
     def has_infinity(self) -> bool:
@@ -266,13 +270,20 @@ def limits(fmt: Format, dtype: type[np.floating] = np.float64) -> tuple[float, f
             return -1.0, 1.0
 
 
+def within_float32(fmt: Float) -> bool:
+    """Whether float32 holds every number of the format."""
+    smallest = fmt.lowest_exponent - fmt.mantissa
+    return fmt.mantissa <= 23 and smallest >= -149 and fmt.highest <= float(np.finfo(np.float32).max)
+
+
 def has_nan(fmt: Format) -> bool:
     """Whether the format can say NaN."""
     return isinstance(fmt, Float) and fmt.has_nan
 
 
 def _inwards(value: Fraction, dtype: type[np.floating]) -> float:
-    near = dtype(float(value))
+    largest = Fraction(float(np.finfo(dtype).max))
+    near = dtype(float(max(-largest, min(largest, value))))
     return float(near if abs(Fraction(float(near))) <= abs(value) else np.nextafter(near, dtype(0)))
 
 
@@ -288,6 +299,8 @@ _PATTERNS: tuple[tuple[str, Callable[[re.Match[str]], Format]], ...] = (
 
 def parse_format(name: str) -> Format:
     """The format that `str` calls so."""
+    if not isinstance(name, str):
+        raise UsageError(f"a format's name is {shown(name)}: give a string, such as 'q2.14'")
     if name in NAMED:
         return NAMED[name]
     # Digits are ASCII's, and few: a name is read from files too.

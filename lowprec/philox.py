@@ -10,7 +10,7 @@ import zlib
 import numpy as np
 from numpy.typing import NDArray
 
-from lowprec.errors import UsageError
+from lowprec.errors import UsageError, shown
 
 ROUNDS = 10
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -44,9 +44,9 @@ def round_keys(key: tuple[int, int]) -> list[tuple[int, int]]:
 def key_of(seed: int, tensor_name: str) -> tuple[int, int]:
     """Equation 10: (seed mod 2^32, CRC-32 of the name in UTF-8)."""
     if not _is_integer(seed):
-        raise UsageError(f"seed is {seed!r}: give an integer")
+        raise UsageError(f"seed is {shown(seed)}: give an integer")
     if not isinstance(tensor_name, str):
-        raise UsageError(f"tensor_name is {tensor_name!r}: give the tensor's name, a string")
+        raise UsageError(f"tensor_name is {shown(tensor_name)}: give the tensor's name, a string")
     return int(seed) & LOW, zlib.crc32(tensor_name.encode("utf-8", "surrogatepass"))
 
 
@@ -69,7 +69,7 @@ def require_range(*, count: int, step: int, start: int) -> None:
     """Refuse what no element or step can be."""
     for name, value, beyond in (("count", count, POSITIONS), ("step", step, LOW + 1), ("start", start, POSITIONS)):
         if not _is_integer(value) or not 0 <= value < beyond:
-            raise UsageError(f"{name} is {value!r}: give an integer from 0 to {beyond - 1}")
+            raise UsageError(f"{name} is {shown(value)}: give an integer from 0 to {beyond - 1}")
     if start + count > POSITIONS:
         raise UsageError(f"elements {start} to {start + count} are asked for: the last may be {POSITIONS - 1}")
 

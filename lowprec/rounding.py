@@ -14,8 +14,8 @@ from typing import TypeAlias, assert_never
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lowprec.errors import UsageError
-from lowprec.formats import Binary, DynamicFixed, Fixed, Float, Format, Grid, Int, has_nan, limits
+from lowprec.errors import UsageError, shown
+from lowprec.formats import Binary, DynamicFixed, Fixed, Float, Format, Grid, Int, has_nan, limits, within_float32
 
 DRAWN = 32
 """Bits of a draw."""
@@ -47,16 +47,20 @@ def round_to(
     bits: ArrayLike | None = None,
     bits_used: int = DRAWN,
 ) -> Reals:
-    """The values of `x` in `fmt`: float64 for float64 and for integers wider than 16 bits, else float32.
+    """The values of `x` in `fmt`: float64 for float64, for integers wider than 16 bits and for a `Float` that float32
+    cannot hold; else float32.
 
     Stochastic rounding takes `bits`, a uint32 for each element, and uses the highest `bits_used` of each. Every other
     rounding ignores them. NaN stays NaN where the format has one and is refused where it has none.
     """
     values = as_reals(x)
-    _require_format(fmt)
+    require_format(fmt)
+    if isinstance(fmt, Float) and not within_float32(fmt):
+        values = values.astype(np.float64)
     draws = as_draws(bits, values, rounding, bits_used)
     refuse_nan(values, fmt)
-    return rounded(values, fmt, rounding, draws, bits_used).astype(values.dtype)
+    with np.errstate(invalid="ignore"):  # a signalling NaN is cast
+        return rounded(values, fmt, rounding, draws, bits_used).astype(values.dtype)
 
 
 def rounded(values: Reals, fmt: Format, rounding: Rounding, draws: Draws | None, bits_used: int) -> Doubles:
@@ -83,7 +87,8 @@ def _floating(x: Doubles, fmt: Float, rounding: Rounding, draws: Draws | None, b
     values = np.where(finite, x, 0.0)
     _, exponents = np.frexp(values)
     steps = np.maximum(exponents - 1, fmt.lowest_exponent) - fmt.mantissa
-    result = np.ldexp(whole(scaled(values, -steps), rounding, draws, bits_used), steps)
+    with np.errstate(over="ignore"):  # to infinity, which is beyond the largest number
+        result = np.ldexp(whole(scaled(values, -steps), rounding, draws, bits_used), steps)
     overflown = np.abs(result) > fmt.highest
     result = np.where(overflown, _beyond(result, fmt, rounding), result)
     infinite = np.copysign(np.inf if fmt.has_infinity else fmt.highest, x)
@@ -180,23 +185,34 @@ def scaled(values: Reals, exponents: NDArray[np.intc] | int) -> Doubles:
 def as_reals(x: ArrayLike) -> Reals:
     """`x` as the float32 or float64 array that holds it exactly."""
     values = np.asarray(x)
-    if values.dtype in (np.float32, np.float64):
+    kind = values.dtype
+    if kind in (np.float32, np.float64):
         return values
     # ml_dtypes' small floats: NumPy takes some of them for raw bytes.
-    if values.dtype.kind not in "fiub" and values.dtype.type.__module__ != "ml_dtypes":
-        raise UsageError(f"values are of dtype {values.dtype}: give real numbers")
-    narrow = values.dtype.itemsize <= 2
-    return values.astype(np.float32 if narrow else np.float64)
+    small = kind.type.__module__ == "ml_dtypes" and not kind.name.startswith("complex")
+    if not small and (kind.kind not in "fiub" or kind.itemsize > 8):
+        raise UsageError(f"values are of dtype {kind}: give real numbers of at most 64 bits")
+    reals: Reals = values.astype(np.float32 if kind.itemsize <= 2 else np.float64)
+    if kind.itemsize == 8 and not _equal(reals, values):
+        raise UsageError("values are integers that float64 cannot hold: give integers up to 2^53")
+    return reals
+
+
+def _equal(reals: Reals, integers: NDArray[np.integer]) -> bool:
+    """Whether the integers came through, which numbers of up to 2^53 do."""
+    if (np.abs(reals) < 2.0**53).all():
+        return True
+    return all(int(a) == int(b) for a, b in zip(reals.flat, integers.flat, strict=True))
 
 
 def as_draws(bits: ArrayLike | None, values: Reals, rounding: Rounding, bits_used: int) -> Draws | None:
     """The draw of each element, or None where the rounding needs none."""
     if not isinstance(rounding, Rounding):
-        raise UsageError(f"rounding is {rounding!r}: give a lowprec.Rounding")
+        raise UsageError(f"rounding is {shown(rounding)}: give a lowprec.Rounding")
     if rounding is not Rounding.STOCHASTIC:
         return None
     if type(bits_used) is not int or not 1 <= bits_used <= DRAWN:
-        raise UsageError(f"bits_used is {bits_used!r}: give an integer from 1 to {DRAWN}")
+        raise UsageError(f"bits_used is {shown(bits_used)}: give an integer from 1 to {DRAWN}")
     if bits is None:
         raise UsageError(
             "stochastic rounding got no bits: give a uint32 for each element, as lowprec.random_bits(seed, name, count)"
@@ -220,6 +236,6 @@ def refuse_nan(values: Reals, fmt: Format) -> None:
         raise UsageError(f"{int(found.sum())} of {values.size} values are NaN (the first{where}): {fmt} has no NaN")
 
 
-def _require_format(fmt: object) -> None:
+def require_format(fmt: object) -> None:
     if not isinstance(fmt, Fixed | DynamicFixed | Int | Float | Binary):
-        raise UsageError(f"the format is {fmt!r}: give a Float, Fixed, DynamicFixed, Int or Binary of lowprec")
+        raise UsageError(f"the format is {shown(fmt)}: give a Float, Fixed, DynamicFixed, Int or Binary of lowprec")

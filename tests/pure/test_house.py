@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 PURE = {"errors", "vocabulary", "tensors", "strict_json", "convolution", "layers", "recipe", "plan", "targets"} | {
-    "formats", "rounding", "philox", "encoding", "packing", "qtensor"
+    "formats", "rounding", "philox", "encoding", "packing", "qtensor", "quantizing"
 }  # fmt: skip
 RUNNING = {"artifact", "storage", "runtime", "manifest", "arguments"}
 COMMAND_LINE = {"cli", "verbs", "__main__", "bundles"}

@@ -32,7 +32,8 @@ from lowprec.formats import (
     limits,
     parse_format,
 )
-from lowprec.qtensor import QTensor, fitted_scale, quantize
+from lowprec.qtensor import QTensor
+from lowprec.quantizing import fitted_scale, quantize
 from lowprec.rounding import Rounding, round_to
 from tests.scalar_rounding import names
 
