@@ -66,6 +66,10 @@ def forbidden(module: str) -> set[str]:
         return {"onnx", "torch", "onnxruntime"}
     if name in RUNNING:
         return {"tvm", "onnx", "torch"}
+    if name.startswith("train"):
+        return {"tvm", "tvm_ffi", "onnxruntime"}
+    if name.startswith("testing"):
+        return {"tvm", "tvm_ffi", "onnx", "torch", "onnxruntime"}
     relax = name.startswith(("frontend.convert", "frontend.converters"))
     return {"tvm", "torch"} if name.startswith("frontend") and not relax else set()
 

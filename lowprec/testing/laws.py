@@ -1,0 +1,180 @@
+"""The laws that hold or do not: what is found here is certain."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowprec.formats import Binary, DynamicFixed, Fixed, Float, Int, limits
+from lowprec.rounding import Rounding, round_to
+from lowprec.testing.probes import Places, outside, places, probes
+from lowprec.testing.subject import Doubles, Problem, Subject, Values, Words, random_words
+
+MIRRORED = {Rounding.NEAREST_EVEN, Rounding.NEAREST_AWAY, Rounding.TOWARD_ZERO}
+
+
+def reproducible(subject: Subject, rng: np.random.Generator) -> Iterator[Problem]:
+    """The result depends on values and words alone, and without a draw on values alone."""
+    x = probes(subject.format, rng)
+    bits, others = random_words(rng, x.size), random_words(rng, x.size)
+    first, again = subject(x, bits), subject(x, bits)
+    if not _same(first, again).all():
+        yield _problem(
+            "reproducibility", "two calls with the same values and words differ", x, first, ~_same(first, again)
+        )
+    elif subject.rounding is not Rounding.STOCHASTIC and not _same(first, subject(x, others)).all():
+        differs = ~_same(first, subject(x, others))
+        yield _problem("reproducibility", f"{subject.rounding.value} depends on the words drawn", x, first, differs)
+
+
+def supported(subject: Subject, rng: np.random.Generator) -> Iterator[Problem]:
+    """A value becomes one of its neighbours in the format, and a value of the format itself."""
+    found = places(probes(subject.format, rng), subject.format)
+    for bits in _few_words(rng, found.x.size):
+        result = subject(found.x, bits)
+        problems = list(_support(subject, found, result))
+        yield from problems
+        if problems:
+            return
+
+
+def _support(subject: Subject, found: Places, result: Doubles) -> Iterator[Problem]:
+    neighbour = (result == found.down) | (result == found.up)
+    exact = found.down == found.up
+    flushed = ~neighbour & (result == 0)
+    if isinstance(subject.format, Float) and flushed.any() and (flushed == ~neighbour).all():
+        yield _problem("subnormals", "small values become zero", found.x, result, flushed)
+    elif (moved := exact & ~neighbour).any():
+        yield _problem("idempotence", f"values of {subject.format} move", found.x, result, moved)
+    elif not neighbour.all():
+        strangers = ~neighbour & ~np.isin(result, np.concatenate([found.down, found.up]))
+        what = "a value that is no neighbour" if not strangers.any() else f"what is no value of {subject.format} nearby"
+        yield _problem("support", f"the result is {what}", found.x, result, ~neighbour)
+
+
+def idempotent(subject: Subject, rng: np.random.Generator) -> Iterator[Problem]:
+    """Values of the format do not move, whatever is drawn."""
+    found = places(probes(subject.format, rng), subject.format)
+    x = found.x[found.down == found.up]
+    for bits in _few_words(rng, x.size):
+        result = subject(x, bits)
+        if (moved := result != x).any():
+            yield _problem("idempotence", f"values of {subject.format} move", x, result, moved)
+            return
+
+
+def rounds(subject: Subject, rng: np.random.Generator) -> Iterator[Problem]:
+    """A rounding without draws gives the one right neighbour."""
+    if subject.rounding is Rounding.STOCHASTIC:
+        return
+    found = places(probes(subject.format, rng), subject.format)
+    result = subject(found.x, random_words(rng, found.x.size))
+    right = round_to(found.x, subject.format, subject.rounding).astype(np.float64)
+    wrong = ((result == found.down) | (result == found.up)) & (result != right)
+    ties = wrong & (found.share == 0.5)
+    nearest = subject.rounding in (Rounding.NEAREST_EVEN, Rounding.NEAREST_AWAY)
+    if nearest and ties.any():
+        ways = {_way(found[ties], result[ties])}
+        yield _problem("ties", f"ties go {ways.pop()}, not {subject.rounding.value}", found.x, result, ties, right)
+    others = wrong & ~ties if nearest else wrong
+    if others.any():
+        way = _way(found[others], result[others])
+        yield _problem("rounding", f"values go {way}, not {subject.rounding.value}", found.x, result, others, right)
+
+
+def _way(found: Places, result: Doubles) -> str:
+    """Where all of the values go."""
+    ups = result == found.up
+    away = ups == (found.x > 0)
+    words = {"up": ups.all(), "down": (~ups).all(), "away from zero": away.all(), "toward zero": (~away).all()}
+    return next((word for word, holds in words.items() if holds), "the wrong way")
+
+
+def monotone(subject: Subject, rng: np.random.Generator) -> Iterator[Problem]:
+    """A larger value never gives a smaller result, with the same word for both."""
+    x = probes(subject.format, rng)
+    for word in random_words(rng, 4):
+        result = subject(x, np.full(x.size, word))
+        falls = np.flatnonzero(np.diff(result) < 0)
+        if falls.size:
+            at = falls[0]
+            message = (
+                f"{_show(x[at + 1])} gives {_show(result[at + 1])}, the smaller {_show(x[at])} {_show(result[at])}"
+            )
+            yield Problem(law="monotonicity", message=message)
+            return
+
+
+def symmetric(subject: Subject, rng: np.random.Generator) -> Iterator[Problem]:
+    """Roundings that do not look at the sign give -x the opposite of what they give x."""
+    if subject.rounding not in MIRRORED or isinstance(subject.format, Binary):
+        return
+    low, high = limits(subject.format)
+    x = probes(subject.format, rng)
+    x = x[np.abs(x) <= min(high, -low)]
+    bits = random_words(rng, x.size)
+    result, mirrored = subject(x, bits), subject(-x, bits)
+    if (wrong := result != -mirrored).any():
+        at = np.flatnonzero(wrong)[0]
+        message = f"{_show(x[at])} gives {_show(result[at])}, {_show(-x[at])} gives {_show(mirrored[at])}"
+        yield Problem(law="symmetry", message=message)
+
+
+def saturates(subject: Subject, rng: np.random.Generator) -> Iterator[Problem]:
+    """What is beyond the ends stays at the ends, or becomes an infinity (or, where there is none, NaN) in a Float."""
+    low, high = limits(subject.format)
+    x = np.concatenate([outside(subject.format), np.array([np.inf, -np.inf], np.float32)])
+    result = subject(x, random_words(rng, x.size))
+    right = result == np.where(x > 0, high, low)
+    if not isinstance(subject.format, Float):  # the end of a long word may be no float32
+        inner, outer = limits(subject.format, np.float32), np.array([low, high], np.float32)
+        right |= (result == np.where(x > 0, inner[1], inner[0])) | (result == np.where(x > 0, outer[1], outer[0]))
+    match subject.format:
+        case Float(has_infinity=True):
+            right |= result == np.copysign(np.inf, x)
+        case Float(has_nan=True):
+            right |= np.isnan(result)
+        case Float() | Fixed() | DynamicFixed() | Int() | Binary():
+            pass
+    if not right.all():
+        what = f"{subject.format} ends at {_show(low)} and {_show(high)}"
+        yield _problem("saturation", what, x, result, ~right)
+
+
+def keeps_nan(subject: Subject, rng: np.random.Generator) -> Iterator[Problem]:
+    """NaN stays NaN where the format can say it."""
+    if not (isinstance(subject.format, Float) and subject.format.has_nan):
+        return
+    x = np.full(8, np.nan, np.float32)
+    result = subject(x, random_words(rng, x.size))
+    if not np.isnan(result).all():
+        yield _problem("NaN", "NaN becomes a number", x, result, ~np.isnan(result))
+
+
+def _few_words(rng: np.random.Generator, count: int) -> Iterator[Words]:
+    """The ends of what can be drawn, and two draws."""
+    yield np.zeros(count, np.uint32)
+    yield np.full(count, (1 << 32) - 1, np.uint32)
+    yield random_words(rng, count)
+    yield random_words(rng, count)
+
+
+def _same(a: Doubles, b: Doubles) -> NDArray[np.bool_]:
+    same: NDArray[np.bool_] = (a == b) | (np.isnan(a) & np.isnan(b))
+    return same
+
+
+def _problem(
+    law: str, what: str, x: Values, result: Doubles, wrong: NDArray[np.bool_], right: Doubles | None = None
+) -> Problem:
+    """With the simplest value as an example: the shortest to write, and of those the smallest."""
+    where = np.flatnonzero(wrong)
+    some = where[:: max(1, where.size // 500)].tolist()
+    at = min(some, key=lambda i: (len(_show(float(x[i]))), abs(float(x[i]))))
+    instead = "" if right is None else f" and not {_show(float(right[at]))}"
+    example = f"{_show(float(x[at]))} becomes {_show(float(result[at]))}{instead}"
+    return Problem(law=law, message=f"{what}: {example} ({where.size} of {x.size} values)")
+
+
+def _show(value: float) -> str:
+    return f"{value:.9g}"
