@@ -1,7 +1,7 @@
 """Philox4x32-10 (Salmon, Moraes, Dror and Shaw 2011): random bits as a pure function of where they are used.
 
 The bits of a tensor's element depend on the seed, the tensor's name, the step and the element's position in the logical
-row-major tensor (docs/numerics.md, equations 9 to 11), and on nothing else: not on threads, tiles, layout or machine.
+row-major tensor (docs/numerics.md, equations 9 and 10), and on nothing else: not on threads, tiles, layout or machine.
 This is the NumPy oracle; `lowprec.train.philox` and `lowprec.schedules.philox` give the same bits.
 """
 

@@ -5,7 +5,7 @@ which is exact too; the rounding decides whether the whole part grows by one. In
 
 - The result is in the format, and is the value's lower or upper neighbour there (or a bound, or an infinity).
 - A value in the format never moves. Rounding is monotone in the value, and stochastic rounding in the bits.
-- Stochastic rounding goes up for exactly the share of bits that equation 6 of docs/numerics.md says.
+- Stochastic rounding goes up for exactly the share of draws that equations 5 and 6 of docs/numerics.md say.
 """
 
 from enum import Enum

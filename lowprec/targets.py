@@ -164,7 +164,7 @@ def machine_arch() -> str:
 def detect_features() -> frozenset[str]:
     """The flags of this CPU as Linux shows them, those of `LLVM_ATTRIBUTES` alone."""
     raw = archspec.cpu.detect.detected_info().features
-    return frozenset(raw) & LLVM_ATTRIBUTES.get(machine_arch(), {}).keys()
+    return frozenset(raw) & frozenset(LLVM_ATTRIBUTES.get(machine_arch(), {}))
 
 
 def native() -> Target:

@@ -15,7 +15,7 @@ from tvm.script.ir_builder import tirx as T
 
 from lowprec.philox import BLOCK, KEY_STEPS, LOW, MULTIPLIERS, ROUNDS
 from lowprec.schedules.vector_math import lanes_of
-from lowprec.schedules.views import load, named, splat, store
+from lowprec.schedules.views import load, named, room, splat, store
 
 STRAIGHT = 3
 """Rounds before the loop: in the first two some words are still the same in all blocks, and nine are odd."""
@@ -42,10 +42,10 @@ def stream(key0: Expr, key1: Expr, step: Expr, *, zero: Expr) -> Stream:
     block is a chain of instructions that wait for each other.
     """
     keys = [key0, key1]
-    rooms = tuple(T.alloc_buffer((ROUNDS,), "uint64", scope="global") for _ in keys)
+    rooms = tuple(room(ROUNDS, "uint64") for _ in keys)
     for place in range(ROUNDS):
-        for room, key in zip(rooms, keys, strict=True):
-            store(room, place, tirx.Cast("uint64", key), 1)
+        for kept, key in zip(rooms, keys, strict=True):
+            store(kept, place, tirx.Cast("uint64", key), 1)
         keys = [named(key + tirx.const(step, "uint32")) for key, step in zip(keys, KEY_STEPS, strict=True)]
     return Stream(
         keys=(rooms[0], rooms[1]),
@@ -69,13 +69,13 @@ def _before_last(source: Stream, numbers: Sequence[Expr], high: Expr) -> list[Wo
         states = _round(states, source, place)
     rooms = [[_room(word, lanes) for word in state] for state in states]
     with T.serial(0, source.pairs) as pair:
-        after = [_read(room, lanes) for room in rooms]
+        after = [_read(slots, lanes) for slots in rooms]
         for place in range(2):
             after = _round(after, source, pair * 2 + STRAIGHT + place)
-        for room, state in zip(rooms, after, strict=True):
-            for slot, word in zip(room, state, strict=True):
+        for slots, state in zip(rooms, after, strict=True):
+            for slot, word in zip(slots, state, strict=True):
                 store(slot, 0, word, lanes)
-    return [_read(room, lanes) for room in rooms]
+    return [_read(slots, lanes) for slots in rooms]
 
 
 def _round(states: Sequence[Words], source: Stream, place: Expr | int) -> list[Words]:
@@ -88,13 +88,13 @@ def _round(states: Sequence[Words], source: Stream, place: Expr | int) -> list[W
 
 
 def _room(word: Expr, lanes: int) -> tirx.Buffer:
-    room = T.alloc_buffer((lanes,), "uint64", scope="global")
-    store(room, 0, word if lanes_of(word) == lanes else splat(word, lanes), lanes)
-    return room
+    slot = room(lanes, "uint64")
+    store(slot, 0, word if lanes_of(word) == lanes else splat(word, lanes), lanes)
+    return slot
 
 
-def _read(room: Sequence[tirx.Buffer], lanes: int) -> Words:
-    c0, c1, c2, c3 = (load(slot, 0, lanes) for slot in room)
+def _read(slots: Sequence[tirx.Buffer], lanes: int) -> Words:
+    c0, c1, c2, c3 = (load(slot, 0, lanes) for slot in slots)
     return c0, c1, c2, c3
 
 
@@ -187,7 +187,7 @@ def _wide(word: Expr) -> Expr:
 
 def _vector(values: list[Expr]) -> tirx.Buffer:
     """A vector in memory, which LLVM keeps in a register or reads where it is used."""
-    buffer = T.alloc_buffer((len(values),), "uint64", scope="global")
+    buffer = room(len(values), "uint64")
     for lane, value in enumerate(values):
         store(buffer, lane, value, 1)
     return buffer

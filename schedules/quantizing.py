@@ -7,7 +7,7 @@ begin with a block: what comes before the first whole block and after the last g
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tvm import tirx
 from tvm.ir import Expr
@@ -17,10 +17,10 @@ from tvm.script.ir_builder import tirx as T
 from lowprec.formats import Format
 from lowprec.philox import BLOCK
 from lowprec.rounding import DRAWN, Rounding
-from lowprec.schedules.philox import Interleaved, Stream, element_word, stream
+from lowprec.schedules.philox import Interleaved, Stream, blocks, element_word, stream
 from lowprec.schedules.prefetch import prefetch_stream
 from lowprec.schedules.rounding import Rounder
-from lowprec.schedules.views import FLOAT_BYTES, load, named, store
+from lowprec.schedules.views import FLOAT_BYTES, inside_a_thread, load, named, store
 from lowprec.schedules.walkers import TASK_BITS
 from lowprec.targets import Target
 
@@ -29,6 +29,8 @@ SIDE_BY_SIDE = 6
 
 TASK_GROUPS = 64
 """Groups of vectors a task: enough work to be worth a thread."""
+
+GPU_THREADS = 256
 
 AHEAD = 1 << 14
 """Elements that are fetched before their turn: what is written too, for a line is read before it is written."""
@@ -62,19 +64,14 @@ class Quantizing:
 
 
 def build_quantizing(spec: Quantizing) -> tirx.PrimFunc:
-    """The kernel."""
+    """The kernel for a CPU."""
     with IRBuilder() as builder, T.prim_func(s_tir=True):
-        T.func_name("main")
-        x = T.arg("X", T.buffer((spec.count,), "float32"))
-        key0, key1, step, start = (T.arg(name, tirx.Var(name, "int64")) for name in ("key0", "key1", "step", "start"))
-        y = T.arg("Y", T.buffer((spec.count,), "float32"))
-        T.func_attr({"tirx.noalias": True, "global_symbol": "main"})
-        part = _Part(spec=spec, x=x, y=y, scalars=(key0, key1, step), start=start)
-        head = T.bind(tirx.min(spec.count, (BLOCK - start % BLOCK) % BLOCK))
+        part = _begin(spec)
+        head = T.bind(tirx.min(spec.count, (BLOCK - part.start % BLOCK) % BLOCK))
         groups = T.bind((spec.count - head) // spec.group)
         tasks = T.bind((groups + TASK_GROUPS - 1) // TASK_GROUPS)
         with T.parallel(0, tasks + 1) as task:
-            source = part.source(task)
+            source = part.source(tirx.Cast("int32", task >> tirx.const(TASK_BITS, task.ty.dtype)))
             with T.If(task < tasks):
                 with T.Then():
                     part.groups(source, head, task * TASK_GROUPS, tirx.min(groups, (task + 1) * TASK_GROUPS))
@@ -82,6 +79,40 @@ def build_quantizing(spec: Quantizing) -> tirx.PrimFunc:
                     part.single(source, 0, head)
                     part.single(source, head + groups * spec.group, spec.count)
     return builder.get()
+
+
+def build_quantizing_gpu(spec: Quantizing) -> tirx.PrimFunc:
+    """The kernel for a GPU: a thread makes the words of one block, and rounds its four elements."""
+    rounder = replace(spec.rounder, target=None)
+    with IRBuilder() as builder, T.prim_func(s_tir=True), inside_a_thread():
+        part = _begin(spec)
+        threads = (spec.count + BLOCK - 2) // BLOCK + 1  # the first block and the last may both be cut
+        with (
+            T.launch_thread("blockIdx.x", (threads + GPU_THREADS - 1) // GPU_THREADS) as group,
+            T.launch_thread("threadIdx.x", GPU_THREADS) as thread,
+        ):
+            number = T.bind(part.start // BLOCK + group * GPU_THREADS + thread)
+            words: Sequence[Expr | None] = [None] * BLOCK
+            source = part.source(tirx.const(0, "int32"))
+            if source is not None:
+                wide = named(tirx.Cast("uint64", number))
+                (block,) = blocks(source, [wide], named(wide >> tirx.const(32, "uint64")))
+                words = [named(~tirx.Cast("uint32", word)) for word in block]
+            for place, word in enumerate(words):
+                i = T.bind(number * BLOCK + place - part.start)
+                with T.If(tirx.And(i >= 0, i < spec.count)), T.Then():
+                    store(part.y, i, rounder.round(named(load(part.x, i, 1)), word), 1)
+    return builder.get()
+
+
+def _begin(spec: Quantizing) -> "_Part":
+    """The arguments of the function under construction."""
+    T.func_name("main")
+    x = T.arg("X", T.buffer((spec.count,), "float32"))
+    key0, key1, step, start = (T.arg(name, tirx.Var(name, "int64")) for name in ("key0", "key1", "step", "start"))
+    y = T.arg("Y", T.buffer((spec.count,), "float32"))
+    T.func_attr({"tirx.noalias": True, "global_symbol": "main"})
+    return _Part(spec=spec, x=x, y=y, scalars=(key0, key1, step), start=start)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,10 +125,10 @@ class _Part:
     scalars: tuple[Expr, Expr, Expr]
     start: Expr
 
-    def source(self, task: Expr) -> Stream | None:
+    def source(self, zero: Expr) -> Stream | None:
+        """Where words come from, if any are needed; `zero` is an int32 that the compiler does not know."""
         if self.spec.rounding is not Rounding.STOCHASTIC:
             return None
-        zero = tirx.Cast("int32", task >> tirx.const(TASK_BITS, task.ty.dtype))
         key0, key1, step = (named(tirx.Cast("uint32", value)) for value in self.scalars)
         return stream(key0, key1, step, zero=named(zero))
 

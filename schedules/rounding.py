@@ -12,6 +12,7 @@ fewer than 8 exponent bits.
 from dataclasses import dataclass
 from typing import assert_never
 
+import numpy as np
 from tvm import tirx
 from tvm.ir import Expr, PrimType
 from tvm.script.ir_builder import tirx as T
@@ -72,7 +73,7 @@ class Rounder:
         below = named(_real(whole) * _float(step, x))
         rest = named(_absolute(near - below))
         grows = self._grows(x, rest, fmt.exponent, _as("uint32", whole) & _uint(1, x), complements)
-        further = below + _with_sign_of(x, _float(step, x))
+        further = below + _signed(step, x)
         return _unless_nan(x, _clamped(named(tirx.Select(grows, further, below)), low, high))
 
     def _drawn_natively(self, x: Expr, exponent: int, complements: Expr | None) -> Expr:
@@ -80,7 +81,7 @@ class Rounder:
         left = named(_reduce(x, -exponent))
         below = named(x - left)
         # One factor with the sign of x makes the share positive, and, times a power of two, is the signed step.
-        factor = _with_sign_of(x, _float(2.0 ** (self.bits_used - exponent), x))
+        factor = _signed(2.0 ** (self.bits_used - exponent), x)
         share = named(_to_nearest_uint32(left * factor))
         grows = self._drawn(x, complements) < share
         added = named(tirx.Select(grows, factor, _float(0.0, x)))
@@ -277,6 +278,12 @@ def _negative(x: Expr) -> Expr:
 
 def _with_sign_of(x: Expr, magnitude: Expr) -> Expr:
     return named(_as("float32", _as("uint32", magnitude) | (_as("uint32", x) & _uint(SIGN, x))))
+
+
+def _signed(magnitude: float, x: Expr) -> Expr:
+    """A constant with the sign of x. Its pattern is written as an integer: CUDA cannot reinterpret a literal."""
+    pattern = int(np.float32(magnitude).view(np.uint32))
+    return named(_as("float32", named(_uint(pattern, x) | (_as("uint32", x) & _uint(SIGN, x)))))
 
 
 def _lesser(x: Expr, bound: Expr) -> Expr:

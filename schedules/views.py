@@ -7,6 +7,9 @@ coordinate, so crops, halos, broadcast operands and flattened leading axes are a
     element(n, d, h, w, c) = base[offset + n*sn + d*sd + h*sh + w*sw + c*sc]
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import accumulate
 from operator import mul
@@ -61,9 +64,28 @@ def store(buffer: tirx.Buffer, position: Index, value: ir.Expr, lanes: int) -> N
     T.buffer_store(buffer, value, _index(buffer, position, lanes))
 
 
+_scope: ContextVar[str] = ContextVar("scope", default="global")
+"""Where `room` is. On a CPU not "local": TVM takes that from the heap."""
+
+
+@contextmanager
+def inside_a_thread() -> Iterator[None]:
+    """Kernels of a GPU: what is built here keeps its values in each thread's registers."""
+    token = _scope.set("local")
+    try:
+        yield
+    finally:
+        _scope.reset(token)
+
+
+def room(lanes: int, dtype: str) -> tirx.Buffer:
+    """A few elements on the side. One small buffer each: LLVM keeps those in registers, a large one it spills."""
+    return T.alloc_buffer((lanes,), dtype, scope=_scope.get())
+
+
 def register(lanes: int) -> tirx.Buffer:
-    """Room for one vector. One small buffer each: LLVM keeps those in registers, a large one it spills."""
-    return T.alloc_buffer((lanes,), "float32", scope="global")
+    """Room for one vector of float32."""
+    return room(lanes, "float32")
 
 
 def named(value: ir.Expr) -> ir.Expr:
@@ -73,9 +95,9 @@ def named(value: ir.Expr) -> ir.Expr:
     variable by those it is made of, and takes minutes over a long chain of them.
     """
     lanes = value.ty.dtype.lanes
-    room = T.alloc_buffer((lanes,), value.ty.dtype.with_lanes(1), scope="global")
-    store(room, 0, value, lanes)
-    return load(room, 0, lanes)
+    kept = room(lanes, value.ty.dtype.with_lanes(1))
+    store(kept, 0, value, lanes)
+    return load(kept, 0, lanes)
 
 
 def splat(value: ir.Expr, lanes: int) -> ir.Expr:

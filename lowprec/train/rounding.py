@@ -42,14 +42,15 @@ class _StraightThrough(torch.autograd.Function):
         ctx: Any, x: torch.Tensor, fmt: Format, rounding: Rounding, bits: torch.Tensor | Draw | None, bits_used: int
     ) -> torch.Tensor:
         ctx.save_for_backward(x)
-        ctx.limits = limits(fmt)
+        ctx.limits = limits(fmt, _numpy_type(x))
         return forward(x, fmt, rounding, bits, bits_used)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (x,) = ctx.saved_tensors
         low, high = ctx.limits
-        return gradients[0] * ((x >= low) & (x <= high)), None, None, None, None
+        inside = (x >= low) & (x <= high)
+        return torch.where(inside, gradients[0], 0.0), None, None, None, None
 
 
 def forward(

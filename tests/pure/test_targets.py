@@ -11,6 +11,7 @@ BY_NAME = {target.name: target for target in TARGETS}
 def test_native_has_exactly_the_flags_of_this_cpu() -> None:
     assert native().features == detect_features()
     assert parse_target("native") == native()
+    assert hash(native()) == hash(parse_target("native")), "a set of flags would have no hash"
 
 
 def test_detection_keeps_the_flags_that_processor_names_lose(monkeypatch: pytest.MonkeyPatch) -> None:
