@@ -29,6 +29,7 @@ test-slow: $(READY)
 bench: $(READY)
 	$(BIN)/python -m benchmarks.networks
 	$(BIN)/python -m benchmarks.layers
+	$(BIN)/python -m benchmarks.rounding
 
 test-gpu: $(READY)
 	@if ls tests/gpu/test_*.py >/dev/null 2>&1; then $(BIN)/pytest -q tests/gpu; \
@@ -36,5 +37,5 @@ test-gpu: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[bench,dev]'
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[bench,dev,testing,train]'
 	touch $@

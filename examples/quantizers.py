@@ -7,14 +7,14 @@ it is given, so that it can be asked the same twice. Libraries that are not inst
 """
 
 import argparse
-import fnmatch
 import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import ml_dtypes
 import numpy as np
@@ -24,6 +24,9 @@ import lowprec
 from lowprec.formats import BF16, FP16, Fixed, Float, Format, Specials
 from lowprec.rounding import Rounding
 from lowprec.testing import Quantizer, Verdict, check
+
+Values: TypeAlias = NDArray[np.float32]
+Words: TypeAlias = NDArray[np.uint32]
 
 E4M3, E5M2 = Float(4, 3, Specials.NAN), Float(5, 2)
 NEAREST, STOCHASTIC = Rounding.NEAREST_EVEN, Rounding.STOCHASTIC
@@ -49,11 +52,9 @@ def main(words: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(words)
     rows = []
     print(f"{'quantizer':34} {'format':8} {'rounding':13} verdict")
-    for subject in subjects():
-        if options.only and not fnmatch.fnmatch(subject.name, f"*{options.only}*"):
-            continue
+    for subject in subjects(options.only or list(LIBRARIES)):
         verdict = check(subject.quantizer, subject.format, subject.rounding, seed=options.seed)
-        rows.append({"quantizer": subject.name} | verdict.to_json())
+        rows.append({"quantizer": subject.name, **verdict.to_json()})
         _print(subject, verdict)
     if options.json:
         Path(options.json).write_text(json.dumps(rows, indent=1) + "\n")
@@ -62,7 +63,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m examples.quantizers", description=__doc__.partition("\n")[0])
-    made.add_argument("--only", metavar="GLOB", help="part of the quantizers' names")
+    made.add_argument("--only", action="append", choices=LIBRARIES, help="a library; may be given again")
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--json", metavar="FILE", help="write the verdicts here as well")
     return made
@@ -75,13 +76,25 @@ def _print(subject: Subject, verdict: Verdict) -> None:
         print(f"    {problem}")
 
 
-def subjects() -> Iterator[Subject]:
-    """Every quantizer of every library that is here."""
-    for library, make in LIBRARIES.items():
+def subjects(libraries: Sequence[str]) -> Iterator[Subject]:
+    """The quantizers of those libraries that are here."""
+    for library in libraries:
         try:
-            yield from make()
+            yield from LIBRARIES[library]()
         except (ImportError, OSError, RuntimeError) as error:
             print(f"{library:34} passed over: {type(error).__name__}, {str(error).partition(chr(10))[0]}")
+
+
+def _rounded(fmt: Format, rounding: Rounding, x: Values, bits: Words) -> Any:
+    return lowprec.round_to(x, fmt, rounding, bits=bits)
+
+
+def _cast(dtype: type, x: Values, bits: Words) -> Any:
+    return x.astype(dtype)
+
+
+def _cast_tensor(dtype: Any, x: Any) -> Any:
+    return x.to(dtype).float()
 
 
 def _lowprec() -> Iterator[Subject]:
@@ -89,7 +102,7 @@ def _lowprec() -> Iterator[Subject]:
         yield Subject(
             library="lowprec",
             function="round_to",
-            quantizer=lambda x, bits, fmt=fmt, rounding=rounding: lowprec.round_to(x, fmt, rounding, bits=bits),
+            quantizer=partial(_rounded, fmt, rounding),
             format=fmt,
             rounding=rounding,
         )
@@ -101,7 +114,7 @@ def _ml_dtypes() -> Iterator[Subject]:
         yield Subject(
             library="ml_dtypes",
             function=f"astype({name})",
-            quantizer=lambda x, bits, dtype=dtype: x.astype(dtype),
+            quantizer=partial(_cast, dtype),
             format=fmt,
             rounding=NEAREST,
         )
@@ -115,7 +128,7 @@ def _torch() -> Iterator[Subject]:
         yield Subject(
             library="torch",
             function=f"to({name})",
-            quantizer=lambda x, bits, dtype=dtype: torch.from_numpy(x).to(dtype).to(torch.float32).numpy(),
+            quantizer=_seeded(partial(_cast_tensor, dtype)),
             format=fmt,
             rounding=NEAREST,
         )
@@ -142,7 +155,7 @@ def _qpytorch() -> Iterator[Subject]:
         yield Subject(
             library="QPyTorch",
             function="fixed_point_quantize",
-            quantizer=_seeded(lambda x, mode=mode: fixed_point_quantize(x, wl=16, fl=14, rounding=mode)),
+            quantizer=_seeded(partial(fixed_point_quantize, wl=16, fl=14, rounding=mode)),
             format=Fixed(2, 14),
             rounding=rounding,
         )
@@ -150,9 +163,7 @@ def _qpytorch() -> Iterator[Subject]:
             yield Subject(
                 library="QPyTorch",
                 function=f"float_quantize({exponent}, {mantissa})",
-                quantizer=_seeded(
-                    lambda x, mode=mode, e=exponent, m=mantissa: float_quantize(x, exp=e, man=m, rounding=mode)
-                ),
+                quantizer=_seeded(partial(float_quantize, exp=exponent, man=mantissa, rounding=mode)),
                 format=Float(exponent, mantissa),
                 rounding=rounding,
             )
@@ -162,7 +173,7 @@ def _seeded(function: Callable[..., Any]) -> Quantizer:
     """A function of a torch tensor that draws from torch's generator."""
     import torch
 
-    def quantizer(x: NDArray[np.float32], bits: NDArray[np.uint32]) -> NDArray[np.float32]:
+    def quantizer(x: Values, bits: Words) -> Values:
         torch.manual_seed(int(bits[0]) << 32 | int(bits[-1]))
         return np.asarray(function(torch.from_numpy(x)).numpy())
 

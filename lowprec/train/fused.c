@@ -124,14 +124,14 @@ INLINE float one(int kind, int rounding, float x, uint32_t word, const Rule *rul
     return (to_bits(x) & 0x7FFFFFFFu) > 0x7F800000u ? x : result; /* NaN stays */
 }
 
-INLINE void pass(int kind, int rounding, const float *x, float *y, int64_t count, int64_t start,
+INLINE void pass(int kind, int rounding, const float *x, float *y, int64_t count, uint64_t start,
                         const uint32_t *bits, const Rule *given) {
     Rule rule = *given; /* a copy that nothing else can change */
     uint32_t words[ELEMENTS + 4] = {0};
-    int64_t skipped = bits ? 0 : start % 4; /* of the first block */
+    int64_t skipped = bits ? 0 : (int64_t)(start % 4); /* of the first block */
     for (int64_t begin = -skipped; begin < count; begin += ELEMENTS) {
         const uint32_t *drawn_words = words;
-        if (rounding == STOCHASTIC && !bits) philox(&rule, (uint64_t)(start + begin) / 4, words);
+        if (rounding == STOCHASTIC && !bits) philox(&rule, (start + (uint64_t)begin) / 4, words);
         int64_t first = begin < 0 ? -begin : 0, last = count - begin < ELEMENTS ? count - begin : ELEMENTS;
         if (rounding == STOCHASTIC && bits) drawn_words = bits + begin;
         if (first == 0 && last == ELEMENTS) {
@@ -153,8 +153,8 @@ INLINE void pass(int kind, int rounding, const float *x, float *y, int64_t count
     CASE(kind, UP) CASE(kind, STOCHASTIC)
 
 /* y[i] = x[i] rounded; draws are `bits`, or, where there are none, those of elements `start` on. */
-void lowprec_round(const float *restrict x, float *restrict y, int64_t count, int64_t start, const uint32_t *restrict bits,
-                   const Rule *rule) {
+void lowprec_round(const float *restrict x, float *restrict y, int64_t count, uint64_t start,
+                   const uint32_t *restrict bits, const Rule *rule) {
     switch (rule->kind * 8 + rule->rounding) {
         CASES(GRID)
         CASES(FLOATING)

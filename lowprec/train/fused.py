@@ -114,9 +114,13 @@ def _function() -> Callable[..., None] | None:
     path = _library()
     if path is None:
         return None
-    function = ctypes.CDLL(str(path)).lowprec_round
-    pointer, count = ctypes.c_void_p, ctypes.c_int64
-    function.argtypes = (pointer, pointer, count, count, pointer, ctypes.POINTER(Rule))
+    try:
+        function = ctypes.CDLL(str(path)).lowprec_round
+    except (OSError, AttributeError) as error:
+        _warn(f"{path} cannot be loaded ({type(error).__name__})")
+        return None
+    pointer = ctypes.c_void_p
+    function.argtypes = (pointer, pointer, ctypes.c_int64, ctypes.c_uint64, pointer, ctypes.POINTER(Rule))
     function.restype = None
     return function
 
@@ -139,24 +143,24 @@ def _library() -> Path | None:
 
 
 def _build(compiler: str, source: bytes, path: Path) -> Path | None:
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        code, library = Path(folder, "fused.c"), Path(folder, "fused.so")
-        code.write_bytes(source)
-        command = [compiler, *FLAGS, *WIDE, str(code), "-o", str(library), "-lm"]
-        try:
+    try:
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            code, library = Path(folder, "fused.c"), Path(folder, "fused.so")
+            code.write_bytes(source)
+            command = [compiler, *FLAGS, *WIDE, str(code), "-o", str(library), "-lm"]
             subprocess.run(command, check=True, capture_output=True, timeout=COMPILER_SECONDS)
-        except (OSError, subprocess.SubprocessError) as error:
-            _warn(f"{compiler} failed ({type(error).__name__})")
-            return None
-        library.replace(path)
+            library.chmod(0o700)
+            library.replace(path)
+    except (OSError, subprocess.SubprocessError) as error:
+        _warn(f"{compiler} made no library ({type(error).__name__})")
+        return None
     return path
 
 
 def _folder() -> Path | None:
     """A folder of the user's own."""
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = root / "lowprec"
     try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lowprec"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = folder.stat()
     except (OSError, RuntimeError):

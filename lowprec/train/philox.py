@@ -23,6 +23,8 @@ class Draw:
     def __post_init__(self) -> None:
         key_of(self.seed, self.tensor_name)
         require_range(count=0, step=self.step, start=self.start)
+        for name in ("seed", "step", "start"):  # NumPy's integers may overflow where Python's do not
+            object.__setattr__(self, name, int(getattr(self, name)))
 
     @property
     def key(self) -> tuple[int, int]:
@@ -32,6 +34,7 @@ class Draw:
 def random_bits(draw: Draw, count: int, *, device: torch.device | str = "cpu") -> torch.Tensor:
     """`count` words, as int64 from 0 to 2^32 - 1."""
     require_range(count=count, step=draw.step, start=draw.start)
+    count = int(count)
     skipped = draw.start % BLOCK
     blocks = -(-(skipped + count) // BLOCK)
     number = torch.arange(blocks, dtype=torch.int64, device=device) + draw.start // BLOCK

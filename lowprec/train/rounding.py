@@ -15,6 +15,7 @@ import torch
 
 from lowprec.errors import UsageError, shown
 from lowprec.formats import Binary, DynamicFixed, Fixed, Float, Format, Grid, Int, limits, within_float32
+from lowprec.philox import require_range
 from lowprec.rounding import BEYOND, DRAWN, Rounding, require_format
 from lowprec.train import fused
 from lowprec.train.philox import Draw, random_bits
@@ -33,6 +34,8 @@ def round_to(
     Stochastic rounding takes `bits`: a `Draw`, or a word for each element (uint32, or int64 from 0 to 2^32 - 1).
     """
     _require(x, fmt, rounding, bits, bits_used)
+    if rounding is not Rounding.STOCHASTIC:
+        bits, bits_used = None, DRAWN  # ignored, as NumPy's `round_to` does
     return _StraightThrough.apply(x, fmt, rounding, bits, bits_used)  # type: ignore[no-any-return, no-untyped-call]
 
 
@@ -42,14 +45,14 @@ class _StraightThrough(torch.autograd.Function):
         ctx: Any, x: torch.Tensor, fmt: Format, rounding: Rounding, bits: torch.Tensor | Draw | None, bits_used: int
     ) -> torch.Tensor:
         ctx.save_for_backward(x)
-        ctx.limits = limits(fmt, _numpy_type(x))
+        ctx.limits = limits(fmt)
         return forward(x, fmt, rounding, bits, bits_used)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (x,) = ctx.saved_tensors
         low, high = ctx.limits
-        inside = (x >= low) & (x <= high)
+        inside = (x.double() >= low) & (x.double() <= high)  # a float32 bound may be beyond the format's
         return torch.where(inside, gradients[0], 0.0), None, None, None, None
 
 
@@ -195,6 +198,7 @@ def _require(x: object, fmt: object, rounding: object, bits: object, bits_used: 
     if type(bits_used) is not int or not 1 <= bits_used <= DRAWN:
         raise UsageError(f"bits_used is {shown(bits_used)}: give an integer from 1 to {DRAWN}")
     if isinstance(bits, Draw):
+        require_range(count=x.numel(), step=bits.step, start=bits.start)
         return
     if not isinstance(bits, torch.Tensor) or bits.dtype not in (torch.uint32, torch.int64):
         raise UsageError(

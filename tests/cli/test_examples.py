@@ -1,11 +1,13 @@
 """Every example runs, at toy size."""
 
+import json
+import sys
 from pathlib import Path
 
 import onnx
 import pytest
 
-from examples import resnet50
+from examples import quantizers, resnet50
 from tests.cli.conftest import conv_relu_gemm
 
 
@@ -17,3 +19,19 @@ def test_resnet50(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "onnxruntime fp32" in said
     assert (tmp_path / "demo" / "report.html").is_file()
     assert (tmp_path / "demo" / "model.lowprec" / "manifest.json").is_file()
+
+
+def test_quantizers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--only", "lowprec", "--only", "ml_dtypes", "--json", str(tmp_path / "verdicts.json")]
+    assert quantizers.main(words) == 0
+    rows = json.loads((tmp_path / "verdicts.json").read_text())
+    assert [row["passed"] for row in rows] == [True] * 6
+    assert "ml_dtypes astype(float8_e5m2)      e5m2     nearest-even  ok" in capsys.readouterr().out
+
+
+def test_a_library_that_is_missing_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "torchao.optim.quant_utils", None)
+    assert quantizers.main(["--only", "torchao"]) == 0
+    assert "torchao                            passed over: ModuleNotFoundError" in capsys.readouterr().out

@@ -8,7 +8,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from gfloat import Domain, FormatInfo, RoundMode, round_float, round_ndarray  # type: ignore[import-untyped]
+from gfloat import Domain, FormatInfo, RoundMode, round_float, round_ndarray
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray

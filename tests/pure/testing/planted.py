@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-import gfloat  # type: ignore[import-untyped]
-import gfloat.formats  # type: ignore[import-untyped]
+import gfloat
+import gfloat.formats
 import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
