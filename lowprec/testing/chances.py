@@ -35,6 +35,7 @@ RARE = (2.0**-8, 2.0**-12, 2.0**-14)
 DRAWS = 1 << 16
 RARE_DRAWS = {2.0**-8: 1 << 16, 2.0**-12: 1 << 18, 2.0**-14: 1 << 19}
 SEQUENCE = 1 << 16
+BIASED, ALIKE = 1e-6, 0.99
 CALL = 1 << 18
 """Values a call at most."""
 
@@ -150,8 +151,10 @@ def independent(subject: Subject, rng: np.random.Generator) -> Iterator[Problem]
     x, up = x[chosen], up[chosen]
     bits, others = random_words(rng, SEQUENCE), random_words(rng, SEQUENCE)
     first, second = (np.where(subject(x, words) == up, 1.0, -1.0) for words in (bits, others))
+    # Draws that are not even agree more often than not: that is bias, unless they are all but the same.
+    even = binomial(int(np.count_nonzero(first > 0)), SEQUENCE, 0.5) > BIASED
     agreeing = int(np.count_nonzero(first == second))
-    if (p_value := binomial(agreeing, SEQUENCE, 0.5)) < ALARM / 2:
+    if (p_value := binomial(agreeing, SEQUENCE, 0.5)) < ALARM / 2 and (even or agreeing > ALIKE * SEQUENCE):
         message = "other words give the same roundings" if agreeing == SEQUENCE else _agreement(agreeing, SEQUENCE)
         yield Problem(law="independence", message=f"{message} in two calls with different words", p_value=p_value)
         return
@@ -161,7 +164,7 @@ def independent(subject: Subject, rng: np.random.Generator) -> Iterator[Problem]
     with np.errstate(under="ignore"):
         chances = 2 * np.minimum(stats.binom.cdf(agreements, pairs, 0.5), stats.binom.sf(agreements - 1, pairs, 0.5))
     at = int(np.argmin(chances))
-    if chances[at] < ALARM / 2 / distances.size:
+    if chances[at] < ALARM / 2 / distances.size and (even or agreements[at] > ALIKE * pairs[at]):
         message = f"{_agreement(agreements[at], pairs[at])} for values {distances[at]} apart"
         yield Problem(law="independence", message=message, p_value=float(chances[at]))
 
