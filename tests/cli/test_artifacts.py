@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -214,7 +215,9 @@ def test_a_place_that_holds_other_files_is_refused_at_once(lowprec: Lowprec, fol
 
 def test_ctrl_c_ends_the_child_too(folder: Path, tmp_path: Path) -> None:
     words = [sys.executable, "-m", "lowprec", "compile", str(folder / "small.onnx"), "-o", str(tmp_path / "out")]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    # A shell that runs the tests in the background has them ignore Ctrl-C, and they pass that on.
+    felt = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=felt) as process:
         assert process.stderr is not None
         assert b"compiling" in process.stderr.readline()
         deadline = time.monotonic() + 20
