@@ -21,6 +21,9 @@ from lowprec.vocabulary import suggestion
 WORD = 64
 """The longest word a format may have, in bits."""
 
+EXACT_WORD = 24
+"""Bits of the longest integers that float32 holds exactly."""
+
 FURTHEST = 256
 """The largest power of two, up or down, that a dynamic format's step may be: far outside what a float32 needs."""
 
@@ -274,6 +277,29 @@ def within_float32(fmt: Float) -> bool:
     """Whether float32 holds every number of the format."""
     smallest = fmt.lowest_exponent - fmt.mantissa
     return fmt.mantissa <= 23 and smallest >= -149 and fmt.highest <= float(np.finfo(np.float32).max)
+
+
+def why_not_in_float32(fmt: Format) -> str | None:
+    """Why arithmetic in float32 cannot round to the format, or None: what kernels decline."""
+    match fmt:
+        case Fixed() | DynamicFixed() | Int():
+            if fmt.bits > EXACT_WORD:
+                return (
+                    f"{fmt} has {fmt.bits} bits: kernels round to words of at most {EXACT_WORD}, as float32 holds them"
+                )
+            if not -100 <= fmt.exponent <= 100:
+                return f"{fmt} has a step of 2^{fmt.exponent}: kernels round to steps from 2^-100 to 2^100"
+        case Float():
+            if fmt.mantissa >= 23 or not (fmt.exponent < 8 or shares_exponents(fmt)):
+                return f"{fmt} is not within float32: kernels round to at most 22 mantissa bits and float32's exponents"
+        case Binary():
+            pass
+    return None
+
+
+def shares_exponents(fmt: Float) -> bool:
+    """Whether the format has float32's exponents and specials, so that its numbers are float32's without low digits."""
+    return fmt.exponent == 8 and fmt.specials is Specials.IEEE
 
 
 def has_nan(fmt: Format) -> bool:

@@ -20,6 +20,7 @@ from lowprec.rounding import (
     as_reals,
     refuse_nan,
     require_format,
+    require_rounding,
     rounded,
     whole,
 )
@@ -44,7 +45,7 @@ def quantize(
     With a scale for each index of an axis, give `axis`. A zero point is for `Int` alone. `fitted_scale` finds a scale.
     """
     values = as_reals(x)
-    require_format(fmt)
+    require_rounding(fmt, rounding)
     axis = None if axis is None else _axis(axis, values.ndim)
     scales, zeros = _scales(scale, values, axis), _zeros(zero_point, values, fmt, axis)
     draws = as_draws(bits, values, rounding, bits_used)

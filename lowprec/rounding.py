@@ -54,7 +54,7 @@ def round_to(
     rounding ignores them. NaN stays NaN where the format has one and is refused where it has none.
     """
     values = as_reals(x)
-    require_format(fmt)
+    require_rounding(fmt, rounding)
     if isinstance(fmt, Float) and not within_float32(fmt):
         values = values.astype(np.float64)
     draws = as_draws(bits, values, rounding, bits_used)
@@ -119,7 +119,7 @@ def _binary(x: Doubles, rounding: Rounding, draws: Draws | None, bits_used: int)
         case Rounding.UP:
             high = x > -1
         case Rounding.TOWARD_ZERO:
-            raise UsageError("binary has nothing between -1 and 1 to round toward: use NEAREST_EVEN, DOWN or UP")
+            raise UsageError(NOWHERE)
         case Rounding.STOCHASTIC:
             assert draws is not None
             high = _up(_share_of_two(np.clip(x, -1.0, 1.0), bits_used), draws, bits_used)
@@ -207,8 +207,6 @@ def _equal(reals: Reals, integers: NDArray[np.integer]) -> bool:
 
 def as_draws(bits: ArrayLike | None, values: Reals, rounding: Rounding, bits_used: int) -> Draws | None:
     """The draw of each element, or None where the rounding needs none."""
-    if not isinstance(rounding, Rounding):
-        raise UsageError(f"rounding is {shown(rounding)}: give a lowprec.Rounding")
     if rounding is not Rounding.STOCHASTIC:
         return None
     if type(bits_used) is not int or not 1 <= bits_used <= DRAWN:
@@ -234,6 +232,18 @@ def refuse_nan(values: Reals, fmt: Format) -> None:
         place = np.unravel_index(int(np.argmax(found)), values.shape)
         where = f" at {tuple(int(i) for i in place)}" if place else ""
         raise UsageError(f"{int(found.sum())} of {values.size} values are NaN (the first{where}): {fmt} has no NaN")
+
+
+NOWHERE = "binary has nothing between -1 and 1 to round toward: use NEAREST_EVEN, DOWN or UP"
+
+
+def require_rounding(fmt: object, rounding: object) -> None:
+    """Refuse what is no format or no rounding, and the one that a format does not have."""
+    require_format(fmt)
+    if not isinstance(rounding, Rounding):
+        raise UsageError(f"rounding is {shown(rounding)}: give a lowprec.Rounding")
+    if isinstance(fmt, Binary) and rounding is Rounding.TOWARD_ZERO:
+        raise UsageError(NOWHERE)
 
 
 def require_format(fmt: object) -> None:

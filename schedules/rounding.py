@@ -5,8 +5,7 @@
 The magnitude is split into `below`, in the format, and `rest` under a step; both are exact. To nearest and stochastic
 rounding differ only in when a step is added. NaN stays NaN, for the caller to see: a kernel cannot refuse it.
 
-Words of a grid may have 24 bits, as many as float32 holds. A `Float` must have float32's exponents (bf16, tf32) or
-fewer than 8 exponent bits.
+What float32 is not enough for is declined: `lowprec.formats.why_not_in_float32`.
 """
 
 from dataclasses import dataclass
@@ -18,14 +17,11 @@ from tvm.ir import Expr, PrimType
 from tvm.script.ir_builder import tirx as T
 
 from lowprec.errors import Unsupported
-from lowprec.formats import Binary, DynamicFixed, Fixed, Float, Format, Grid, Int, Specials, limits
-from lowprec.rounding import DRAWN, Rounding
+from lowprec.formats import Binary, DynamicFixed, Fixed, Float, Format, Grid, Int, limits, why_not_in_float32
+from lowprec.rounding import DRAWN, NOWHERE, Rounding
 from lowprec.schedules.vector_math import lanes_of
 from lowprec.schedules.views import named, splat
 from lowprec.targets import Target
-
-WORD = 24
-"""Bits of the longest integers that float32 holds exactly."""
 
 MANTISSA = 23
 MAGIC, MAGIC_WORD = 1.5 * 2**MANTISSA, 22
@@ -45,7 +41,7 @@ class Rounder:
 
     def __post_init__(self) -> None:
         refusal = why_not(self.format, self.rounding)
-        if refusal:
+        if refusal is not None:
             raise Unsupported(refusal)
 
     def round(self, x: Expr, complements: Expr | None) -> Expr:
@@ -212,25 +208,9 @@ class Rounder:
 
 def why_not(fmt: Format, rounding: Rounding) -> str | None:
     """Why no kernel rounds so, or None."""
-    match fmt:
-        case Fixed() | DynamicFixed() | Int():
-            if fmt.bits > WORD:
-                return f"{fmt} has {fmt.bits} bits: kernels round to words of at most {WORD}, as float32 holds them"
-            if not -100 <= fmt.exponent <= 100:
-                return f"{fmt} has a step of 2^{fmt.exponent}: kernels round to steps from 2^-100 to 2^100"
-        case Float():
-            if fmt.mantissa >= MANTISSA or not (fmt.exponent < 8 or _spaced_as_float32(fmt)):
-                return f"{fmt} is not within float32: kernels round to at most 22 mantissa bits and float32's exponents"
-        case Binary():
-            if rounding is Rounding.TOWARD_ZERO:
-                return "binary has nothing between -1 and 1 to round toward: use NEAREST_EVEN, DOWN or UP"
-        case _:
-            assert_never(fmt)
-    return None
-
-
-def _spaced_as_float32(fmt: Float) -> bool:
-    return fmt.exponent == 8 and fmt.specials is Specials.IEEE
+    if isinstance(fmt, Binary) and rounding is Rounding.TOWARD_ZERO:
+        return NOWHERE
+    return why_not_in_float32(fmt)
 
 
 def _kind(kind: str, x: Expr) -> PrimType:

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from lowprec.errors import UsageError, shown
-from lowprec.formats import Binary, Format
-from lowprec.rounding import Rounding, require_format
+from lowprec.formats import Format
+from lowprec.rounding import Rounding, require_rounding
 from lowprec.testing import chances, laws
 from lowprec.testing.subject import Failed, Problem, Quantizer, Subject
 
@@ -73,13 +73,9 @@ def check(quantizer: Quantizer, fmt: Format, rounding: Rounding, *, seed: int = 
 
 
 def _subject(quantizer: Quantizer, fmt: Format, rounding: Rounding) -> Subject:
-    require_format(fmt)
+    require_rounding(fmt, rounding)
     if not callable(quantizer):
         raise UsageError(f"the quantizer is {shown(quantizer)}: give a function of values and words")
-    if not isinstance(rounding, Rounding):
-        raise UsageError(f"rounding is {shown(rounding)}: give a lowprec.Rounding")
-    if isinstance(fmt, Binary) and rounding is Rounding.TOWARD_ZERO:
-        raise UsageError("binary has nothing between -1 and 1 to round toward: use NEAREST_EVEN, DOWN or UP")
     return Subject(quantizer=quantizer, format=fmt, rounding=rounding)
 
 

@@ -22,16 +22,23 @@ from pathlib import Path
 
 import torch
 
-from lowprec.formats import Binary, DynamicFixed, Fixed, Float, Format, Int, Specials, limits
+from lowprec.formats import (
+    Binary,
+    DynamicFixed,
+    Fixed,
+    Float,
+    Format,
+    Int,
+    limits,
+    shares_exponents,
+    why_not_in_float32,
+)
 from lowprec.rounding import Rounding
 from lowprec.train.philox import Draw
 
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-shared", "-fPIC")
 WIDE = ("-mprefer-vector-width=512",) if platform.machine() == "x86_64" else ()
 COMPILER_SECONDS = 120
-
-WORD = 24
-"""Bits of the longest integers that float32 holds exactly."""
 
 PART = 1 << 16
 """Elements that are worth a thread."""
@@ -53,21 +60,18 @@ class Rule(ctypes.Structure):
 
 def rule_of(fmt: Format, rounding: Rounding, bits_used: int) -> Rule | None:
     """The parameters of the pass; None where float32 is not enough for it."""
+    if why_not_in_float32(fmt) is not None:
+        return None
     rule = Rule(rounding=_MODES.index(rounding), bits_used=bits_used, draws=2.0**bits_used)
     match fmt:
         case Fixed() | DynamicFixed() | Int():
-            if fmt.bits > WORD or abs(fmt.exponent) > 100:
-                return None
             rule.kind, (rule.low, rule.high) = _GRID, limits(fmt)
             rule.step, rule.inverse_step = 2.0**fmt.exponent, 2.0**-fmt.exponent
         case Float():
-            as_float32 = fmt.exponent == 8 and fmt.specials is Specials.IEEE
-            if fmt.mantissa >= 23 or not (as_float32 or fmt.exponent < 8):
-                return None
-            rule.kind, rule.mantissa, rule.has_subnormals = _FLOATING, fmt.mantissa, not as_float32
+            rule.kind, rule.mantissa, rule.has_subnormals = _FLOATING, fmt.mantissa, not shares_exponents(fmt)
             rule.low, rule.high = 2.0**fmt.lowest_exponent, fmt.highest
             rule.has_infinity, rule.has_negative_zero = fmt.has_infinity, fmt.has_negative_zero
-            if not as_float32:
+            if rule.has_subnormals:
                 exponent = fmt.lowest_exponent - fmt.mantissa
                 rule.step, rule.inverse_step = 2.0**exponent, 2.0**-exponent
         case Binary():

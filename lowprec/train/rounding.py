@@ -16,7 +16,7 @@ import torch
 from lowprec.errors import UsageError, shown
 from lowprec.formats import Binary, DynamicFixed, Fixed, Float, Format, Grid, Int, limits, within_float32
 from lowprec.philox import require_range
-from lowprec.rounding import BEYOND, DRAWN, Rounding, require_format
+from lowprec.rounding import BEYOND, DRAWN, Rounding, require_rounding
 from lowprec.train import fused
 from lowprec.train.philox import Draw, random_bits
 
@@ -188,11 +188,7 @@ def _require(x: object, fmt: object, rounding: object, bits: object, bits_used: 
     if not isinstance(x, torch.Tensor) or x.dtype not in (torch.float32, torch.float64):
         kind = f"a tensor of {x.dtype}" if isinstance(x, torch.Tensor) else shown(x)
         raise UsageError(f"the values are {kind}: give a torch tensor of float32 or float64")
-    require_format(fmt)
-    if not isinstance(rounding, Rounding):
-        raise UsageError(f"rounding is {shown(rounding)}: give a lowprec.Rounding")
-    if isinstance(fmt, Binary) and rounding is Rounding.TOWARD_ZERO:
-        raise UsageError("binary has nothing between -1 and 1 to round toward: use NEAREST_EVEN, DOWN or UP")
+    require_rounding(fmt, rounding)
     if rounding is not Rounding.STOCHASTIC:
         return
     if type(bits_used) is not int or not 1 <= bits_used <= DRAWN:
