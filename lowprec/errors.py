@@ -48,9 +48,17 @@ class EnvironmentMismatch(LowprecError):
     exit_code = 7
 
 
+def is_integer(value: object) -> bool:
+    """Whether an argument is an integer, Python's or NumPy's; True and False are none."""
+    return not isinstance(value, bool) and hasattr(type(value), "__index__") and not hasattr(value, "__len__")
+
+
 def shown(value: object) -> str:
     """A value as an error shows it: on one line, and no longer than what helps."""
-    words = " ".join(repr(value).split())
+    try:
+        words = " ".join(repr(value).split())
+    except ValueError:  # Python writes no integers of more than 4300 digits
+        return f"a {type(value).__name__} too long to be written"
     return words if len(words) <= SHOWN else f"{words[:SHOWN]} ..."
 
 

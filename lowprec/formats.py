@@ -13,9 +13,9 @@ from fractions import Fraction
 from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from lowprec.errors import UsageError, shown
+from lowprec.errors import UsageError, is_integer, shown
 from lowprec.vocabulary import suggestion
 
 WORD = 64
@@ -23,6 +23,8 @@ WORD = 64
 
 EXACT_WORD = 24
 """Bits of the longest integers that float32 holds exactly."""
+
+LONGEST = 9999
 
 FURTHEST = 256
 """The largest power of two, up or down, that a dynamic format's step may be: far outside what a float32 needs."""
@@ -46,9 +48,16 @@ def _require(condition: bool, found: str, allowed: str) -> None:
         raise UsageError(f"{found}: {allowed}")
 
 
-def _require_integers(**fields: object) -> None:
-    for name, value in fields.items():
-        _require(type(value) is int, f"{name} is {shown(value)}", "give an integer")
+def _set_integers(fmt: object, *names: str) -> None:
+    """NumPy's integers become Python's; what is none, or longer than any word could need, is refused."""
+    for name in names:
+        value = getattr(fmt, name)
+        _require(
+            is_integer(value) and abs(int(value)) <= LONGEST,
+            f"{name} is {shown(value)}",
+            f"give an integer up to {LONGEST}",
+        )
+        object.__setattr__(fmt, name, int(value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +71,7 @@ class Fixed:
     fraction: int
 
     def __post_init__(self) -> None:
-        _require_integers(integer=self.integer, fraction=self.fraction)
+        _set_integers(self, "integer", "fraction")
         found = f"Fixed({self.integer}, {self.fraction}) is a word of {self.integer + self.fraction} bits"
         _require(self.integer + self.fraction >= 1, found, f"give it 1 to {WORD} bits, the sign among them")
         _require(
@@ -103,7 +112,7 @@ class DynamicFixed:
     max_overflow: float = 1e-4
 
     def __post_init__(self) -> None:
-        _require_integers(bits=self.bits, exponent=self.exponent)
+        _set_integers(self, "bits", "exponent")
         found = f"DynamicFixed({self.bits}, {self.exponent})"
         _require(1 <= self.bits <= WORD, found, f"give it 1 to {WORD} bits, the sign among them")
         _require(abs(self.exponent) <= FURTHEST, found, f"give an exponent from -{FURTHEST} to {FURTHEST}")
@@ -117,18 +126,22 @@ class DynamicFixed:
         """The lowest and the highest integer."""
         return -(1 << (self.bits - 1)), (1 << (self.bits - 1)) - 1
 
-    def moved(self, values: NDArray[np.floating]) -> "DynamicFixed":
+    def moved(self, values: ArrayLike) -> "DynamicFixed":
         """The format for what comes next: twice the step when too many of `values` overflow, half the step when not
-        too many would overflow even then, else this one."""
+        too many would overflow even then, else this one. NaN overflows."""
+        try:
+            values = np.asarray(values).astype(np.float64)
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"the values are {shown(values)}: give an array of real numbers") from error
         if self._overflow(values, self.exponent) > self.max_overflow:
             return replace(self, exponent=min(self.exponent + 1, FURTHEST))
         if self._overflow(values, self.exponent - 1) <= self.max_overflow:
             return replace(self, exponent=max(self.exponent - 1, -FURTHEST))
         return self
 
-    def _overflow(self, values: NDArray[np.floating], exponent: int) -> float:
+    def _overflow(self, values: NDArray[np.float64], exponent: int) -> float:
         low, high = (float(Fraction(code) * Fraction(2) ** exponent) for code in self.codes)
-        outside = (values < low) | (values > high)
+        outside = ~((values >= low) & (values <= high))
         return float(np.mean(outside)) if outside.size else 0.0
 
     def __str__(self) -> str:
@@ -143,7 +156,7 @@ class Int:
     signed: bool = True
 
     def __post_init__(self) -> None:
-        _require_integers(bits=self.bits)
+        _set_integers(self, "bits")
         _require(1 <= self.bits <= WORD, f"Int({self.bits}) is a word of {self.bits} bits", f"give it 1 to {WORD}")
         _require(isinstance(self.signed, bool), f"signed is {shown(self.signed)}", "give True or False")
 
@@ -175,7 +188,7 @@ class Float:
     specials: Specials = Specials.IEEE
 
     def __post_init__(self) -> None:
-        _require_integers(exponent=self.exponent, mantissa=self.mantissa)
+        _set_integers(self, "exponent", "mantissa")
         found = f"Float({self.exponent}, {self.mantissa})"
         _require(2 <= self.exponent <= 11, f"{found} has {self.exponent} exponent bits", "give it 2 to 11")
         _require(1 <= self.mantissa <= 52, f"{found} has {self.mantissa} mantissa bits", "give it 1 to 52")

@@ -10,7 +10,7 @@ import zlib
 import numpy as np
 from numpy.typing import NDArray
 
-from lowprec.errors import UsageError, shown
+from lowprec.errors import UsageError, is_integer, shown
 
 ROUNDS = 10
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -22,6 +22,9 @@ BLOCK = 4
 
 POSITIONS = 1 << 64
 """Elements that have bits of their own."""
+
+MOST = 1 << 36
+"""Words that one call gives: more than a machine has room for."""
 
 Words = NDArray[np.uint32]
 
@@ -43,7 +46,7 @@ def round_keys(key: tuple[int, int]) -> list[tuple[int, int]]:
 
 def key_of(seed: int, tensor_name: str) -> tuple[int, int]:
     """Equation 10: (seed mod 2^32, CRC-32 of the name in UTF-8)."""
-    if not _is_integer(seed):
+    if not is_integer(seed):
         raise UsageError(f"seed is {shown(seed)}: give an integer")
     if not isinstance(tensor_name, str):
         raise UsageError(f"tensor_name is {shown(tensor_name)}: give the tensor's name, a string")
@@ -67,12 +70,10 @@ def random_bits(seed: int, tensor_name: str, count: int, *, step: int = 0, start
 
 def require_range(*, count: int, step: int, start: int) -> None:
     """Refuse what no element or step can be."""
-    for name, value, beyond in (("count", count, POSITIONS), ("step", step, LOW + 1), ("start", start, POSITIONS)):
-        if not _is_integer(value) or not 0 <= value < beyond:
+    for name, value, beyond in (("count", count, MOST + 1), ("step", step, LOW + 1), ("start", start, POSITIONS)):
+        if not is_integer(value) or not 0 <= int(value) < beyond:
             raise UsageError(f"{name} is {shown(value)}: give an integer from 0 to {beyond - 1}")
-    if start + count > POSITIONS:
-        raise UsageError(f"elements {start} to {start + count} are asked for: the last may be {POSITIONS - 1}")
-
-
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if int(start) + int(count) > POSITIONS:
+        raise UsageError(
+            f"elements {start} to {int(start) + int(count)} are asked for: the last may be {POSITIONS - 1}"
+        )

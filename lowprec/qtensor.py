@@ -20,6 +20,7 @@ from lowprec.encoding import Codes, code_dtype, code_range, decode
 from lowprec.errors import UsageError, shown
 from lowprec.formats import Format, Int, parse_format
 from lowprec.packing import pack, packed_size, unpack
+from lowprec.rounding import require_format
 
 MAGIC = b"LPQT"
 VERSION = 1
@@ -46,12 +47,19 @@ class QTensor:
     axis: int | None = None
 
     def __post_init__(self) -> None:
+        require_format(self.format)
+        arrays = {"codes": self.codes, "scale": self.scale, "zero_point": self.zero_point}
+        for name, array in arrays.items():
+            if not isinstance(array, np.ndarray):
+                raise UsageError(f"{name} is {shown(array)}: give a NumPy array")
+        if self.scale.dtype != np.float32 or self.zero_point.dtype != np.int32:
+            found = f"scale is of {self.scale.dtype}, zero_point of {self.zero_point.dtype}"
+            raise UsageError(f"{found}: give float32 and int32")
         low, high = code_range(self.format)
-        if self.codes.dtype.kind not in "iu" or (
-            self.codes.size and not low <= self.codes.min() <= self.codes.max() <= high
-        ):
+        integers = self.codes.dtype.kind in "iu"
+        if not integers or (self.codes.size and not low <= self.codes.min() <= self.codes.max() <= high):
             raise UsageError(f"codes of {self.format} are integers from {low} to {high}: these are not")
-        if self.axis is not None and not 0 <= self.axis < self.codes.ndim:
+        if self.axis is not None and not (type(self.axis) is int and 0 <= self.axis < self.codes.ndim):
             raise UsageError(f"axis is {shown(self.axis)} for {self.codes.ndim} dimensions: give one of them")
         require_scales(self.scale)
         require_zeros(self.zero_point, self.format)
@@ -94,7 +102,7 @@ class QTensor:
         """The tensor that `to_bytes` wrote; anything else is refused."""
         if not isinstance(data, bytes | bytearray | memoryview):
             raise UsageError(f"a packed tensor is given as {type(data).__name__}: give bytes")
-        return _read(memoryview(data))
+        return _read(memoryview(bytes(data)))
 
 
 def require_scales(scale: NDArray[np.float32]) -> None:
@@ -136,7 +144,7 @@ def _read(data: memoryview) -> QTensor:
     if rank > MOST_RANK or body > len(data):
         raise _damaged("its header does not fit its size")
     shape = struct.unpack_from(f"<{rank}Q", data, _HEAD.size)
-    if max(prod(shape), *shape, 0) > MOST_ELEMENTS:
+    if prod(max(extent, 1) for extent in shape) > MOST_ELEMENTS:
         raise _damaged(f"its shape is {shape}")
     words = unpack(data[body:], prod(shape), fmt.bits, signed=code_range(fmt)[0] < 0)
     return QTensor(

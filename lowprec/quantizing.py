@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lowprec.encoding import as_codes, encode
-from lowprec.errors import UsageError, shown
+from lowprec.errors import UsageError, is_integer, shown
 from lowprec.formats import Format, Int, limits
 from lowprec.qtensor import QTensor, along, require_scales, require_zeros
 from lowprec.rounding import (
     DRAWN,
     Reals,
     Rounding,
+    as_array,
     as_draws,
     as_reals,
     refuse_nan,
@@ -49,6 +50,7 @@ def quantize(
     axis = None if axis is None else _axis(axis, values.ndim)
     scales, zeros = _scales(scale, values, axis), _zeros(zero_point, values, fmt, axis)
     draws = as_draws(bits, values, rounding, bits_used)
+    bits_used = int(bits_used)
     refuse_nan(values, fmt)
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         parts = np.asarray(values / along(scales, axis, values.ndim).astype(values.dtype), values.dtype)
@@ -92,7 +94,7 @@ def _largest(magnitudes: Reals, axis: int | None) -> Reals:
 
 
 def _scales(scale: ArrayLike | None, values: Reals, axis: int | None) -> NDArray[np.float32]:
-    given = np.atleast_1d(np.asarray(1.0 if scale is None else scale))
+    given = np.atleast_1d(as_array(1.0 if scale is None else scale, "scale"))
     if given.dtype.kind not in "fiu" and given.dtype.type.__module__ != "ml_dtypes":
         raise UsageError(f"a scale is {shown(scale)}: give finite numbers above zero")
     with np.errstate(over="ignore", under="ignore"):
@@ -105,7 +107,7 @@ def _scales(scale: ArrayLike | None, values: Reals, axis: int | None) -> NDArray
 def _zeros(zero_point: ArrayLike | None, values: Reals, fmt: Format, axis: int | None) -> NDArray[np.int32]:
     if zero_point is None:
         return np.zeros(1, np.int32)
-    given = np.atleast_1d(np.asarray(zero_point))
+    given = np.atleast_1d(as_array(zero_point, "zero_point"))
     if not isinstance(fmt, Int):
         raise UsageError(f"{fmt} has no zero point: leave it out, or quantize to Int")
     require_zeros(given, fmt)
@@ -121,7 +123,7 @@ def _require_fit(name: str, shape: tuple[int, ...], values: Reals, axis: int | N
 
 
 def _axis(axis: int, rank: int) -> int:
-    if type(axis) is not int or not -rank <= axis < rank:
+    if not is_integer(axis) or not -rank <= axis < rank:
         allowed = f"give an integer from {-rank} to {rank - 1}" if rank else "leave it out"
         raise UsageError(f"axis is {shown(axis)} for {rank} dimensions: {allowed}")
-    return axis % rank
+    return int(axis) % rank

@@ -9,12 +9,12 @@ which is exact too; the rounding decides whether the whole part grows by one. In
 """
 
 from enum import Enum
-from typing import TypeAlias, assert_never
+from typing import Any, TypeAlias, assert_never
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lowprec.errors import UsageError, shown
+from lowprec.errors import UsageError, is_integer, shown
 from lowprec.formats import Binary, DynamicFixed, Fixed, Float, Format, Grid, Int, has_nan, limits, within_float32
 
 DRAWN = 32
@@ -60,7 +60,7 @@ def round_to(
     draws = as_draws(bits, values, rounding, bits_used)
     refuse_nan(values, fmt)
     with np.errstate(invalid="ignore"):  # a signalling NaN is cast
-        return rounded(values, fmt, rounding, draws, bits_used).astype(values.dtype)
+        return rounded(values, fmt, rounding, draws, int(bits_used)).astype(values.dtype)
 
 
 def rounded(values: Reals, fmt: Format, rounding: Rounding, draws: Draws | None, bits_used: int) -> Doubles:
@@ -184,10 +184,12 @@ def scaled(values: Reals, exponents: NDArray[np.intc] | int) -> Doubles:
 
 def as_reals(x: ArrayLike) -> Reals:
     """`x` as the float32 or float64 array that holds it exactly."""
-    values = np.asarray(x)
+    values = as_array(x, "values")
     kind = values.dtype
     if kind in (np.float32, np.float64):
         return values
+    if kind.kind == "f" and kind.newbyteorder("=") in (np.float32, np.float64):
+        return values.astype(kind.newbyteorder("="))
     # ml_dtypes' small floats: NumPy takes some of them for raw bytes.
     small = kind.type.__module__ == "ml_dtypes" and not kind.name.startswith("complex")
     if not small and (kind.kind not in "fiub" or kind.itemsize > 8):
@@ -196,6 +198,17 @@ def as_reals(x: ArrayLike) -> Reals:
     if kind.itemsize == 8 and not _equal(reals, values):
         raise UsageError("values are integers that float64 cannot hold: give integers up to 2^53")
     return reals
+
+
+def as_array(x: ArrayLike, name: str) -> NDArray[Any]:
+    """`x` as an array; what NumPy makes none of is refused."""
+    if isinstance(x, np.ma.MaskedArray):
+        raise UsageError(f"{name} are a masked array: fill it first, `.filled(...)`")
+    try:
+        return np.asarray(x)
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UsageError(f"{name} are {shown(x)}: give an array of numbers ({shown(reason)})") from error
 
 
 def _equal(reals: Reals, integers: NDArray[np.integer]) -> bool:
@@ -209,13 +222,15 @@ def as_draws(bits: ArrayLike | None, values: Reals, rounding: Rounding, bits_use
     """The draw of each element, or None where the rounding needs none."""
     if rounding is not Rounding.STOCHASTIC:
         return None
-    if type(bits_used) is not int or not 1 <= bits_used <= DRAWN:
+    if not is_integer(bits_used) or not 1 <= bits_used <= DRAWN:
         raise UsageError(f"bits_used is {shown(bits_used)}: give an integer from 1 to {DRAWN}")
     if bits is None:
         raise UsageError(
             "stochastic rounding got no bits: give a uint32 for each element, as lowprec.random_bits(seed, name, count)"
         )
-    draws = np.asarray(bits)
+    draws = as_array(bits, "bits")
+    if draws.dtype.newbyteorder("=") == np.uint32:
+        draws = draws.astype(np.uint32, copy=False)
     if draws.dtype != np.uint32:
         raise UsageError(f"bits are of dtype {draws.dtype}: give uint32")
     if draws.shape != values.shape and (draws.ndim != 1 or draws.size != values.size):

@@ -29,15 +29,31 @@ NOTHING = 1e-300
 COMMON = tuple(i / 16 for i in (1, 2, 4, 6, 8, 10, 12, 14, 15))
 """Shares of a step at which few draws say much."""
 
+FINE = tuple(i / 64 for i in range(1, 64) if i / 64 not in COMMON)
+"""Shares between, at which a mistake is large or nothing."""
+
+QUARTERS = (0.25, 0.5, 0.75)
+"""Shares at which each size of numbers is looked at on its own."""
+
 RARE = (2.0**-8, 2.0**-12, 2.0**-14)
 """Shares so near to the lower number that few draws go up; as near to the upper one they are looked at too."""
 
 DRAWS = 1 << 16
+FEW_DRAWS = 1 << 12
+MOST_REGIONS = 48
+TOLD = 4
+"""Examples of bias that a report has at most."""
+
 RARE_DRAWS = {2.0**-8: 1 << 16, 2.0**-12: 1 << 18, 2.0**-14: 1 << 19}
-SEQUENCE = 1 << 16
+SEQUENCE = 70_001
+NEAR = 1000
+"""Fewer pairs say nothing: so far from the whole length the greatest distance stays."""
+
+WINDOWS = (64, 1024)
+CALLS, CALL_SIZE = 12, 4096
 BIASED, ALIKE = 1e-6, 0.99
-CALL = 1 << 18
-"""Values a call at most."""
+CALL = (1 << 18) - 3
+"""Values a call at most: no multiple of a vector's length."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +64,8 @@ class Group:
     share: float
     at: Places
     draws: int
+    region: bool
+    """Of one size of numbers, not of all on one side of zero."""
 
 
 def unbiased(subject: Subject, rng: np.random.Generator) -> Iterator[Problem]:
@@ -56,14 +74,17 @@ def unbiased(subject: Subject, rng: np.random.Generator) -> Iterator[Problem]:
         return
     groups = _groups(subject.format, rng)
     counts = _count(subject, groups, rng)
-    found: dict[str, list[tuple[float, float, Problem]]] = {}
+    found: dict[tuple[bool, str], list[tuple[float, float, Problem]]] = {}
     for group, ups in zip(groups, counts, strict=True):
         p_value = binomial(ups, group.draws, group.share)
         if p_value < ALARM / len(groups):
             clarity = (max(p_value, NOTHING), abs(group.share - 0.5))
-            found.setdefault(group.where, []).append((*clarity, _biased(group, ups, p_value)))
-    # One example for each part of the range: the clearest, and of those the one nearest to half a step.
-    yield from (min(problems, key=lambda entry: entry[:2])[2] for problems in found.values())
+            found.setdefault((group.region, group.where), []).append((*clarity, _biased(group, ups, p_value)))
+    # One example for each part of the range: the clearest, and of those the one nearest to half a step. Regions are
+    # told where nothing larger is wrong.
+    regions_alone = all(region for region, _ in found)
+    examples = [min(problems) for (region, _), problems in found.items() if region == regions_alone]
+    yield from (problem for *_, problem in sorted(examples)[:TOLD])
 
 
 def _biased(group: Group, ups: int, p_value: float) -> Problem:
@@ -89,16 +110,19 @@ def binomial(ups: int, draws: int, share: float) -> float:
 def _groups(fmt: Format, rng: np.random.Generator) -> list[Group]:
     grid = numbers(fmt, rng)
     lower, steps = grid[:-1], np.diff(grid)
-    parts = _parts(fmt, lower)
+    parts, regions = _parts(fmt, lower), _regions(fmt, lower, rng)
     groups = []
-    for share in (*COMMON, *RARE, *(1 - rare for rare in RARE)):
+    for share in (*COMMON, *FINE, *RARE, *(1 - rare for rare in RARE)):
         with np.errstate(under="ignore", over="ignore"):
             found = places((lower + share * steps).astype(np.float32), fmt)
         exact = found.share == share
-        draws = RARE_DRAWS.get(min(share, 1 - share), DRAWS)
-        for where, part in parts.items():
+        draws = FEW_DRAWS if share in FINE else RARE_DRAWS.get(min(share, 1 - share), DRAWS)
+        looked_at = [(where, part, draws, False) for where, part in parts.items()]
+        if share in QUARTERS:
+            looked_at += [(where, part, FEW_DRAWS, True) for where, part in regions.items()]
+        for where, part, count, region in looked_at:
             if (chosen := part & exact).any():
-                groups.append(Group(where=where, share=share, at=found[chosen], draws=draws))
+                groups.append(Group(where=where, share=share, at=found[chosen], draws=count, region=region))
     return groups
 
 
@@ -112,6 +136,29 @@ def _parts(fmt: Format, lower: Doubles) -> dict[str, NDArray[np.bool_]]:
         "among negative subnormals": (lower < 0) & (lower >= -small),
     }
     return {where: part for where, part in parts.items() if part.any()}
+
+
+def _regions(fmt: Format, lower: Doubles, rng: np.random.Generator) -> dict[str, NDArray[np.bool_]]:
+    """Intervals by size, and those at both ends and beside zero: a mistake in one of them is lost among all."""
+    regions = {"at the upper end": lower == lower[-1], "at the lower end": lower == lower[0]}
+    middle = int(np.searchsorted(lower, 0.0))
+    beside = np.zeros(lower.shape, bool)
+    beside[max(0, middle - 8) : middle + 8] = True
+    regions["next to zero"] = beside
+    with np.errstate(divide="ignore"):
+        sizes = np.floor(np.log2(np.abs(lower)))
+    found = sorted(
+        {(float(size), bool(sign)) for size, sign in zip(sizes, lower < 0, strict=True) if np.isfinite(size)}
+    )
+    if len(found) > MOST_REGIONS:  # those around one, and some of the others
+        found.sort(key=lambda entry: abs(entry[0]))
+        others = rng.permutation(len(found) - MOST_REGIONS // 2)[: MOST_REGIONS // 2] + MOST_REGIONS // 2
+        found = found[: MOST_REGIONS // 2] + [found[i] for i in others]
+    for size, below in found:
+        sign = "-" if below else ""
+        name = f"from {sign}{2.0**size:g} to {sign}{2.0 ** (size + 1):g}"
+        regions[name] = (sizes == size) & ((lower < 0) == below)
+    return regions
 
 
 def _count(subject: Subject, groups: Sequence[Group], rng: np.random.Generator) -> list[int]:
@@ -136,7 +183,7 @@ def _drawn(groups: Sequence[Group], index: NDArray[np.integer], rng: np.random.G
 
 
 def independent(subject: Subject, rng: np.random.Generator) -> Iterator[Problem]:
-    """Whether one value goes up says nothing of another value, near or far, nor of the next call.
+    """Whether one value goes up says nothing of another value, near or far, nor of another call.
 
     At half a step, where two draws agree half of the time: the agreements at one distance are as many coins.
     """
@@ -148,33 +195,91 @@ def independent(subject: Subject, rng: np.random.Generator) -> Iterator[Problem]
     x = np.concatenate([at.x for at in halves])
     up = np.concatenate([at.up for at in halves])
     chosen = rng.integers(0, x.size, SEQUENCE)
-    x, up = x[chosen], up[chosen]
-    bits, others = random_words(rng, SEQUENCE), random_words(rng, SEQUENCE)
-    first, second = (np.where(subject(x, words) == up, 1.0, -1.0) for words in (bits, others))
+    went = _went(subject, x[chosen], up[chosen], rng)
+    chosen = chosen[:CALL_SIZE]
+    calls = np.array([_went(subject, x[chosen], up[chosen], rng) for _ in range(CALLS)])
+    pairs = [*_in_two_calls(calls), *_at_distances(went), *_mirrored(went), *_in_windows(went)]
     # Draws that are not even agree more often than not: that is bias, unless they are all but the same.
-    even = binomial(int(np.count_nonzero(first > 0)), SEQUENCE, 0.5) > BIASED
-    agreeing = int(np.count_nonzero(first == second))
-    if (p_value := binomial(agreeing, SEQUENCE, 0.5)) < ALARM / 2 and (even or agreeing > ALIKE * SEQUENCE):
-        message = "other words give the same roundings" if agreeing == SEQUENCE else _agreement(agreeing, SEQUENCE)
-        yield Problem(law="independence", message=f"{message} in two calls with different words", p_value=p_value)
-        return
-    distances = np.arange(1, SEQUENCE // 2)
-    agreements = _agreements(first)[distances]
-    pairs = SEQUENCE - distances
+    even = binomial(int(np.count_nonzero(went > 0)), SEQUENCE, 0.5) > BIASED
+    found = [found for found in pairs if found.p_value < ALARM / len(pairs) and (even or found.share > ALIKE)]
+    if found:
+        worst = min(found, key=lambda one: (max(one.p_value, NOTHING), one.order))
+        yield Problem(law="independence", message=worst.message, p_value=worst.p_value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agreement:
+    """How often two kinds of roundings agree, of `pairs`; of two findings the one of lower `order` says more."""
+
+    agreeing: int
+    pairs: int
+    p_value: float
+    where: str
+    order: int
+
+    @property
+    def share(self) -> float:
+        return self.agreeing / self.pairs
+
+    @property
+    def message(self) -> str:
+        if self.agreeing == self.pairs and self.order == 0:
+            return "other words give the same roundings in two calls with different words"
+        return f"roundings agree {_percent(self.share)} of the time, where 50 % is right, {self.where}"
+
+
+def _went(subject: Subject, x: Values, up: Doubles, rng: np.random.Generator) -> Doubles:
+    """1 where a value goes up, else -1."""
+    return np.where(subject(x, random_words(rng, x.size)) == up, 1.0, -1.0)
+
+
+def _coins(agreeing: Sequence[int] | NDArray[np.int64], pairs: Sequence[int] | NDArray[np.int64]) -> Doubles:
+    """Two-sided chances of so many heads."""
     with np.errstate(under="ignore"):
-        chances = 2 * np.minimum(stats.binom.cdf(agreements, pairs, 0.5), stats.binom.sf(agreements - 1, pairs, 0.5))
-    at = int(np.argmin(chances))
-    if chances[at] < ALARM / 2 / distances.size and (even or agreements[at] > ALIKE * pairs[at]):
-        message = f"{_agreement(agreements[at], pairs[at])} for values {distances[at]} apart"
-        yield Problem(law="independence", message=message, p_value=float(chances[at]))
+        fewer, more = stats.binom.cdf(agreeing, pairs, 0.5), stats.binom.sf(np.asarray(agreeing) - 1, pairs, 0.5)
+    return np.asarray(np.minimum(1.0, 2 * np.minimum(fewer, more)))
 
 
-def _agreement(agreeing: int, pairs: int) -> str:
-    return f"roundings agree {_percent(agreeing / pairs)} of the time, where 50 % is right,"
+def _agreements_of(
+    agreeing: NDArray[np.int64], pairs: NDArray[np.int64], where: Sequence[str], order: int
+) -> list[Agreement]:
+    chances = _coins(agreeing, pairs)
+    return [
+        Agreement(agreeing=int(a), pairs=int(n), p_value=float(p), where=w, order=order)
+        for a, n, p, w in zip(agreeing, pairs, chances, where, strict=True)
+    ]
 
 
-def _agreements(signs: Doubles) -> NDArray[np.int64]:
-    """For each distance, how many pairs so far apart are equal: from the autocorrelation, by FFT."""
-    padded = np.fft.rfft(signs, 2 * signs.size)
-    correlation = np.rint(np.fft.irfft(np.abs(padded) ** 2)[: signs.size]).astype(np.int64)
-    return (np.arange(signs.size, 0, -1) + correlation) // 2
+def _in_two_calls(calls: Doubles) -> list[Agreement]:
+    """Every two calls, each with words of its own."""
+    first, second = np.triu_indices(len(calls), 1)
+    agreeing = np.count_nonzero(calls[first] == calls[second], axis=1)
+    where = ["in two calls with different words"] * first.size
+    return _agreements_of(agreeing, np.full(first.size, calls.shape[1]), where, 0)
+
+
+def _at_distances(went: Doubles) -> list[Agreement]:
+    """Values so far apart, for every distance that leaves enough pairs: from the autocorrelation, by FFT."""
+    padded = np.fft.rfft(went, 2 * went.size)
+    correlation = np.rint(np.fft.irfft(np.abs(padded) ** 2, 2 * went.size)[: went.size]).astype(np.int64)
+    distances = np.arange(1, went.size - NEAR)
+    pairs = went.size - distances
+    where = [f"for values {distance} apart" for distance in distances]
+    return _agreements_of((pairs + correlation[distances]) // 2, pairs, where, 1)
+
+
+def _mirrored(went: Doubles) -> list[Agreement]:
+    """The first with the last, the second with the last but one ..."""
+    half = went.size // 2
+    agreeing = np.array([np.count_nonzero(went[:half] == went[::-1][:half])])
+    return _agreements_of(agreeing, np.array([half]), ["for values as far from the beginning as from the end"], 2)
+
+
+def _in_windows(went: Doubles) -> list[Agreement]:
+    """How many of neighbouring values go up."""
+    found = []
+    for size in WINDOWS:
+        windows = went[: went.size // size * size].reshape(-1, size)
+        where = [f"with going up, among values {i * size} to {(i + 1) * size - 1}" for i in range(len(windows))]
+        found += _agreements_of((windows > 0).sum(axis=1), np.full(len(windows), size), where, 3)
+    return found

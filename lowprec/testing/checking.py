@@ -9,7 +9,7 @@ from lowprec.errors import UsageError, shown
 from lowprec.formats import Format
 from lowprec.rounding import Rounding, require_rounding
 from lowprec.testing import chances, laws
-from lowprec.testing.subject import Failed, Problem, Quantizer, Subject
+from lowprec.testing.subject import Failed, Problem, Quantizer, Subject, generator
 
 Law = Callable[[Subject, np.random.Generator], Iterator[Problem]]
 
@@ -20,6 +20,7 @@ CERTAIN: tuple[Law, ...] = (
     laws.saturates,
     laws.keeps_nan,
 )
+SMALL: tuple[Law, ...] = (laws.takes_any_size,)
 FAILURE = "failure"
 
 LIKELY: tuple[Law, ...] = (chances.unbiased, chances.independent)
@@ -57,22 +58,22 @@ def check(quantizer: Quantizer, fmt: Format, rounding: Rounding, *, seed: int = 
     Values are float32, words uint32. Words are random for `seed`; the same seed gives the same verdict. Chances are
     looked at where nothing is certain to be wrong: what is moves them, and says more.
     """
-    subject = _subject(quantizer, fmt, rounding)
+    subject = subject_of(quantizer, fmt, rounding)
     problems: list[Problem] = []
-    for number, group in enumerate((CERTAIN, LIKELY)):
+    for number, group in enumerate((CERTAIN, SMALL, LIKELY)):
         for place, law in enumerate(group):
-            problems += _found(law, subject, np.random.default_rng((seed % (1 << 64), number, place)))
+            problems += _found(law, subject, generator(seed, number, place))
             if problems and problems[-1].law == FAILURE:
                 break
         if problems:
             break
     alarm = len(LIKELY) * chances.ALARM if any(problem.p_value is not None for problem in problems) else 0.0
     return Verdict(
-        format=str(fmt), rounding=rounding.value, seed=seed, problems=tuple(dict.fromkeys(problems)), alarm=alarm
+        format=str(fmt), rounding=rounding.value, seed=int(seed), problems=tuple(dict.fromkeys(problems)), alarm=alarm
     )
 
 
-def _subject(quantizer: Quantizer, fmt: Format, rounding: Rounding) -> Subject:
+def subject_of(quantizer: Quantizer, fmt: Format, rounding: Rounding) -> Subject:
     require_rounding(fmt, rounding)
     if not callable(quantizer):
         raise UsageError(f"the quantizer is {shown(quantizer)}: give a function of values and words")
@@ -87,7 +88,7 @@ def _found(law: Law, subject: Subject, rng: np.random.Generator) -> list[Problem
 
 
 def _assert(law: Law, quantizer: Quantizer, fmt: Format, rounding: Rounding, seed: int) -> None:
-    problems = _found(law, _subject(quantizer, fmt, rounding), np.random.default_rng(seed))
+    problems = _found(law, subject_of(quantizer, fmt, rounding), generator(seed))
     if problems:
         raise AssertionError("\n".join(map(str, problems)))
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from lowprec.formats import Binary, DynamicFixed, Fixed, Float, Int, limits
+from lowprec.formats import Binary, Float, limits
 from lowprec.rounding import Rounding, round_to
 from lowprec.testing.probes import Places, outside, places, probes
 from lowprec.testing.subject import Doubles, Problem, Subject, Values, Words, random_words
@@ -121,34 +121,78 @@ def symmetric(subject: Subject, rng: np.random.Generator) -> Iterator[Problem]:
 
 
 def saturates(subject: Subject, rng: np.random.Generator) -> Iterator[Problem]:
-    """What is beyond the ends stays at the ends, or becomes an infinity (or, where there is none, NaN) in a Float."""
+    """What is beyond the ends stays at the ends; a Float may overflow instead, but then everywhere as it should.
+
+    Overflow is IEEE 754's, 7.4, and NaN where a format has no infinity. Stochastically the first step beyond the
+    highest number may go either way.
+    """
     low, high = limits(subject.format)
     x = np.concatenate([outside(subject.format), np.array([np.inf, -np.inf], np.float32)])
     result = subject(x, random_words(rng, x.size))
-    right = result == np.where(x > 0, high, low)
-    if not isinstance(subject.format, Float):  # the end of a long word may be no float32
+    at_ends = result == np.where(x > 0, high, low)
+    if isinstance(subject.format, Float):
+        at_ends |= (result == x) & np.isinf(x) & subject.format.has_infinity  # infinity itself may stay in any case
+        overflown = _overflown(subject.format, subject.rounding, x)
+        right = [at_ends, _same(result, overflown) | (at_ends & _first_step(subject, x))]
+    else:  # the end of a long word may be no float32
         inner, outer = limits(subject.format, np.float32), np.array([low, high], np.float32)
-        right |= (result == np.where(x > 0, inner[1], inner[0])) | (result == np.where(x > 0, outer[1], outer[0]))
-    match subject.format:
-        case Float(has_infinity=True):
-            right |= result == np.copysign(np.inf, x)
-        case Float(has_nan=True):
-            right |= np.isnan(result)
-        case Float() | Fixed() | DynamicFixed() | Int() | Binary():
-            pass
-    if not right.all():
+        right = [at_ends | (result == np.where(x > 0, end[1], end[0])) for end in (inner, outer)]
+    if not any(policy.all() for policy in right):
         what = f"{subject.format} ends at {_show(low)} and {_show(high)}"
-        yield _problem("saturation", what, x, result, ~right)
+        yield _problem("saturation", what, x, result, ~max(right, key=np.count_nonzero))
+
+
+def _overflown(fmt: Float, rounding: Rounding, x: Values) -> Doubles:
+    """What becomes of values beyond the highest number where they do not stay there."""
+    way = Rounding.UP if rounding is Rounding.STOCHASTIC else rounding
+    magnitude, other = np.abs(x), {Rounding.DOWN: Rounding.UP, Rounding.UP: Rounding.DOWN}.get(way, way)
+    wide = Float(fmt.exponent + 1, fmt.mantissa)
+    # As if there were no highest number; a direction is that of the value, not of its magnitude.
+    if rounding is Rounding.STOCHASTIC:
+        rounded = round_to(magnitude, wide, Rounding.UP)
+    else:
+        rounded = np.where(x > 0, round_to(magnitude, wide, way), round_to(magnitude, wide, other))
+    beyond = rounded > fmt.highest
+    if rounding is not Rounding.STOCHASTIC:
+        stays = {Rounding.TOWARD_ZERO: x == x, Rounding.DOWN: x > 0, Rounding.UP: x < 0}.get(rounding, x != x)
+        beyond &= ~(stays & np.isfinite(x))
+    if not fmt.has_infinity:
+        return np.where(beyond, np.nan if fmt.has_nan else np.copysign(fmt.highest, x), np.copysign(fmt.highest, x))
+    return np.where(beyond, np.copysign(np.inf, x), np.copysign(fmt.highest, x))
+
+
+def _first_step(subject: Subject, x: Values) -> NDArray[np.bool_]:
+    """Values that stochastic rounding may leave at the highest number."""
+    if subject.rounding is not Rounding.STOCHASTIC or not isinstance(subject.format, Float):
+        return np.zeros(x.shape, bool)
+    step = 2.0 ** (np.floor(np.log2(subject.format.highest)) - subject.format.mantissa)
+    return np.asarray(np.abs(x.astype(np.float64)) < subject.format.highest + step)
+
+
+NANS = (0x7FC00000, 0xFFC00000, 0x7FE00000, 0xFFE00000)
+"""Quiet NaN of both signs."""
 
 
 def keeps_nan(subject: Subject, rng: np.random.Generator) -> Iterator[Problem]:
-    """NaN stays NaN where the format can say it."""
+    """Quiet NaN of either sign stays NaN where the format can say it."""
     if not (isinstance(subject.format, Float) and subject.format.has_nan):
         return
-    x = np.full(8, np.nan, np.float32)
+    x = np.repeat(np.array(NANS, np.uint32), 16).view(np.float32)
     result = subject(x, random_words(rng, x.size))
     if not np.isnan(result).all():
         yield _problem("NaN", "NaN becomes a number", x, result, ~np.isnan(result))
+
+
+def takes_any_size(subject: Subject, rng: np.random.Generator) -> Iterator[Problem]:
+    """One value, or a few, are rounded as many are."""
+    x = probes(subject.format, rng)
+    for size in (1, 2, 7, 33):
+        found = places(rng.choice(x, size), subject.format)
+        result = subject(found.x, random_words(rng, size))
+        wrong = (result != found.down) & (result != found.up)
+        if wrong.any():
+            yield _problem("support", f"of {size} values one is no neighbour", found.x, result, wrong)
+            return
 
 
 def _few_words(rng: np.random.Generator, count: int) -> Iterator[Words]:

@@ -87,7 +87,7 @@ def probes(fmt: Format, rng: np.random.Generator, more: Sequence[float] = ()) ->
     """Finite values inside the format's range, sorted: numbers, ties, both of their float32 neighbours, and others,
     among them `more` shares of every step."""
     grid = numbers(fmt, rng)
-    steps = np.diff(grid)
+    steps = np.diff(np.clip(grid, -LARGEST, LARGEST))
     shares = [0.5, 0.25, 0.75, 2**-6, 1 - 2**-6, *more]
     between = [grid[:-1] + share * steps for share in shares] + [grid[:-1] + rng.random(steps.size) * steps]
     with np.errstate(over="ignore", under="ignore"):
@@ -103,8 +103,9 @@ def outside(fmt: Format) -> Values:
     """Finite values beyond the format's range, near and far: where words of any length would wrap around."""
     low, high = limits(fmt)
     reach = max(high, -low)
-    offsets = np.concatenate([2.0 ** np.arange(-8, 40), [1.5, 3.0, 5.0, 100.0, 1000.0]]) * reach
-    values = np.concatenate([high + offsets, low - offsets, [1e30, -1e30, LARGEST, -LARGEST]])
+    with np.errstate(over="ignore"):
+        offsets = np.concatenate([2.0 ** np.arange(-8, 40), [1.5, 3.0, 5.0, 100.0, 1000.0]]) * reach
+        values = np.concatenate([high + offsets, low - offsets, [1e30, -1e30, LARGEST, -LARGEST]])
     values = values[np.abs(values) <= LARGEST]
     found: Values = np.unique(values.astype(np.float32))
     return found[(found > high) | (found < low)]

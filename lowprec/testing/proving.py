@@ -9,9 +9,9 @@ import numpy as np
 from lowprec.errors import UsageError, shown
 from lowprec.formats import Format
 from lowprec.rounding import DRAWN, Rounding
-from lowprec.testing.checking import Verdict
+from lowprec.testing.checking import Verdict, subject_of
 from lowprec.testing.probes import ALL_CODES, Places, places, probes
-from lowprec.testing.subject import Failed, Problem, Quantizer, Subject
+from lowprec.testing.subject import Failed, Problem, Quantizer, Subject, generator
 
 MOST_BITS = 16
 CALL = 1 << 20
@@ -19,14 +19,14 @@ CALL = 1 << 20
 
 def prove(quantizer: Quantizer, fmt: Format, *, bits_used: int, seed: int = 0) -> Verdict:
     """Whether all draws of `bits_used` bits, at most 16, go where the equations say, for a format of up to 12 bits."""
+    subject = subject_of(quantizer, fmt, Rounding.STOCHASTIC)
     if type(bits_used) is not int or not 1 <= bits_used <= MOST_BITS:
         raise UsageError(f"bits_used is {shown(bits_used)}: give an integer from 1 to {MOST_BITS} to count all draws")
     if fmt.bits > ALL_CODES:
         raise UsageError(f"{fmt} has {fmt.bits} bits: at most {ALL_CODES} can be looked at whole")
-    subject = Subject(quantizer=quantizer, format=fmt, rounding=Rounding.STOCHASTIC)
     # One draw and all but one, and what is halfway between counts.
     least = [i * 2.0 ** -(bits_used + 1) for i in (1, 2, 3)]
-    found = places(probes(fmt, np.random.default_rng(seed), [*least, *(1 - share for share in least)]), fmt)
+    found = places(probes(fmt, generator(seed), [*least, *(1 - share for share in least)]), fmt)
     try:
         problem = _refuted(subject, found, bits_used)
     except Failed as failure:

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from operator import index
+from typing import Any, SupportsIndex, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lowprec.errors import shown
+from lowprec.errors import UsageError, is_integer, shown
 from lowprec.formats import Format
 from lowprec.rounding import Rounding
 
@@ -19,7 +20,7 @@ Quantizer: TypeAlias = Callable[[Values, Words], Any]
 """Values and a word for each --> values, in anything that NumPy makes an array of."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Problem:
     """One law that does not hold. Without a `p_value` it is certain."""
 
@@ -48,12 +49,33 @@ class Subject:
         """What the quantizer makes of copies, as float64."""
         try:
             with np.errstate(all="ignore"):
-                result = np.asarray(self.quantizer(x.copy(), bits.copy())).astype(np.float64)
+                returned = self.quantizer(x.copy(), bits.copy())
         except Exception as error:  # whatever another's code raises is a finding, not an accident of ours
             raise Failed(f"raises {type(error).__name__}: {shown(str(error))}") from error
+        result = _as_numbers(returned)
         if result.shape != x.shape:
             raise Failed(f"returns an array of shape {result.shape} for one of shape {x.shape}")
         return result
+
+
+def _as_numbers(returned: Any) -> Doubles:
+    if type(returned).__module__.partition(".")[0] == "torch":
+        returned = returned.detach().cpu().double().numpy()
+    try:
+        found = np.asarray(returned)
+    except (TypeError, ValueError) as error:
+        raise Failed(f"returns {shown(returned)}, which is no array of numbers") from error
+    if found.dtype.kind not in "fiub" and found.dtype.type.__module__ != "ml_dtypes":
+        raise Failed(f"returns an array of {found.dtype}, which are no real numbers")
+    with np.errstate(all="ignore"):
+        return found.astype(np.float64)
+
+
+def generator(seed: SupportsIndex, *more: int) -> np.random.Generator:
+    """Random numbers for any integer."""
+    if not is_integer(seed):
+        raise UsageError(f"seed is {shown(seed)}: give an integer")
+    return np.random.default_rng((index(seed) % (1 << 64), *more))
 
 
 def random_words(rng: np.random.Generator, count: int) -> Words:

@@ -185,12 +185,17 @@ def _numpy_type(x: torch.Tensor) -> type[np.floating]:
 
 
 def _require(x: object, fmt: object, rounding: object, bits: object, bits_used: object) -> None:
+    if isinstance(x, torch.Tensor) and x.layout != torch.strided:
+        raise UsageError(f"the values are of layout {x.layout}: give a dense tensor")
     if not isinstance(x, torch.Tensor) or x.dtype not in (torch.float32, torch.float64):
         kind = f"a tensor of {x.dtype}" if isinstance(x, torch.Tensor) else shown(x)
         raise UsageError(f"the values are {kind}: give a torch tensor of float32 or float64")
     require_rounding(fmt, rounding)
-    if rounding is not Rounding.STOCHASTIC:
-        return
+    if rounding is Rounding.STOCHASTIC:
+        _require_bits(x, bits, bits_used)
+
+
+def _require_bits(x: torch.Tensor, bits: object, bits_used: object) -> None:
     if type(bits_used) is not int or not 1 <= bits_used <= DRAWN:
         raise UsageError(f"bits_used is {shown(bits_used)}: give an integer from 1 to {DRAWN}")
     if isinstance(bits, Draw):
@@ -200,5 +205,11 @@ def _require(x: object, fmt: object, rounding: object, bits: object, bits_used: 
         raise UsageError(
             f"stochastic rounding got {shown(bits)} for bits: give a lowprec.train.Draw, or a tensor of uint32 or int64"
         )
+    if bits.device != x.device:
+        raise UsageError(f"bits are on {bits.device}, the values on {x.device}: move them")
+    if bits.dtype == torch.int64 and bits.device.type == "cpu" and bits.numel():
+        low, high = (int(bound) for bound in torch.aminmax(bits))
+        if low < 0 or high >= 1 << 32:
+            raise UsageError(f"bits go from {low} to {high}: give words from 0 to {(1 << 32) - 1}")
     if bits.shape != x.shape and (bits.ndim != 1 or bits.numel() != x.numel()):
         raise UsageError(f"bits are of shape {tuple(bits.shape)}, the values of {tuple(x.shape)}: give one for each")

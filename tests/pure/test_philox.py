@@ -161,7 +161,7 @@ def test_numpy_integers_are_integers() -> None:
         ({"seed": np.zeros((2, 2))}, "seed is", "give an integer"),
         ({"tensor_name": 3}, "tensor_name is 3", "a string"),
         ({"tensor_name": b"x"}, "tensor_name is b'x'", "a string"),
-        ({"count": -1}, "count is -1", "from 0 to 18446744073709551615"),
+        ({"count": -1}, "count is -1", "from 0 to 68719476736"),
         ({"count": 2**64}, "count is 18446744073709551616", "from 0 to"),
         ({"count": 2.0}, "count is 2.0", "from 0 to"),
         ({"count": True}, "count is True", "from 0 to"),

@@ -708,3 +708,38 @@ DRAW = np.zeros(2, np.uint32)
 def test_refusals(arguments: dict[str, Any], part: str) -> None:
     base: dict[str, Any] = {"fmt": Int(8), "rounding": Rounding.STOCHASTIC, "bits": DRAW}
     assert part in refused(lambda: round_to(np.zeros(2), **base | arguments))
+
+
+@pytest.mark.parametrize(
+    ("call", "part"),
+    [
+        (lambda: round_to([[1.0, 2.0], [3.0]], Fixed(2, 3)), "give an array of numbers"),
+        (lambda: round_to(np.ma.masked_array([1.0], [True]), Fixed(2, 3)), "masked array"),
+        (lambda: round_to([1.0], Fixed(2, 3), Rounding.STOCHASTIC, bits=[[1], [2, 3]]), "give an array"),
+        (lambda: Fixed(10**5000, 1), "give an integer up to 9999"),
+        (lambda: DynamicFixed(8).moved("ab"), "give an array of real numbers"),
+    ],
+)
+def test_what_no_array_can_be_made_of_is_refused(call: Callable[[], object], part: str) -> None:
+    message = outcome(call)
+    assert isinstance(message, str)
+    assert part in message
+    assert len(message) < 300
+
+
+def test_arrays_of_the_other_byte_order_are_read() -> None:
+    x, bits = np.array([0.3, -0.3], np.float32), np.array([1, 2**31], np.uint32)
+    found = round_to(x.astype(">f4"), Fixed(2, 2), Rounding.STOCHASTIC, bits=bits.astype(">u4"))
+    assert found.dtype == np.float32
+    assert_same(found, round_to(x, Fixed(2, 2), Rounding.STOCHASTIC, bits=bits))
+
+
+def test_parameters_may_be_numpys_integers() -> None:
+    assert Fixed(np.int64(2), np.uint8(14)) == Fixed(2, 14)  # type: ignore[arg-type]
+    assert str(Float(np.int32(5), np.int8(10))) == "fp16"  # type: ignore[arg-type]
+
+
+def test_a_dynamic_format_counts_overflow_exactly() -> None:
+    """2^31 is beyond 32 bits, though float32 takes their end for it; NaN overflows."""
+    assert DynamicFixed(32, 0, 0.0).moved(np.array([2.0**31], np.float32)).exponent == 1
+    assert DynamicFixed(8, 0, 0.0).moved([np.nan]).exponent == 1

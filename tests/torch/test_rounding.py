@@ -639,3 +639,17 @@ def test_binary_toward_zero_refused() -> None:
 def test_a_draw_that_ends_before_the_values_is_refused(dtype: torch.dtype) -> None:
     draw = Draw(seed=0, tensor_name="w", start=2**64 - 2)
     assert "the last may be" in refused(X.to(dtype), Int(8), Rounding.STOCHASTIC, bits=draw)
+
+
+@pytest.mark.parametrize(
+    ("bits", "part"),
+    [
+        (torch.tensor([-1, 0, 1]), "bits go from -1 to 1"),
+        (torch.tensor([0, 2**32, 1]), "give words from 0 to 4294967295"),
+        (torch.zeros(3, dtype=torch.int64, device="meta"), "bits are on meta, the values on cpu"),
+    ],
+)
+def test_words_that_are_none_are_refused(bits: torch.Tensor, part: str) -> None:
+    with pytest.raises(UsageError, match=part) as caught:
+        round_to(torch.zeros(3), Fixed(2, 6), Rounding.STOCHASTIC, bits=bits)
+    assert "\n" not in str(caught.value)

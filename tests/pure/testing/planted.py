@@ -12,6 +12,7 @@ import gfloat
 import gfloat.formats
 import ml_dtypes
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from lowprec.formats import BF16, FP16, Binary, DynamicFixed, Fixed, Float, Format, Int, Specials
@@ -146,6 +147,26 @@ BUGS: tuple[Case, ...] = (
     _told("reused", "one for all", Q88, STOCHASTIC, lambda x, b: by_floor(x, uniform(np.resize(b[:1], x.size)), Q88)),
     _told("reused", "turned over", FP16, STOCHASTIC,
           lambda x, b: own(FP16, STOCHASTIC, 32, x, np.where(np.arange(x.size) % 2, ~np.roll(b, 1), b))),
+    _told("reused", "half a tensor apart", Q214, STOCHASTIC,
+          lambda x, b: by_floor(x, uniform(np.resize(b[: -(-x.size // 2)], x.size)))),
+    _told("reused", "mirrored", Q214, STOCHASTIC,
+          lambda x, b: by_floor(x, uniform(np.where(np.arange(x.size) * 2 < x.size, b, b[::-1])))),
+    _told("reused", "by the first thousand", Q214, STOCHASTIC,
+          lambda x, b: by_floor(x, uniform(np.where(np.arange(x.size) < 1100, b[0], b)))),
+    _told("seed", "of four bits", Q214, STOCHASTIC,
+          lambda x, b: by_floor(x, np.random.default_rng(int(b[0] % 16)).random(x.size))),
+    _drawn("one size", "nearest from 1 to 2", BF16, STOCHASTIC,
+           lambda x, b: np.where((x >= 1) & (x < 2), round_to(x, BF16), own(BF16, STOCHASTIC, 32, x, b))),
+    _drawn("one size", "squared from 1 to 2", Float(5, 2), STOCHASTIC,
+           lambda x, b: own(Float(5, 2), STOCHASTIC, 32, x,
+                            np.where((x >= 1) & (x < 2), np.minimum(b, np.roll(b, 1)), b))),
+    _drawn("one step", "down at the upper end", Q214, STOCHASTIC,
+           lambda x, b: np.where(x > 2 - 2.0**-13, by_floor(x, np.ones(x.size)), by_floor(x, uniform(b)))),
+    _drawn("some shares", "up from 0.3 to 0.35", Q214, STOCHASTIC,
+           lambda x, b: by_floor(x, uniform(b) * np.where(abs(np.mod(x * 2.0**14, 1) - 0.325) < 0.025, 0, 1))),
+    _bug("saturation", "saturation", "infinite toward zero", FP16, Rounding.TOWARD_ZERO,
+         lambda x, b: np.where(np.abs(x) > 65504, np.copysign(np.inf, x), round_to(x, FP16, Rounding.TOWARD_ZERO))),
+    _bug("failure", "failure", "complex", Q22, EVEN, lambda x, b: round_to(x, Q22) + 1j),
     _told("seed", "ignored", Q214, STOCHASTIC, lambda x, b: by_floor(x, uniform(random_bits(0, "x", x.size)))),
     _bug("reproducibility", "seed", "own generator", Q214, STOCHASTIC,
          lambda x, b: by_floor(x, np.random.default_rng().random(x.size))),
@@ -229,6 +250,7 @@ RIGHT: tuple[Case, ...] = (
     _right("gfloat", "e4m3", E4M3, STOCHASTIC, partial(by_gfloat, gfloat.formats.format_info_ocp_e4m3, E4M3)),
     _right("gfloat", "e5m2", Float(5, 2), STOCHASTIC,
            partial(by_gfloat, gfloat.formats.format_info_ocp_e5m2, Float(5, 2))),
+    _right("torch", "bf16 as it is", BF16, EVEN, lambda x, b: torch.from_numpy(x).bfloat16()),
     _right("ml_dtypes", "bf16", BF16, EVEN, lambda x, b: x.astype(ml_dtypes.bfloat16)),
     _right("ml_dtypes", "e4m3fn", E4M3, EVEN, lambda x, b: x.astype(ml_dtypes.float8_e4m3fn)),
     _right("ml_dtypes", "e5m2", Float(5, 2), EVEN, lambda x, b: x.astype(ml_dtypes.float8_e5m2)),
