@@ -133,7 +133,7 @@ def saturates(subject: Subject, rng: np.random.Generator) -> Iterator[Problem]:
     if isinstance(subject.format, Float):
         at_ends |= (result == x) & np.isinf(x) & subject.format.has_infinity  # infinity itself may stay in any case
         overflown = _overflown(subject.format, subject.rounding, x)
-        right = [at_ends, _same(result, overflown) | (at_ends & _first_step(subject, x))]
+        right = [at_ends, _same(result, overflown.astype(np.float64)) | (at_ends & _first_step(subject, x))]
     else:  # the end of a long word may be no float32
         inner, outer = limits(subject.format, np.float32), np.array([low, high], np.float32)
         right = [at_ends | (result == np.where(x > 0, end[1], end[0])) for end in (inner, outer)]
@@ -142,23 +142,17 @@ def saturates(subject: Subject, rng: np.random.Generator) -> Iterator[Problem]:
         yield _problem("saturation", what, x, result, ~max(right, key=np.count_nonzero))
 
 
-def _overflown(fmt: Float, rounding: Rounding, x: Values) -> Doubles:
+def _overflown(fmt: Float, rounding: Rounding, x: Values) -> NDArray[np.floating]:
     """What becomes of values beyond the highest number where they do not stay there."""
-    way = Rounding.UP if rounding is Rounding.STOCHASTIC else rounding
-    magnitude, other = np.abs(x), {Rounding.DOWN: Rounding.UP, Rounding.UP: Rounding.DOWN}.get(way, way)
-    wide = Float(fmt.exponent + 1, fmt.mantissa)
-    # As if there were no highest number; a direction is that of the value, not of its magnitude.
+    if fmt.has_infinity and rounding is not Rounding.STOCHASTIC:
+        return round_to(x, fmt, rounding)
+    highest = np.copysign(fmt.highest, x)
+    over = np.copysign(np.inf, x) if fmt.has_infinity else np.full(x.shape, np.nan) if fmt.has_nan else highest
     if rounding is Rounding.STOCHASTIC:
-        rounded = round_to(magnitude, wide, Rounding.UP)
-    else:
-        rounded = np.where(x > 0, round_to(magnitude, wide, way), round_to(magnitude, wide, other))
-    beyond = rounded > fmt.highest
-    if rounding is not Rounding.STOCHASTIC:
-        stays = {Rounding.TOWARD_ZERO: x == x, Rounding.DOWN: x > 0, Rounding.UP: x < 0}.get(rounding, x != x)
-        beyond &= ~(stays & np.isfinite(x))
-    if not fmt.has_infinity:
-        return np.where(beyond, np.nan if fmt.has_nan else np.copysign(fmt.highest, x), np.copysign(fmt.highest, x))
-    return np.where(beyond, np.copysign(np.inf, x), np.copysign(fmt.highest, x))
+        return over
+    # With one exponent bit more, as if there were no highest number.
+    rounded = round_to(x, Float(fmt.exponent + 1, fmt.mantissa), rounding)
+    return np.where(np.abs(rounded) > fmt.highest, over, highest)
 
 
 def _first_step(subject: Subject, x: Values) -> NDArray[np.bool_]:
