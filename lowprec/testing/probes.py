@@ -107,5 +107,6 @@ def outside(fmt: Format) -> Values:
         offsets = np.concatenate([2.0 ** np.arange(-8, 40), [1.5, 3.0, 5.0, 100.0, 1000.0]]) * reach
         values = np.concatenate([high + offsets, low - offsets, [1e30, -1e30, LARGEST, -LARGEST]])
     values = values[np.abs(values) <= LARGEST]
-    found: Values = np.unique(values.astype(np.float32))
+    next_to_it = [np.nextafter(np.float32(end), np.float32(2 * end)) for end in (low, high) if abs(end) < LARGEST / 4]
+    found: Values = np.unique(np.concatenate([values.astype(np.float32), next_to_it]).astype(np.float32))
     return found[(found > high) | (found < low)]
