@@ -60,6 +60,10 @@ def _set_integers(fmt: object, *names: str) -> None:
         object.__setattr__(fmt, name, int(value))
 
 
+def _signed_codes(bits: int) -> tuple[int, int]:
+    return -(1 << (bits - 1)), (1 << (bits - 1)) - 1
+
+
 @dataclass(frozen=True, slots=True)
 class Fixed:
     """Two's complement with `integer` bits before the point, the sign among them, and `fraction` bits behind it.
@@ -94,7 +98,7 @@ class Fixed:
     @property
     def codes(self) -> tuple[int, int]:
         """The lowest and the highest integer."""
-        return -(1 << (self.bits - 1)), (1 << (self.bits - 1)) - 1
+        return _signed_codes(self.bits)
 
     def __str__(self) -> str:
         return f"q{self.integer}.{self.fraction}"
@@ -124,7 +128,7 @@ class DynamicFixed:
     @property
     def codes(self) -> tuple[int, int]:
         """The lowest and the highest integer."""
-        return -(1 << (self.bits - 1)), (1 << (self.bits - 1)) - 1
+        return _signed_codes(self.bits)
 
     def moved(self, values: ArrayLike) -> "DynamicFixed":
         """The format for what comes next: twice the step when too many of `values` overflow, half the step when not
@@ -168,9 +172,7 @@ class Int:
     @property
     def codes(self) -> tuple[int, int]:
         """The lowest and the highest integer."""
-        if not self.signed:
-            return 0, (1 << self.bits) - 1
-        return -(1 << (self.bits - 1)), (1 << (self.bits - 1)) - 1
+        return _signed_codes(self.bits) if self.signed else (0, (1 << self.bits) - 1)
 
     def __str__(self) -> str:
         return f"int{self.bits}" if self.signed else f"uint{self.bits}"
@@ -194,9 +196,8 @@ class Float:
         _require(1 <= self.mantissa <= 52, f"{found} has {self.mantissa} mantissa bits", "give it 1 to 52")
         known = isinstance(self.specials, Specials)
         _require(known, f"specials is {shown(self.specials)}", "give a lowprec.formats.Specials")
-
-        known = np.isfinite(self.highest) and self.lowest_exponent - self.mantissa >= -1074
-        _require(known, f"{found}, {self.specials}, has numbers that float64 cannot hold", "give fewer exponent bits")
+        held = bool(np.isfinite(self.highest)) and self.lowest_exponent - self.mantissa >= -1074
+        _require(held, f"{found}, {self.specials}, has numbers that float64 cannot hold", "give fewer exponent bits")
 
     @property
     def bits(self) -> int:

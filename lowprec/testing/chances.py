@@ -8,7 +8,7 @@ A bias under TOLERANCE of a step is not looked for: a draw of 20 or more bits ma
 looked at, which a quantizer that uses fewer than 14 bits of its draw cannot meet.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,14 +44,20 @@ MOST_REGIONS = 48
 TOLD = 4
 """Examples of bias that a report has at most."""
 
+SHARES = (*COMMON, *FINE, *RARE, *(1 - rare for rare in RARE))
 RARE_DRAWS = {2.0**-8: 1 << 16, 2.0**-12: 1 << 18, 2.0**-14: 1 << 19}
 SEQUENCE = 70_001
 NEAR = 1000
 """Fewer pairs say nothing: so far from the whole length the greatest distance stays."""
 
 WINDOWS = (64, 1024)
-CALLS, CALL_SIZE = 12, 4096
-BIASED, ALIKE = 1e-6, 0.99
+CALLS, CALL_SIZE = 64, 4096
+ALIKE = 0.99
+"""Roundings that agree so often are accused of it, whatever their bias."""
+
+FAR = 4.0
+"""Standard deviations that the true share may be further from a half than the share found."""
+
 CALL = (1 << 18) - 3
 """Values a call at most: no multiple of a vector's length."""
 
@@ -72,7 +78,7 @@ def unbiased(subject: Subject, rng: np.random.Generator) -> Iterator[Problem]:
     """A value goes up as often as it is far from its lower neighbour, on both sides of zero and at every size."""
     if subject.rounding is not Rounding.STOCHASTIC:
         return
-    groups = _groups(subject.format, rng)
+    groups = _groups(subject.format, rng, SHARES)
     counts = _count(subject, groups, rng)
     found: dict[tuple[bool, str], list[tuple[float, float, Problem]]] = {}
     for group, ups in zip(groups, counts, strict=True):
@@ -107,12 +113,12 @@ def binomial(ups: int, draws: int, share: float) -> float:
     return float(min(1.0, 2 * min(fewer, more)))
 
 
-def _groups(fmt: Format, rng: np.random.Generator) -> list[Group]:
+def _groups(fmt: Format, rng: np.random.Generator, shares: Sequence[float]) -> list[Group]:
     grid = numbers(fmt, rng)
     lower, steps = grid[:-1], np.diff(grid)
     parts, regions = _parts(fmt, lower), _regions(fmt, lower, rng)
     groups = []
-    for share in (*COMMON, *FINE, *RARE, *(1 - rare for rare in RARE)):
+    for share in shares:
         with np.errstate(under="ignore", over="ignore"):
             found = places((lower + share * steps).astype(np.float32), fmt)
         exact = found.share == share
@@ -185,11 +191,12 @@ def _drawn(groups: Sequence[Group], index: NDArray[np.integer], rng: np.random.G
 def independent(subject: Subject, rng: np.random.Generator) -> Iterator[Problem]:
     """Whether one value goes up says nothing of another value, near or far, nor of another call.
 
-    At half a step, where two draws agree half of the time: the agreements at one distance are as many coins.
+    At half a step, where two draws agree half of the time: the agreements at one distance are as many coins. Draws that
+    are not even agree more often, which is bias and not told here.
     """
     if subject.rounding is not Rounding.STOCHASTIC:
         return
-    halves = [group.at for group in _groups(subject.format, rng) if group.share == 0.5]
+    halves = [group.at for group in _groups(subject.format, rng, (0.5,))]
     if not halves:  # float32 itself, of which every value is in the format
         return
     x = np.concatenate([at.x for at in halves])
@@ -198,34 +205,58 @@ def independent(subject: Subject, rng: np.random.Generator) -> Iterator[Problem]
     went = _went(subject, x[chosen], up[chosen], rng)
     chosen = chosen[:CALL_SIZE]
     calls = np.array([_went(subject, x[chosen], up[chosen], rng) for _ in range(CALLS)])
-    pairs = [*_in_two_calls(calls), *_at_distances(went), *_mirrored(went), *_in_windows(went)]
-    # Draws that are not even agree more often than not: that is bias, unless they are all but the same.
-    even = binomial(int(np.count_nonzero(went > 0)), SEQUENCE, 0.5) > BIASED
-    found = [found for found in pairs if found.p_value < ALARM / len(pairs) and (even or found.share > ALIKE)]
-    if found:
-        worst = min(found, key=lambda one: (max(one.p_value, NOTHING), one.order))
-        yield Problem(law="independence", message=worst.message, p_value=worst.p_value)
+    skew = abs(float(np.mean(went > 0)) - 0.5) + FAR * 0.5 / SEQUENCE**0.5
+    agreeing = (0.5, min(1.0, 0.5 + 2 * skew**2))
+    kinds = (
+        _in_two_calls(calls, agreeing),
+        _at_distances(went, agreeing),
+        _mirrored(went, agreeing),
+        _in_windows(went, (max(0.0, 0.5 - skew), min(1.0, 0.5 + skew))),
+    )
+    tests = sum(kind.pairs.size for kind in kinds)
+    problem = min((kind.worst for kind in kinds), key=lambda worst: max(worst.p_value, NOTHING))
+    if problem.p_value < ALARM / tests:
+        yield Problem(law="independence", message=problem.message, p_value=problem.p_value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Agreement:
-    """How often two kinds of roundings agree, of `pairs`; of two findings the one of lower `order` says more."""
+class Worst:
+    """The least likely of one kind of agreements."""
 
-    agreeing: int
-    pairs: int
     p_value: float
-    where: str
-    order: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agreements:
+    """How often roundings agree, in many ways of one kind: so many of so many pairs each."""
+
+    agreeing: NDArray[np.int64]
+    pairs: NDArray[np.int64]
+    right: tuple[float, float]
+    """Between these is the share of a quantizer that is at most biased."""
+    where: Callable[[int], str]
+    all_agree: str = ""
+    """What to say where all of them do."""
 
     @property
-    def share(self) -> float:
-        return self.agreeing / self.pairs
+    def worst(self) -> Worst:
+        chances = self._chances()
+        at = int(np.argmin(chances))
+        share = self.agreeing[at] / self.pairs[at]
+        message = f"roundings agree {_percent(share)} of the time, where 50 % is right, {self.where(at)}"
+        if self.all_agree and share == 1:
+            message = self.all_agree
+        return Worst(p_value=float(chances[at]), message=message)
 
-    @property
-    def message(self) -> str:
-        if self.agreeing == self.pairs and self.order == 0:
-            return "other words give the same roundings in two calls with different words"
-        return f"roundings agree {_percent(self.share)} of the time, where 50 % is right, {self.where}"
+    def _chances(self) -> Doubles:
+        """Two-sided: of being as far outside of what is right, or further."""
+        low, high = self.right
+        alike = self.agreeing > ALIKE * self.pairs
+        with np.errstate(under="ignore"):
+            fewer = stats.binom.cdf(self.agreeing, self.pairs, low)
+            more = stats.binom.sf(self.agreeing - 1, self.pairs, np.where(alike, 0.5, high))
+        return np.asarray(np.minimum(1.0, 2 * np.minimum(fewer, more)))
 
 
 def _went(subject: Subject, x: Values, up: Doubles, rng: np.random.Generator) -> Doubles:
@@ -233,53 +264,52 @@ def _went(subject: Subject, x: Values, up: Doubles, rng: np.random.Generator) ->
     return np.where(subject(x, random_words(rng, x.size)) == up, 1.0, -1.0)
 
 
-def _coins(agreeing: Sequence[int] | NDArray[np.int64], pairs: Sequence[int] | NDArray[np.int64]) -> Doubles:
-    """Two-sided chances of so many heads."""
-    with np.errstate(under="ignore"):
-        fewer, more = stats.binom.cdf(agreeing, pairs, 0.5), stats.binom.sf(np.asarray(agreeing) - 1, pairs, 0.5)
-    return np.asarray(np.minimum(1.0, 2 * np.minimum(fewer, more)))
-
-
-def _agreements_of(
-    agreeing: NDArray[np.int64], pairs: NDArray[np.int64], where: Sequence[str], order: int
-) -> list[Agreement]:
-    chances = _coins(agreeing, pairs)
-    return [
-        Agreement(agreeing=int(a), pairs=int(n), p_value=float(p), where=w, order=order)
-        for a, n, p, w in zip(agreeing, pairs, chances, where, strict=True)
-    ]
-
-
-def _in_two_calls(calls: Doubles) -> list[Agreement]:
+def _in_two_calls(calls: Doubles, right: tuple[float, float]) -> Agreements:
     """Every two calls, each with words of its own."""
-    first, second = np.triu_indices(len(calls), 1)
-    agreeing = np.count_nonzero(calls[first] == calls[second], axis=1)
-    where = ["in two calls with different words"] * first.size
-    return _agreements_of(agreeing, np.full(first.size, calls.shape[1]), where, 0)
+    count, size = calls.shape
+    agreeing = (size + (calls @ calls.T).astype(np.int64)) // 2
+    return Agreements(
+        agreeing=agreeing[np.triu_indices(count, 1)],
+        pairs=np.full(count * (count - 1) // 2, size),
+        right=right,
+        where=lambda _: "in two calls with different words",
+        all_agree="other words give the same roundings in two calls with different words",
+    )
 
 
-def _at_distances(went: Doubles) -> list[Agreement]:
+def _at_distances(went: Doubles, right: tuple[float, float]) -> Agreements:
     """Values so far apart, for every distance that leaves enough pairs: from the autocorrelation, by FFT."""
     padded = np.fft.rfft(went, 2 * went.size)
     correlation = np.rint(np.fft.irfft(np.abs(padded) ** 2, 2 * went.size)[: went.size]).astype(np.int64)
     distances = np.arange(1, went.size - NEAR)
     pairs = went.size - distances
-    where = [f"for values {distance} apart" for distance in distances]
-    return _agreements_of((pairs + correlation[distances]) // 2, pairs, where, 1)
+    return Agreements(
+        agreeing=(pairs + correlation[distances]) // 2,
+        pairs=pairs,
+        right=right,
+        where=lambda at: f"for values {distances[at]} apart",
+    )
 
 
-def _mirrored(went: Doubles) -> list[Agreement]:
+def _mirrored(went: Doubles, right: tuple[float, float]) -> Agreements:
     """The first with the last, the second with the last but one ..."""
     half = went.size // 2
-    agreeing = np.array([np.count_nonzero(went[:half] == went[::-1][:half])])
-    return _agreements_of(agreeing, np.array([half]), ["for values as far from the beginning as from the end"], 2)
+    return Agreements(
+        agreeing=np.array([np.count_nonzero(went[:half] == went[::-1][:half])]),
+        pairs=np.array([half]),
+        right=right,
+        where=lambda _: "for values as far from the beginning as from the end",
+    )
 
 
-def _in_windows(went: Doubles) -> list[Agreement]:
+def _in_windows(went: Doubles, right: tuple[float, float]) -> Agreements:
     """How many of neighbouring values go up."""
-    found = []
-    for size in WINDOWS:
-        windows = went[: went.size // size * size].reshape(-1, size)
-        where = [f"with going up, among values {i * size} to {(i + 1) * size - 1}" for i in range(len(windows))]
-        found += _agreements_of((windows > 0).sum(axis=1), np.full(len(windows), size), where, 3)
-    return found
+    windows = [(size, begin) for size in WINDOWS for begin in range(0, went.size - size + 1, size)]
+    sums = np.concatenate([[0], np.cumsum(went > 0)])
+    size, begin = np.array(windows).T
+    return Agreements(
+        agreeing=sums[begin + size] - sums[begin],
+        pairs=size,
+        right=right,
+        where=lambda at: f"with going up, among values {begin[at]} to {begin[at] + size[at] - 1}",
+    )

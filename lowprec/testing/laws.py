@@ -18,12 +18,9 @@ def reproducible(subject: Subject, rng: np.random.Generator) -> Iterator[Problem
     x = probes(subject.format, rng)
     bits, others = random_words(rng, x.size), random_words(rng, x.size)
     first, again = subject(x, bits), subject(x, bits)
-    if not _same(first, again).all():
-        yield _problem(
-            "reproducibility", "two calls with the same values and words differ", x, first, ~_same(first, again)
-        )
-    elif subject.rounding is not Rounding.STOCHASTIC and not _same(first, subject(x, others)).all():
-        differs = ~_same(first, subject(x, others))
+    if (differs := ~_same(first, again)).any():
+        yield _problem("reproducibility", "two calls with the same values and words differ", x, first, differs)
+    elif subject.rounding is not Rounding.STOCHASTIC and (differs := ~_same(first, subject(x, others))).any():
         yield _problem("reproducibility", f"{subject.rounding.value} depends on the words drawn", x, first, differs)
 
 
@@ -74,8 +71,8 @@ def rounds(subject: Subject, rng: np.random.Generator) -> Iterator[Problem]:
     ties = wrong & (found.share == 0.5)
     nearest = subject.rounding in (Rounding.NEAREST_EVEN, Rounding.NEAREST_AWAY)
     if nearest and ties.any():
-        ways = {_way(found[ties], result[ties])}
-        yield _problem("ties", f"ties go {ways.pop()}, not {subject.rounding.value}", found.x, result, ties, right)
+        way = _way(found[ties], result[ties])
+        yield _problem("ties", f"ties go {way}, not {subject.rounding.value}", found.x, result, ties, right)
     others = wrong & ~ties if nearest else wrong
     if others.any():
         way = _way(found[others], result[others])
@@ -97,10 +94,8 @@ def monotone(subject: Subject, rng: np.random.Generator) -> Iterator[Problem]:
         result = subject(x, np.full(x.size, word))
         falls = np.flatnonzero(np.diff(result) < 0)
         if falls.size:
-            at = falls[0]
-            message = (
-                f"{_show(x[at + 1])} gives {_show(result[at + 1])}, the smaller {_show(x[at])} {_show(result[at])}"
-            )
+            smaller, larger = ((_show(x[at]), _show(result[at])) for at in (falls[0], falls[0] + 1))
+            message = f"{larger[0]} gives {larger[1]}, the smaller {smaller[0]} {smaller[1]}"
             yield Problem(law="monotonicity", message=message)
             return
 

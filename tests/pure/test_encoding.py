@@ -3,7 +3,6 @@
 from fractions import Fraction
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,7 +11,6 @@ from numpy.typing import NDArray
 
 from lowprec.encoding import code_dtype, code_range, decode, encode, nan_code
 from lowprec.formats import (
-    BF16,
     FP16,
     FP32,
     Binary,
@@ -25,32 +23,13 @@ from lowprec.formats import (
     has_nan,
     parse_format,
 )
+from tests.others import OTHERS, assert_same
 from tests.scalar_rounding import ladder, names
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 
 SMALL = names(8)
 FP64 = Float(11, 52)
-TABLES: list[tuple[Float, Any]] = [
-    (FP16, np.float16),
-    (BF16, ml_dtypes.bfloat16),
-    (Float(5, 2), ml_dtypes.float8_e5m2),
-    (Float(4, 3), ml_dtypes.float8_e4m3),
-    (Float(3, 4), ml_dtypes.float8_e3m4),
-    (Float(4, 3, Specials.NAN), ml_dtypes.float8_e4m3fn),
-    (Float(4, 3, Specials.NEGATIVE_ZERO), ml_dtypes.float8_e4m3fnuz),
-    (Float(5, 2, Specials.NEGATIVE_ZERO), ml_dtypes.float8_e5m2fnuz),
-    (Float(2, 3, Specials.NONE), ml_dtypes.float6_e2m3fn),
-    (Float(3, 2, Specials.NONE), ml_dtypes.float6_e3m2fn),
-    (Float(2, 1, Specials.NONE), ml_dtypes.float4_e2m1fn),
-]
-
-
-def assert_same(found: NDArray[Any], expected: NDArray[Any]) -> None:
-    """Equal to the bit, the sign of zero included, but for what NaN says."""
-    np.testing.assert_array_equal(found, expected)
-    numbers = ~np.isnan(expected)
-    np.testing.assert_array_equal(np.signbit(found)[numbers], np.signbit(expected)[numbers])
 
 
 def every_code(fmt: Format) -> NDArray[np.integer]:
@@ -63,7 +42,7 @@ def nan_sign(fmt: Float) -> int:
     return 0 if fmt.specials is Specials.NEGATIVE_ZERO else 1 << (fmt.bits - 1)
 
 
-@pytest.mark.parametrize(("fmt", "dtype"), TABLES, ids=[str(fmt) for fmt, _ in TABLES])
+@pytest.mark.parametrize(("fmt", "dtype"), OTHERS, ids=[str(fmt) for fmt, _ in OTHERS])
 def test_tables_of_ml_dtypes(fmt: Float, dtype: Any) -> None:
     codes = every_code(fmt)
     with np.errstate(invalid="ignore"):  # signalling NaNs are in the table too

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lowprec.errors import UsageError
 from lowprec.formats import (
     BF16,
     FP16,
@@ -31,6 +30,8 @@ from lowprec.formats import (
     limits,
     parse_format,
 )
+from tests.others import OTHERS
+from tests.refusals import outcome, refused
 from tests.scalar_rounding import cut, ladder, names
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
@@ -49,25 +50,6 @@ DYNAMIC = [
     for overflow in (0, 0.0, 5e-324, 1.2345678901234567e-300, 1e-4, 0.5, 1 - 2**-53)
 ]
 ALL: list[Format] = [*FLOATS, *FIXED, *INTEGERS, *DYNAMIC, Binary()]
-
-
-def refused(call: Callable[[], object]) -> str:
-    """The message of a `UsageError`, which is one line."""
-    with pytest.raises(UsageError) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
-
-
-def outcome(call: Callable[[], Any]) -> Any:
-    """What a call gives, or the one line with which it refuses."""
-    try:
-        return call()
-    except UsageError as error:
-        message = str(error)
-    assert "\n" not in message
-    return message
 
 
 def test_names_are_read_back() -> None:
@@ -260,19 +242,9 @@ def test_limits_beyond_float32_are_its_own(fmt: DynamicFixed) -> None:
 @pytest.mark.parametrize(
     ("fmt", "dtype"),
     [
-        (FP16, np.float16),
         (FP32, np.float32),
         (Float(11, 52), np.float64),
-        (BF16, ml_dtypes.bfloat16),
-        (Float(5, 2), ml_dtypes.float8_e5m2),
-        (Float(4, 3), ml_dtypes.float8_e4m3),
-        (Float(3, 4), ml_dtypes.float8_e3m4),
-        (Float(4, 3, Specials.NAN), ml_dtypes.float8_e4m3fn),
-        (Float(4, 3, Specials.NEGATIVE_ZERO), ml_dtypes.float8_e4m3fnuz),
-        (Float(5, 2, Specials.NEGATIVE_ZERO), ml_dtypes.float8_e5m2fnuz),
-        (Float(2, 3, Specials.NONE), ml_dtypes.float6_e2m3fn),
-        (Float(3, 2, Specials.NONE), ml_dtypes.float6_e3m2fn),
-        (Float(2, 1, Specials.NONE), ml_dtypes.float4_e2m1fn),
+        *OTHERS,
     ],
     ids=str,
 )

@@ -1,6 +1,5 @@
 """Packed codes: exact sizes, there and back for every width, and nothing damaged read."""
 
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -8,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lowprec.errors import UsageError
 from lowprec.packing import PIECE, pack, packed_size, unpack
+from tests.refusals import refused
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 
@@ -21,15 +20,6 @@ def slow_pack(codes: list[int], width: int) -> bytes:
     """One long integer of all codes, the first lowest."""
     whole: int = sum((code % 2**width) << (i * width) for i, code in enumerate(codes))
     return whole.to_bytes((len(codes) * width + 7) // 8, "little")
-
-
-def refused(call: Callable[[], object]) -> str:
-    """The message of a `UsageError`, which is one line."""
-    with pytest.raises(UsageError) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 def drawn(width: int, count: int, signed: bool) -> list[int]:

@@ -1,7 +1,6 @@
 """Random bits: the known answers of Philox4x32-10, and a function of seed, name, step and position alone."""
 
 import zlib
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,23 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lowprec.errors import UsageError
 from lowprec.philox import key_of, philox4x32, random_bits
+from tests.refusals import refused
+from tests.scalar_philox import WORD, slow_philox
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
-
-WORD = 2**32
-
-
-def slow_philox(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Ten rounds on Python's integers, as in the paper."""
-    a, b, c, d = counter
-    k0, k1 = key
-    for _ in range(10):
-        left, right = 0xD2511F53 * a, 0xCD9E8D57 * c
-        a, b, c, d = (right // WORD) ^ b ^ k0, right % WORD, (left // WORD) ^ d ^ k1, left % WORD
-        k0, k1 = (k0 + 0x9E3779B9) % WORD, (k1 + 0xBB67AE85) % WORD
-    return a, b, c, d
 
 
 def slow_bits(seed: int, name: str, count: int, step: int = 0, start: int = 0) -> list[int]:
@@ -35,15 +22,6 @@ def slow_bits(seed: int, name: str, count: int, step: int = 0, start: int = 0) -
         block, word = divmod(i, 4)
         found.append(slow_philox((block % WORD, block // WORD, step, 0), key)[word])
     return found
-
-
-def refused(call: Callable[[], object]) -> str:
-    """The message of a `UsageError`, which is one line."""
-    with pytest.raises(UsageError) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 import struct
 import tracemalloc
 import zlib
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -16,7 +15,6 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from lowprec.encoding import code_dtype, code_range, decode
-from lowprec.errors import UsageError
 from lowprec.formats import (
     BF16,
     FP16,
@@ -35,6 +33,7 @@ from lowprec.formats import (
 from lowprec.qtensor import QTensor
 from lowprec.quantizing import fitted_scale, quantize
 from lowprec.rounding import Rounding, round_to
+from tests.refusals import outcome, refused
 from tests.scalar_rounding import names
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
@@ -49,25 +48,6 @@ WORDS: list[Format] = [
     *(Binary(), DynamicFixed(10, -7, 0.5)),
 ]
 HEAD = struct.Struct("<4sBBB64sII")
-
-
-def refused(call: Callable[[], object]) -> str:
-    """The message of a `UsageError`, which is one line."""
-    with pytest.raises(UsageError) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
-
-
-def outcome(call: Callable[[], Any]) -> Any:
-    """What a call gives, or the one line with which it refuses."""
-    try:
-        return call()
-    except UsageError as error:
-        message = str(error)
-    assert "\n" not in message
-    return message
 
 
 def spread(count: int, seed: int = 0, reach: int = 12) -> Singles:

@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from lowprec.errors import UsageError
 from lowprec.formats import (
     BF16,
     FP16,
@@ -31,6 +30,8 @@ from lowprec.formats import (
     within_float32,
 )
 from lowprec.rounding import DRAWN, Rounding, round_to
+from tests.others import OTHERS, assert_same
+from tests.refusals import outcome, refused
 from tests.scalar_rounding import RULES, Ladder, ladder, names, round_scalar, share_up
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
@@ -43,32 +44,6 @@ NEAREST = (Rounding.NEAREST_EVEN, Rounding.NEAREST_AWAY)
 CARRIERS = [(np.float32, 24), (np.float64, 53)]
 UNIT = 2**200
 """Everything that the tests of stochastic rounding touch is an integer of 2^-200."""
-
-
-def refused(call: Callable[[], object]) -> str:
-    """The message of a `UsageError`, which is one line."""
-    with pytest.raises(UsageError) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
-
-
-def outcome(call: Callable[[], Any]) -> Any:
-    """What a call gives, or the one line with which it refuses."""
-    try:
-        return call()
-    except UsageError as error:
-        message = str(error)
-    assert "\n" not in message
-    return message
-
-
-def assert_same(found: NDArray[Any], expected: NDArray[Any]) -> None:
-    """Equal to the bit, the sign of zero included, but for what NaN says."""
-    np.testing.assert_array_equal(found, expected)
-    numbers = ~np.isnan(expected)
-    np.testing.assert_array_equal(np.signbit(found)[numbers], np.signbit(expected)[numbers])
 
 
 def shares(bits_used: int) -> list[float]:
@@ -397,19 +372,7 @@ def test_gfloat_one_value_at_a_time(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("fmt", "dtype"),
-    [
-        (FP16, np.float16),
-        (BF16, ml_dtypes.bfloat16),
-        (Float(5, 2), ml_dtypes.float8_e5m2),
-        (Float(4, 3), ml_dtypes.float8_e4m3),
-        (Float(3, 4), ml_dtypes.float8_e3m4),
-        (Float(4, 3, Specials.NAN), ml_dtypes.float8_e4m3fn),
-        (Float(4, 3, Specials.NEGATIVE_ZERO), ml_dtypes.float8_e4m3fnuz),
-        (Float(5, 2, Specials.NEGATIVE_ZERO), ml_dtypes.float8_e5m2fnuz),
-        (Float(2, 3, Specials.NONE), ml_dtypes.float6_e2m3fn),
-        (Float(3, 2, Specials.NONE), ml_dtypes.float6_e3m2fn),
-        (Float(2, 1, Specials.NONE), ml_dtypes.float4_e2m1fn),
-    ],
+    OTHERS,
     ids=str,
 )
 def test_casts_of_ml_dtypes_are_to_nearest_even(fmt: Float, dtype: Any) -> None:
