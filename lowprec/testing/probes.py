@@ -15,6 +15,7 @@ ALL_CODES = 12
 """Formats of so many bits are looked at whole."""
 
 SAMPLED = 1500
+EACH = 3
 LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -48,13 +49,23 @@ def numbers(fmt: Format, rng: np.random.Generator) -> Doubles:
         drawn = rng.integers(low, high, SAMPLED, endpoint=True)
         # As many of each size, not only the large ones of which there are most.
         sizes = np.sign(drawn) * np.minimum(np.abs(drawn), 2.0 ** rng.uniform(0, np.log2(max(high, -low)), SAMPLED))
-        middle = np.concatenate([drawn, sizes.astype(np.int64)])
+        middle = np.concatenate([drawn, sizes.astype(np.int64), _of_each_exponent(fmt, rng)])
         ordinals = np.unique(np.concatenate([ends, middle, middle + 1]))
         ordinals = ordinals[(ordinals >= low) & (ordinals <= high)]
     values = _at(ordinals, fmt)
     with np.errstate(over="ignore"):
         held = values == values.astype(np.float32)
     return np.unique(values[held] + 0.0)  # zero is one number here
+
+
+def _of_each_exponent(fmt: Format, rng: np.random.Generator) -> NDArray[np.int64]:
+    """A few numbers of every size and sign: what is wrong in one of two hundred is seen with certainty."""
+    if not isinstance(fmt, Float):
+        return np.zeros(0, np.int64)
+    codes = np.arange(0, fmt.highest_code, 1 << fmt.mantissa)
+    below = rng.integers(0, 1 << fmt.mantissa, (2 * EACH, codes.size))
+    found: NDArray[np.int64] = (codes + below).reshape(2, -1) * np.array([[1], [-1]])
+    return found.ravel()
 
 
 def _ordinals(fmt: Format) -> tuple[int, int]:
