@@ -25,6 +25,7 @@ from lowprec.passes import PASSES
 from lowprec.passes.editing import Array
 from lowprec.passes.lowering import LoweredCall, lower_units
 from lowprec.passes.probes import Probe, add_probes
+from lowprec.passes.templates import Wish
 from lowprec.plan import Plan
 from lowprec.targets import Target, available_cores, parse_target
 
@@ -49,7 +50,8 @@ def compile_graph(
     probes: tuple[Probe, ...] = ()
     if probe:
         module, probes = add_probes(module)
-    lowered = lower_units(module, target)
+    wishes = {choice.layer: Wish(algorithm=choice.algorithm, threads=threads) for choice in plan.choices}
+    lowered = lower_units(module, target, wishes)
     build_library(lowered.module, lowered.kernels, target, threads=threads, path=library)
     return Built(plan=plan.declining(lowered.declined), weights=lowered.weights, calls=lowered.calls, probes=probes)
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from lowprec.choosing import DIRECT, Candidate, best_of, candidates
 from lowprec.convolution import Conv
 from lowprec.layers import Gemm, Layer
 from lowprec.recipe import Recipe
@@ -35,7 +36,10 @@ class Formats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """The decision for one layer; `declined` holds a sentence for each wish that did not fit."""
+    """The decision for one layer; `declined` holds a sentence for each wish that did not fit.
+
+    `error` is the predicted relative error, `milliseconds` the predicted time on one core, where there is a choice.
+    """
 
     layer: str
     op: str
@@ -43,6 +47,8 @@ class Choice:
     formats: Formats
     reason: str
     declined: tuple[str, ...] = ()
+    error: float | None = None
+    milliseconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,11 +72,11 @@ class Plan:
         return cls(choices=tuple(map(_choice, plan["choices"])))
 
     def __str__(self) -> str:
-        header = ("layer", "op", "algorithm", "formats", "reason")
+        header = ("layer", "op", "algorithm", "formats", "error", "ms", "reason")
         products = [choice for choice in self.choices if choice.algorithm != GENERIC or choice.declined]
         generic = Counter(choice.op for choice in self.choices if choice.algorithm == GENERIC and not choice.declined)
         rest = [
-            (f"({count} layer{'s' * (count > 1)})", op, GENERIC, "fp32", GENERIC_REASON)
+            (f"({count} layer{'s' * (count > 1)})", op, GENERIC, "fp32", "", "", GENERIC_REASON)
             for op, count in generic.items()
         ]
         return table([header, *(row for choice in products for row in _rows(choice)), *rest])
@@ -87,7 +93,9 @@ def make_plan(
 
 
 def _choose(layer: Layer, wish: str, target: Target) -> Choice:
-    algorithm, reason = _best(layer, target)
+    if isinstance(layer.geometry, Conv) and not layer.obstacle:
+        return _convolution(layer, layer.geometry, wish, target)
+    algorithm, reason = _only_way(layer, target)
     declined: tuple[str, ...] = ()
     if layer.obstacle:
         declined = (f"{algorithm}: {layer.obstacle}",)
@@ -99,21 +107,59 @@ def _choose(layer: Layer, wish: str, target: Target) -> Choice:
     )
 
 
+def _convolution(layer: Layer, conv: Conv, wish: str, target: Target) -> Choice:
+    """The wish if it fits, else what is predicted to be fastest within the error budget."""
+    offered = candidates(conv, target)
+    able = [candidate for candidate in offered if not candidate.obstacle]
+    wished = [candidate for candidate in able if candidate.is_a(wish)]
+    within = [candidate for candidate in able if candidate.within_budget]
+    best = best_of(wished or within)
+    direct = next(candidate for candidate in able if candidate.algorithm == DIRECT)
+    return Choice(
+        layer=layer.name,
+        op=layer.op,
+        algorithm=best.algorithm,
+        formats=Formats(),
+        reason=f"{describe(conv)}: {_reason(best, direct, conv, target)}",
+        declined=_declined(offered, wish, fits=bool(wished)),
+        error=best.error,
+        milliseconds=best.milliseconds,
+    )
+
+
+def _declined(offered: Sequence[Candidate], wish: str, *, fits: bool) -> tuple[str, ...]:
+    """Why a wish is not met; without one, which faster algorithms the error budget rules out."""
+    if wish == "auto":
+        return tuple(f"{c.algorithm}: {c.too_inexact}" for c in offered if not c.obstacle and not c.within_budget)
+    if fits:
+        return ()
+    sentences = dict.fromkeys(candidate.obstacle for candidate in offered if candidate.is_a(wish))
+    return tuple(f"{wish}: {sentence}" for sentence in sentences)
+
+
+def _reason(best: Candidate, direct: Candidate, conv: Conv, target: Target) -> str:
+    if best is direct:
+        return f"{_direct_reason(conv)}, {target.lanes} fp32 lanes"
+    saved = direct.cycles / best.cycles
+    return f"{best.detail}, predicted {saved:.1f} times as fast as direct"
+
+
 def _left_to_the_rule(choice: Choice, obstacle: str | None) -> Choice:
     if obstacle is None or choice.algorithm == GENERIC:
         return choice
     declined = (*choice.declined, f"{choice.algorithm}: {obstacle}")
-    return replace(choice, algorithm=GENERIC, reason=GENERIC_REASON, declined=declined)
+    return replace(choice, algorithm=GENERIC, reason=GENERIC_REASON, declined=declined, error=None, milliseconds=None)
 
 
-def _best(layer: Layer, target: Target) -> tuple[str, str]:
-    lanes = f"{target.lanes} fp32 lanes"
+def _only_way(layer: Layer, target: Target) -> tuple[str, str]:
+    """The algorithm and reason of a layer that offers no choice."""
     match layer.geometry:
         case Conv() as conv:
-            return "direct", f"{describe(conv)}: {_direct_reason(conv)}, {lanes}"
+            return DIRECT, f"{describe(conv)}: {_direct_reason(conv)}, {target.lanes} fp32 lanes"
         case Gemm() as gemm:
             times = f"{gemm.batch} times " if gemm.batch > 1 else ""
-            return "gemm", f"{times}{gemm.rows} x {gemm.depth} by {gemm.depth} x {gemm.cols}: blocked product, {lanes}"
+            size = f"{times}{gemm.rows} x {gemm.depth} by {gemm.depth} x {gemm.cols}"
+            return "gemm", f"{size}: blocked product, {target.lanes} fp32 lanes"
         case None:
             return GENERIC, GENERIC_REASON
 
@@ -147,9 +193,11 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
 
 
-def _rows(choice: Choice) -> list[tuple[str, str, str, str, str]]:
-    first = (choice.layer, choice.op, choice.algorithm, str(choice.formats), choice.reason)
-    return [first, *(("", "", "", "", f"declined {sentence}") for sentence in choice.declined)]
+def _rows(choice: Choice) -> list[tuple[str, ...]]:
+    error = "" if choice.error is None else f"{choice.error:.1e}"
+    milliseconds = "" if choice.milliseconds is None else f"{choice.milliseconds:.3g}"
+    first = (choice.layer, choice.op, choice.algorithm, str(choice.formats), error, milliseconds, choice.reason)
+    return [first, *(("", "", "", "", "", "", f"declined {sentence}") for sentence in choice.declined)]
 
 
 def _choice(entry: Mapping[str, Any]) -> Choice:

@@ -36,7 +36,7 @@ from lowprec.passes.generic import Cache, lower_generic
 from lowprec.passes.halos import unit_of
 from lowprec.passes.joining import Join, Part, find_joins
 from lowprec.passes.reading_units import Declined, read_border
-from lowprec.passes.templates import KernelCall, lower_by_template
+from lowprec.passes.templates import KernelCall, Wish, lower_by_template
 from lowprec.passes.units import KIND, LAYER, OPERATORS, Kind
 from lowprec.schedules.copying import Copy
 from lowprec.schedules.views import FLOAT_BYTES
@@ -68,13 +68,13 @@ class Lowered:
     declined: dict[str, str]
 
 
-def lower_units(module: IRModule, target: Target) -> Lowered:
-    """The lowering of every unit that main calls."""
+def lower_units(module: IRModule, target: Target, wishes: Mapping[str, Wish] | None = None) -> Lowered:
+    """The lowering of every unit that main calls; `wishes` are the plan's, by the layer's name."""
     main = module[MAIN]
     joins = find_joins(module, main)
     places = {part.source: (join, part) for join in joins for part in join.parts if part.in_place}
     wholes = {join.whole: join for join in joins}
-    lowering = _Lowering(target=target, inside=_inside_halos(module, main), places=places)
+    lowering = _Lowering(target=target, wishes=wishes or {}, inside=_inside_halos(module, main), places=places)
     for var, value in bindings(main):
         function = unit_of(module, value)
         if function is None:
@@ -100,6 +100,7 @@ def lower_units(module: IRModule, target: Target) -> Lowered:
 @dataclass(slots=True, kw_only=True)
 class _Lowering:
     target: Target
+    wishes: Mapping[str, Wish]
     inside: Mapping[relax.Expr, Window]
     places: Mapping[relax.Expr, tuple[Join, Part]]
     emitter: Emitter = field(default_factory=Emitter)
@@ -183,7 +184,8 @@ class _Lowering:
         if function.attrs[KIND] == Kind.GENERIC:
             return None
         try:
-            return lower_by_template(function, self.target, place=place, insides=insides)
+            wish = self.wishes.get(layer)
+            return lower_by_template(function, self.target, wish=wish, place=place, insides=insides)
         except Declined as declined:
             self.declined[layer] = str(declined)
             return None

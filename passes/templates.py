@@ -12,17 +12,21 @@ from dataclasses import dataclass
 import numpy as np
 from tvm import relax, tirx
 
+from lowprec.choosing import DIRECT, winograd_outputs
 from lowprec.convolution import Conv
 from lowprec.passes.editing import Array, Constant, array_of, is_constant, shape_of
 from lowprec.passes.reading_units import Declined, Source, UnitReading, as_float32, read_unit
 from lowprec.passes.units import KIND, Kind
+from lowprec.predicting import filterings
 from lowprec.schedules.convolution import ConvolutionRequest, build_convolution, convolution_kernel, pack_convolution
+from lowprec.schedules.convolution import Kernel as ConvolutionKernel
 from lowprec.schedules.copying import Copy, build_copy
 from lowprec.schedules.depthwise import Depthwise
 from lowprec.schedules.direct import Direct
 from lowprec.schedules.dots import Dots
 from lowprec.schedules.product import ProductRequest, pack_product, product_kernel
 from lowprec.schedules.windows import Window, whole
+from lowprec.schedules.winograd import Winograd
 from lowprec.targets import Target
 
 
@@ -33,12 +37,12 @@ class KernelCall:
     identity: Hashable
     family: str
     arguments: tuple[Source | Array, ...]
-    kernel: Direct | Depthwise | Dots | Copy | tirx.PrimFunc
+    kernel: Direct | Depthwise | Dots | Winograd | Copy | tirx.PrimFunc
 
     def build(self) -> tirx.PrimFunc:
         """The kernel's code."""
         match self.kernel:
-            case Direct() | Depthwise() | Dots():
+            case Direct() | Depthwise() | Dots() | Winograd():
                 return build_convolution(self.kernel)
             case Copy():
                 return build_copy(self.kernel)
@@ -46,10 +50,19 @@ class KernelCall:
                 return self.kernel
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What the plan says of a unit: by which algorithm, and for how many threads."""
+
+    algorithm: str = DIRECT
+    threads: int = 1
+
+
 def lower_by_template(
     function: relax.Function,
     target: Target,
     *,
+    wish: Wish | None = None,
     place: Window | None = None,
     insides: Mapping[relax.Var, Window] | None = None,
 ) -> KernelCall:
@@ -62,15 +75,16 @@ def lower_by_template(
     if place is not None:
         reading.result = place
     if function.attrs[KIND] == Kind.CONVOLUTION:
-        return _convolution(reading, target, insides)
+        return _convolution(reading, target, wish or Wish(), insides)
     return _product(reading, target)
 
 
-def _convolution(reading: UnitReading, target: Target, insides: Mapping[relax.Var, Window]) -> KernelCall:
+def _convolution(reading: UnitReading, target: Target, wish: Wish, insides: Mapping[relax.Var, Window]) -> KernelCall:
     operator = reading.operator
     param, window = reading.place(operator.args[0])
     weights = as_float32(array_of(operator.args[1]))
     conv = _geometry(operator, window.extents, weights)
+    outputs = winograd_outputs(wish.algorithm)
     request = ConvolutionRequest(
         conv=conv,
         source=window,
@@ -78,12 +92,25 @@ def _convolution(reading: UnitReading, target: Target, insides: Mapping[relax.Va
         epilogue=reading.epilogue,
         bias=reading.bias is not None,
         live=_live(window, insides.get(param), weights),
+        winograd=None if outputs is None else filterings(conv, outputs),
+        threads=wish.threads,
     )
     kernel = convolution_kernel(request, target)
     bias = None if reading.bias is None else as_float32(reading.bias)
     packed = pack_convolution(kernel, conv, weights, bias)
-    family = "depthwise" if isinstance(kernel, Depthwise) else "direct"
-    return KernelCall(identity=kernel, family=family, arguments=(param, *packed, *reading.sources), kernel=kernel)
+    return KernelCall(
+        identity=kernel, family=_family(kernel), arguments=(param, *packed, *reading.sources), kernel=kernel
+    )
+
+
+def _family(kernel: ConvolutionKernel) -> str:
+    match kernel:
+        case Depthwise():
+            return "depthwise"
+        case Winograd():
+            return "winograd"
+        case Direct() | Dots():
+            return "direct"
 
 
 def _live(read: Window, inside: Window | None, weights: Array) -> tuple[tuple[int, int], ...] | None:

@@ -1,6 +1,6 @@
 """A convolution's geometry -> the kernel that computes it, and its weights packed as that kernel reads them.
 
-Four cases:
+Winograd, where that is asked for, see `winograd`; else one of four cases:
 - depthwise (one channel in, one out, a group): vectors run over channels, see `depthwise`;
 - few output channels, no groups: vectors run over input channels, see `dots`;
 - groups at least a vector wide, or no groups: the direct kernel, group by group;
@@ -26,10 +26,13 @@ from lowprec.schedules.tiling import Workload, ceil_div, choose_tile
 from lowprec.schedules.views import FLOAT_BYTES
 from lowprec.schedules.walks import choose_walk
 from lowprec.schedules.windows import Window, collapse, coordinates
+from lowprec.schedules.winograd import Winograd, build_winograd, pack_winograd
+from lowprec.schedules.winograd_blocks import choose_blocks
 from lowprec.targets import Target
+from lowprec.winograd import Filtering
 
 Weights = NDArray[np.float32]
-Kernel = Direct | Depthwise | Dots
+Kernel = Direct | Depthwise | Dots | Winograd
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +40,8 @@ class ConvolutionRequest:
     """One convolution as the graph wants it: what it reads (its padding included), what it writes, what follows it.
 
     `conv` has no padding of its own: `source` is as large as all that the taps reach, and zero outside of what is
-    `live` along each spatial axis, if that is known.
+    `live` along each spatial axis, if that is known. `winograd` gives the filtering of each axis, if that is the way;
+    `threads` is the number that the kernel should be good for.
     """
 
     conv: Conv
@@ -46,6 +50,8 @@ class ConvolutionRequest:
     epilogue: Epilogue
     bias: bool
     live: tuple[Live, ...] | None = None
+    winograd: tuple[Filtering, ...] | None = None
+    threads: int = 1
 
     def __post_init__(self) -> None:
         if self.conv.transposed or any((*self.conv.pads_begin, *self.conv.pads_end)):
@@ -54,6 +60,8 @@ class ConvolutionRequest:
 
 def convolution_kernel(request: ConvolutionRequest, target: Target) -> Kernel:
     """The kernel's parameters for a target."""
+    if request.winograd is not None:
+        return _winograd(request, request.winograd, target)
     if _is_depthwise(request.conv):
         return _depthwise(request, target)
     lanes = _dot_lanes(request, target)
@@ -140,6 +148,39 @@ def _dots(request: ConvolutionRequest, target: Target, lanes: int) -> Dots:
     )
 
 
+def _winograd(request: ConvolutionRequest, axes: tuple[Filtering, ...], target: Target) -> Winograd:
+    conv = request.conv
+    _, high, wide = ((Filtering(outputs=1, taps=1),) * (3 - len(axes))) + axes
+    size = triple(conv.output_size)[1:]
+    tiles = conv.batch * ceil_div(size[0], high.outputs) * ceil_div(size[1], wide.outputs)
+    channels = conv.in_channels // conv.groups, conv.out_channels // conv.groups
+    blocks = choose_blocks(
+        tiles=tiles,
+        frequencies=high.inputs * wide.inputs,
+        groups=conv.groups,
+        channels=channels,
+        lanes=target.lanes,
+        registers=target.vector_registers,
+        threads=request.threads,
+    )
+    return Winograd(
+        batch=conv.batch,
+        groups=conv.groups,
+        all_channels=(conv.in_channels, conv.out_channels),
+        in_channels=channels[0],
+        out_channels=channels[1],
+        axes=(high, wide),
+        size=(size[0], size[1]),
+        input=request.source.view(),
+        output=request.result.view(),
+        halo=request.result.halo,
+        bias=request.bias,
+        epilogue=request.epilogue,
+        lanes=target.lanes,
+        blocks=blocks,
+    )
+
+
 def build_convolution(kernel: Kernel) -> tirx.PrimFunc:
     """The kernel's code."""
     match kernel:
@@ -147,6 +188,8 @@ def build_convolution(kernel: Kernel) -> tirx.PrimFunc:
             return build_depthwise(kernel)
         case Dots():
             return build_dots(kernel)
+        case Winograd():
+            return build_winograd(kernel)
         case Direct():
             return build_direct(kernel)
 
@@ -158,6 +201,8 @@ def pack_convolution(kernel: Kernel, conv: Conv, weights: Weights, bias: Weights
             packed = pack_depthwise(weights, triple(conv.kernel))
         case Dots():
             packed = pack_dots(weights, kernel)
+        case Winograd():
+            packed = pack_winograd(weights, kernel)
         case Direct():
             bundle = choose_bundle(conv, kernel.lanes)
             packed = pack_weights(bundle_weights(weights, groups=conv.groups, bundle=bundle), kernel)

@@ -22,7 +22,7 @@ from lowprec.schedules.geometry import Geometry, Triple
 from lowprec.schedules.halo import Halo
 from lowprec.schedules.tasks import decode, start_of
 from lowprec.schedules.tiling import ceil_div, equal_parts
-from lowprec.schedules.views import FLOAT_BYTES, Index, View, load, register, splat, store
+from lowprec.schedules.views import FLOAT_BYTES, Index, View, load, register, store, zeros
 
 ENOUGH_TASKS = 24
 """Tasks that keep the cores of most machines evenly busy."""
@@ -113,7 +113,7 @@ def _tile(spec: Depthwise, at: tuple[Index, Index, Index, Index, Index], buffers
     n, d, h, first, channel = at
     width = spec.width
     accumulators = [register(width) for _ in range(spec.rows)]
-    zero = splat(tirx.const(0.0, "float32"), width)
+    zero = zeros(width)
     begin = zero if buffers.bias is None else T.bind(load(buffers.bias, channel, width))
     for accumulator in accumulators:
         store(accumulator, 0, begin, width)

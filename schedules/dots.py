@@ -25,7 +25,7 @@ from lowprec.schedules.geometry import Geometry
 from lowprec.schedules.halo import Halo
 from lowprec.schedules.tasks import decode, start_of
 from lowprec.schedules.tiling import ceil_div
-from lowprec.schedules.views import Index, View, load, register, splat, store
+from lowprec.schedules.views import Index, View, load, register, store, zeros
 
 SUM_COST = 16
 """What the sum of an accumulator's lanes costs, in multiply-adds of vectors."""
@@ -101,7 +101,7 @@ def _sums(spec: Dots, at: tuple[Index, ...], buffers: Buffers) -> list[list[tirx
     geometry, lanes, vectors = spec.geometry, spec.lanes, spec.in_channels // spec.lanes
     accumulators = [[register(lanes) for _ in range(spec.out_channels)] for _ in range(spec.rows)]
     for accumulator in (accumulator for row in accumulators for accumulator in row):
-        store(accumulator, 0, splat(tirx.const(0.0, "float32"), lanes), lanes)
+        store(accumulator, 0, zeros(lanes), lanes)
     planes, lines = geometry.seeing(0, d), geometry.seeing(1, h)
     columns = geometry.seeing(2, first, count=spec.rows)
     with T.serial(*planes) as r, T.serial(*lines) as s, T.serial(*columns) as t, T.serial(0, vectors) as vector:

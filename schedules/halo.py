@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
-from lowprec.schedules.views import Index, splat, store
+from lowprec.schedules.views import Index, store, zeros
 
 Sides = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
@@ -51,6 +51,6 @@ def _zero(y: tirx.Buffer, start: Index, count: int, lanes: int) -> None:
     whole = count // lanes
     if whole:
         with T.serial(0, whole) as i:
-            store(y, start + i * lanes, splat(tirx.const(0.0, "float32"), lanes), lanes)
+            store(y, start + i * lanes, zeros(lanes), lanes)
     for i in range(whole * lanes, count):
         store(y, start + i, tirx.const(0.0, "float32"), 1)

@@ -14,7 +14,7 @@ from lowprec.schedules.direct import Direct, PackedWeights, StridedWeights, vect
 from lowprec.schedules.prefetch import prefetch
 from lowprec.schedules.tasks import decode, start_of
 from lowprec.schedules.tiling import ceil_div
-from lowprec.schedules.views import FLOAT_BYTES, Index, load, register, row_major, splat, store
+from lowprec.schedules.views import FLOAT_BYTES, Index, load, register, row_major, splat, store, zeros
 from lowprec.schedules.walkers import unknown_zeros, walk
 
 UNROLL = 4
@@ -125,7 +125,7 @@ class _Micro:
 
     def start(self, bias: tirx.Buffer | None) -> None:
         lanes = self.spec.lanes
-        zero = splat(tirx.const(0.0, "float32"), lanes)
+        zero = zeros(lanes)
         first = [zero if bias is None else T.bind(load(bias, self.base + at, lanes)) for at in self.vectors]
         for row in self.accumulators:
             for value, accumulator in zip(first, row, strict=True):

@@ -12,7 +12,7 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from lowprec.schedules.views import load, register, splat, store
+from lowprec.schedules.views import load, register, splat, store, zeros
 from lowprec.targets import Target
 
 ROUNDS = 1 << 18
@@ -67,7 +67,7 @@ def reading(target: Target, threads: int) -> tirx.PrimFunc:
         with T.parallel(0, threads) as thread:
             sums = [register(lanes) for _ in range(STREAMS * DEPTH)]
             for value in sums:
-                store(value, 0, splat(tirx.const(0.0, "float32"), lanes), lanes)
+                store(value, 0, zeros(lanes), lanes)
             with T.serial(0, passes), T.serial(0, steps) as step:
                 for index, value in enumerate(sums):
                     stream, vector = divmod(index, DEPTH)

@@ -105,6 +105,11 @@ def splat(value: ir.Expr, lanes: int) -> ir.Expr:
     return value if lanes == 1 else tirx.Broadcast(value, lanes)
 
 
+def zeros(lanes: int) -> ir.Expr:
+    """A vector of zeros."""
+    return splat(tirx.const(0.0, "float32"), lanes)
+
+
 def ramp(position: Index, lanes: int) -> Index:
     """`lanes` consecutive indices."""
     return position if lanes == 1 else tirx.Ramp(position, 1, lanes)

@@ -1,0 +1,88 @@
+"""The algorithms a convolution may be computed by, each with what it would cost or why it does not fit."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
+
+from lowprec.convolution import Conv
+from lowprec.predicting import (
+    BUDGET,
+    TILES,
+    Prediction,
+    filterings,
+    predict_direct,
+    predict_winograd,
+    winograd_obstacle,
+)
+from lowprec.targets import Target
+
+DIRECT = "direct"
+WINOGRAD = "winograd"
+
+ABOUT = 1.08
+"""Times so near to each other that a prediction does not tell them apart."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """One algorithm for one layer: `obstacle` says why it does not fit, else `prediction` what it takes."""
+
+    algorithm: str
+    detail: str = ""
+    obstacle: str = ""
+    prediction: Prediction | None = None
+
+    def is_a(self, wish: str) -> bool:
+        """Whether it is what a user asks for: `winograd` is any of its tiles."""
+        return wish in (self.algorithm, self.algorithm.partition(":")[0])
+
+    @property
+    def cycles(self) -> float:
+        return self.prediction.cycles if self.prediction else inf
+
+    @property
+    def milliseconds(self) -> float | None:
+        return self.prediction.milliseconds if self.prediction else None
+
+    @property
+    def error(self) -> float | None:
+        return self.prediction.error if self.prediction else None
+
+    @property
+    def within_budget(self) -> bool:
+        return self.error is not None and self.error <= BUDGET
+
+    @property
+    def too_inexact(self) -> str:
+        return f"its predicted error {self.error:.1e} is more than the layer's budget {BUDGET:g}"
+
+
+def candidates(conv: Conv, target: Target) -> list[Candidate]:
+    """Every algorithm; the direct one fits always."""
+    direct = Candidate(algorithm=DIRECT, prediction=predict_direct(conv, target))
+    return [direct, *(_winograd(conv, outputs, target) for outputs in TILES)]
+
+
+def best_of(able: Sequence[Candidate]) -> Candidate:
+    """The most exact of those about as fast as the fastest."""
+    fastest = min(candidate.cycles for candidate in able)
+    near = [candidate for candidate in able if candidate.cycles <= ABOUT * fastest]
+    return min(near, key=lambda candidate: (candidate.error, candidate.cycles))
+
+
+def winograd_outputs(algorithm: str) -> int | None:
+    """The tile of `winograd:4`, or None for any other algorithm."""
+    name, _, outputs = algorithm.partition(":")
+    return int(outputs) if name == WINOGRAD else None
+
+
+def _winograd(conv: Conv, outputs: int, target: Target) -> Candidate:
+    name = f"{WINOGRAD}:{outputs}"
+    obstacle = winograd_obstacle(conv, outputs)
+    if obstacle:
+        return Candidate(algorithm=name, obstacle=obstacle)
+    axes = filterings(conv, outputs)
+    tile, taps = ("x".join(str(getattr(axis, which)) for axis in axes) for which in ("outputs", "taps"))
+    return Candidate(
+        algorithm=name, detail=f"Winograd F({tile}, {taps})", prediction=predict_winograd(conv, outputs, target)
+    )

@@ -1,0 +1,133 @@
+"""What a convolution will cost and how exact it will be, by each algorithm, from its shape alone.
+
+Time is the larger part of two: what the multipliers and the transforms take, and what the weights take on their way
+from memory, which overlap in part:
+
+    cycles = sqrt(work^2 + memory^2)                                                                    (1)
+
+Error is relative, in the root mean square, for inputs and weights that are independent. With u = 2^-24, a chain of n
+multiply-adds has u * sqrt(CHAIN * n); a transform before and after multiplies it by its growth (winograd, equation 3):
+
+    direct      u * sqrt(CHAIN * taps * C)
+    Winograd    u * growth * sqrt(TRANSFORMS + CHAIN * C)                                               (2)
+
+Both constants were fitted to errors measured at 4 to 256 channels, which they give within 8 %.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import ceil, hypot, prod, sqrt
+
+from lowprec.convolution import Conv
+from lowprec.targets import Target
+from lowprec.winograd import POINTS, Filtering
+
+UNIT = 2.0**-24
+CHAIN = 0.0917
+TRANSFORMS = 0.9
+
+BUDGET = 1e-5
+"""Relative error that a layer in fp32 may have by default."""
+
+MULTIPLIERS = 2
+"""Vector multiply-adds a cycle."""
+
+MEMORY_RATE = 5.0
+"""Bytes a cycle of one core that come from memory."""
+
+GIGAHERTZ = 2.55
+"""The clock that turns cycles to time where none was measured."""
+
+DIRECT_SHARE, PRODUCTS_SHARE = 0.97, 0.92
+"""Of the multipliers' peak, in a direct kernel and in the products of a transformed one."""
+
+TRANSFORM_CYCLES = 11.0
+"""For a vector of one frequency, into the transform or out of it: most of it is the way to L2 and back."""
+
+TALL = 4.5
+"""Rows of a tile from which on the multipliers are busy."""
+
+TILES = (2, 3, 4, 6)
+"""Outputs of a Winograd tile along an axis."""
+
+FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """Of one algorithm: cycles on one core, the relative error, and bytes of packed weights."""
+
+    cycles: float
+    error: float
+    weight_bytes: int
+
+    @property
+    def milliseconds(self) -> float:
+        return self.cycles / (GIGAHERTZ * 1e6)
+
+
+def predict_direct(conv: Conv, target: Target) -> Prediction:
+    """The direct kernel."""
+    taps = prod(conv.kernel) * conv.in_channels // conv.groups
+    used = conv.macs * _widening(conv, target)
+    pixels = conv.batch * prod(conv.output_size)
+    work = used / (MULTIPLIERS * target.lanes * DIRECT_SHARE * min(1.0, pixels / TALL))
+    weight_bytes = FLOAT_BYTES * conv.parameters
+    return Prediction(
+        cycles=hypot(work, weight_bytes / MEMORY_RATE), error=UNIT * sqrt(CHAIN * taps), weight_bytes=weight_bytes
+    )
+
+
+def predict_winograd(conv: Conv, outputs: int, target: Target) -> Prediction:
+    """Winograd with tiles of `outputs`; the layer must be one that it fits."""
+    axes = filterings(conv, outputs)
+    tiles = conv.batch * prod(ceil(extent / axis.outputs) for extent, axis in zip(conv.output_size, axes, strict=True))
+    frequencies = prod(axis.inputs for axis in axes)
+    channels = conv.in_channels // conv.groups
+    products = tiles * frequencies * channels * conv.out_channels * _widening(conv, target)
+    work = products / (MULTIPLIERS * target.lanes * PRODUCTS_SHARE * min(1.0, tiles / TALL))
+    widths = (channels, conv.out_channels // conv.groups)
+    vectors = tiles * frequencies * conv.groups * sum(ceil(width / target.lanes) for width in widths)
+    work += TRANSFORM_CYCLES * vectors
+    weight_bytes = FLOAT_BYTES * frequencies * channels * conv.out_channels
+    growth = prod(axis.growth for axis in axes)
+    return Prediction(
+        cycles=hypot(work, weight_bytes / MEMORY_RATE),
+        error=UNIT * growth * sqrt(TRANSFORMS + CHAIN * channels),
+        weight_bytes=weight_bytes,
+    )
+
+
+def filterings(conv: Conv, outputs: int) -> tuple[Filtering, ...]:
+    """F(outputs, taps) of each axis: no more outputs than there are, and one at a time where there is one tap."""
+    extents = zip(conv.kernel, conv.output_size, strict=True)
+    return tuple(Filtering(outputs=1 if taps == 1 else min(outputs, extent), taps=taps) for taps, extent in extents)
+
+
+def winograd_obstacle(conv: Conv, outputs: int) -> str:
+    """Why Winograd with tiles of `outputs` does not compute this layer; nothing where it does."""
+    checks: tuple[tuple[bool, Callable[[], str]], ...] = (
+        (conv.transposed, lambda: "transposed: Winograd needs a plain convolution"),
+        (max(conv.stride) > 1, lambda: f"stride {max(conv.stride)}: Winograd needs stride 1"),
+        (max(conv.dilation) > 1, lambda: f"dilation {max(conv.dilation)}: Winograd needs taps side by side"),
+        (len(conv.size) > 2, lambda: f"{len(conv.size)} spatial axes: Winograd is built for one and two"),
+        (conv.depthwise, lambda: "depthwise: nothing is summed between the transforms"),
+        (max(conv.kernel) == 1, lambda: "one tap: there are no products to save"),
+        (_pointless(conv, outputs), lambda: f"{_named(conv, outputs)} needs more points than keep its error small"),
+    )
+    return next((sentence() for holds, sentence in checks if holds), "")
+
+
+def _pointless(conv: Conv, outputs: int) -> bool:
+    axes = zip(conv.kernel, conv.output_size, strict=True)
+    return any(taps > 1 and min(outputs, extent) + taps - 2 not in POINTS for taps, extent in axes)
+
+
+def _named(conv: Conv, outputs: int) -> str:
+    return f"F({outputs}, {max(conv.kernel)})"
+
+
+def _widening(conv: Conv, target: Target) -> float:
+    """How many products are made for one that is asked for: vectors run over output channels, and are full."""
+    width = conv.out_channels // conv.groups
+    return ceil(width / target.lanes) * target.lanes / width
