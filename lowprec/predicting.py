@@ -47,6 +47,15 @@ TRANSFORM_CYCLES = 11.0
 TALL = 4.5
 """Rows of a tile from which on the multipliers are busy."""
 
+BLOCK, WHOLE = 42, 56
+"""Tiles that pass over the transformed weights together, and so many that are not cut into blocks."""
+
+CACHED_RATE = 10.6
+"""Bytes a cycle of one core that come from L3."""
+
+L2_SHARE = 1 << 20
+"""Bytes of weights that stay in L2 from one block of tiles to the next."""
+
 TILES = (2, 3, 4, 6)
 """Outputs of a Winograd tile along an axis."""
 
@@ -91,8 +100,10 @@ def predict_winograd(conv: Conv, outputs: int, target: Target) -> Prediction:
     work += TRANSFORM_CYCLES * vectors
     weight_bytes = FLOAT_BYTES * frequencies * channels * conv.out_channels
     growth = prod(axis.growth for axis in axes)
+    again = ceil(tiles / BLOCK) - 1 if tiles > WHOLE and weight_bytes / conv.groups > L2_SHARE else 0
+    memory = weight_bytes / MEMORY_RATE + again * weight_bytes / CACHED_RATE
     return Prediction(
-        cycles=hypot(work, weight_bytes / MEMORY_RATE),
+        cycles=hypot(work, memory),
         error=UNIT * growth * sqrt(TRANSFORMS + CHAIN * channels),
         weight_bytes=weight_bytes,
     )

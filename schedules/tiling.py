@@ -6,6 +6,7 @@ ports and the latency of a chain of multiply-adds take, and what the weights' wa
 one with the least total over the layer, waste included.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 from lowprec.schedules.views import FLOAT_BYTES
@@ -14,7 +15,18 @@ from lowprec.schedules.walkers import WALKERS
 MULTIPLIERS = 2  # fused multiply-adds a cycle, of full vectors
 LOADS = 2  # loads a cycle
 LATENCY = 4  # cycles from one multiply-add to the next on the same accumulator
-L2_RATE = 32  # bytes a cycle that L2 really gives while L1 is busy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """What a core keeps up beside the multipliers: bytes a cycle from L2, and instructions a cycle."""
+
+    l2_rate: float
+    issue: float
+
+
+ALONE = Pace(l2_rate=32.0, issue=math.inf)
+"""While nothing but L1 is busy otherwise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +52,7 @@ class Workload:
     activations: int
 
 
-def choose_tile(work: Workload, *, lanes: int, registers: int, folding: bool = False) -> Tile:
+def choose_tile(work: Workload, *, lanes: int, registers: int, folding: bool = False, pace: Pace = ALONE) -> Tile:
     """The tile with the least predicted time; with `folding`, where instructions take broadcasts as operands."""
     pixels, widest = work.pixels, ceil_div(work.columns, lanes)
     candidates = (
@@ -49,7 +61,11 @@ def choose_tile(work: Workload, *, lanes: int, registers: int, folding: bool = F
         for rows in range(1, min(pixels, registers) + 1)
         if _fits(rows, vectors, registers)
     )
-    tile = min(candidates, key=lambda tile: (_cost(tile, pixels, widest, lanes), -tile.rows * tile.vectors, tile.rows))
+
+    def cost(tile: Tile) -> tuple[float, int, int]:
+        return _cost(tile, pixels, widest, lanes, pace), -tile.rows * tile.vectors, tile.rows
+
+    tile = min(candidates, key=cost)
     return replace(tile, folded=tile.rows // 2) if folding and tile.vectors == WALKERS else tile
 
 
@@ -58,11 +74,12 @@ def _fits(rows: int, vectors: int, registers: int) -> bool:
     return rows * vectors + (vectors + 1 if rows > 1 else 1) <= registers
 
 
-def _cost(tile: Tile, pixels: int, widest: int, lanes: int) -> float:
+def _cost(tile: Tile, pixels: int, widest: int, lanes: int, pace: Pace) -> float:
     multiplies = tile.rows * tile.vectors / MULTIPLIERS
     loads = (tile.rows + tile.vectors) / LOADS
-    weights = tile.vectors * lanes * FLOAT_BYTES / L2_RATE
-    per_channel = max(multiplies, loads, weights, LATENCY)
+    weights = tile.vectors * lanes * FLOAT_BYTES / pace.l2_rate
+    instructions = tile.rows * tile.vectors + tile.rows + tile.vectors
+    per_channel = max(multiplies, loads, weights, LATENCY, instructions / pace.issue)
     return ceil_div(pixels, tile.rows) * ceil_div(widest, tile.vectors) * per_channel
 
 

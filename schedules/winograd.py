@@ -134,8 +134,15 @@ def build_winograd(spec: Winograd) -> tirx.PrimFunc:
             group, part, run = decode(task, extents)
             shapes = spec.scratch_shapes
             v, m = (T.alloc_buffer((prod(shape),), "float32", scope="global") for shape in shapes)
+            half = T.alloc_buffer((spec.frequencies * spec.lanes,), "float32", scope="global")
             block = _Block(
-                spec=spec, buffers=buffers, v=v, m=m, group=group, first=start_of(run, spec.blocks.run, tiles)
+                spec=spec,
+                buffers=buffers,
+                v=v,
+                m=m,
+                half=half,
+                group=group,
+                first=start_of(run, spec.blocks.run, tiles),
             )
             block.emit(part)
     return builder.get()
@@ -149,6 +156,7 @@ class _Block:
     buffers: Buffers
     v: tirx.Buffer
     m: tirx.Buffer
+    half: tirx.Buffer
     group: Index
     first: Index
 
@@ -180,16 +188,25 @@ class _Block:
         first_in = start_of(self.group, spec.in_channels, spec.all_channels[0])
         with T.serial(0, ceil_div(spec.in_channels, width)) as vector:
             channel = start_of(vector, width, spec.in_channels)
-            columns = []
-            for j in range(wide.inputs):
+            with T.serial(0, wide.inputs) as j:
                 seen = [spec.input.address((n, 0, h + i, w + j, first_in + channel)) for i in range(high.inputs)]
                 column = [T.bind(load(self.buffers.x, position, width)) for position in seen]
-                columns.append(apply(high.matrices[2], column, width))
-            for i in range(high.inputs):
-                row = apply(wide.matrices[2], [column[i] for column in columns], width)
+                self._keep(apply(high.matrices[2], column, width), j, width)
+            with T.serial(0, high.inputs) as i:
+                row = apply(wide.matrices[2], self._kept(i, width), width)
                 for j, value in enumerate(row):
                     at = (i * wide.inputs + j) * planes[0] + place * planes[1] + channel
                     store(self.v, at, value, width)
+
+    def _keep(self, column: list[ir.Expr], j: Index, width: int) -> None:
+        """Column j of a tile, half transformed."""
+        for i, value in enumerate(column):
+            store(self.half, (i * self.spec.axes[1].inputs + j) * self.spec.lanes, value, width)
+
+    def _kept(self, i: Index, width: int) -> list[ir.Expr]:
+        """Row i of a tile, half transformed."""
+        count, lanes = self.spec.axes[1].inputs, self.spec.lanes
+        return [T.bind(load(self.half, (i * count + j) * lanes, width)) for j in range(count)]
 
     def _products(self, turn: Index, e: Index, panel: Index, rows: Index) -> None:
         """M of one frequency, for some tiles and a panel of channels."""
@@ -239,21 +256,20 @@ class _Block:
         spec, buffers = self.spec, self.buffers
         high, wide = spec.axes
         plane = row_major(spec.scratch_shapes[1])[0]
-        columns = []
-        for j in range(wide.inputs):
+        with T.serial(0, wide.inputs) as j:
             places = [(i * wide.inputs + j) * plane + position for i in range(high.inputs)]
             column = [T.bind(load(self.m, at, width)) for at in places]
-            columns.append(apply(high.matrices[0], column, width))
+            self._keep(apply(high.matrices[0], column, width), j, width)
         bias = None if buffers.bias is None else T.bind(load(buffers.bias, base, width))
-        for i in range(high.outputs):
-            row = apply(wide.matrices[0], [column[i] for column in columns], width)
+        with T.serial(0, high.outputs) as i:
+            row = apply(wide.matrices[0], self._kept(i, width), width)
             for j, value in enumerate(row):
                 total = value if bias is None else value + bias
                 coordinates = (n, 0, starts[0] + i, starts[1] + j, base)
                 self._write(numbers, (i, j), total, coordinates, width)
 
     def _write(
-        self, numbers: list[Index], at: tuple[int, int], value: ir.Expr, coordinates: tuple[Index, ...], width: int
+        self, numbers: list[Index], at: tuple[Index, int], value: ir.Expr, coordinates: tuple[Index, ...], width: int
     ) -> None:
         """One result, unless a neighbouring tile writes it."""
         spec = self.spec
@@ -262,13 +278,14 @@ class _Block:
             result = spec.epilogue.apply(value, self.buffers.operands, coordinates, width)
             store(self.buffers.y, spec.output.address(coordinates), result, width)
 
-        mine = None
+        theirs = None
         for number, count, place, axis, extent in zip(numbers, spec.tiles[1:], at, spec.axes, spec.size, strict=True):
-            if count > 1 and place < count * axis.outputs - extent:
-                alone = number < count - 1
-                mine = alone if mine is None else tirx.And(mine, alone)
-        if mine is None:
+            again = count * axis.outputs - extent  # outputs of the last tile that its neighbour has
+            if again and not (isinstance(place, int) and place >= again):
+                inside = tirx.And(number == count - 1, place < again)
+                theirs = inside if theirs is None else tirx.Or(theirs, inside)
+        if theirs is None:
             finish()
             return
-        with T.If(mine), T.Then():
+        with T.If(tirx.Not(theirs)), T.Then():
             finish()

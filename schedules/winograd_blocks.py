@@ -8,17 +8,23 @@ the scratch allows where they are many.
 from dataclasses import dataclass
 from math import prod
 
-from lowprec.schedules.tiling import Tile, Workload, ceil_div, choose_tile, divisors
+from lowprec.schedules.tiling import Pace, Tile, Workload, ceil_div, choose_tile, divisors
 from lowprec.schedules.views import FLOAT_BYTES
 
 SCRATCH = 4 << 20
 """The most bytes of V and M together."""
 
-SHORT = 28
-"""Tiles of a block whose weights stay in L2 or come fast enough from L3."""
+SHORT = 42
+"""Tiles of a block while weights come fast enough from L3."""
+
+WHOLE = 56
+"""So many tiles are one block."""
 
 MANY_WEIGHTS = 16 << 20
 """Bytes of weights from which on one more pass over them takes longer than scratch that leaves L2."""
+
+CROWDED = Pace(l2_rate=14.0, issue=3.0)
+"""Of the products, whose left and right sides and results all come from L2 and go there."""
 
 REPEATED = 0.045
 """What one more part costs, over the whole: the tiles are transformed again for it."""
@@ -41,7 +47,7 @@ def choose_blocks(
     depth, columns = channels
     run = _run(tiles, frequencies, depth, columns, lanes)
     work = Workload(lines=1, pixels=run, columns=columns, taps=1, channels=depth, activations=0)
-    tile = choose_tile(work, lanes=lanes, registers=registers)
+    tile = choose_tile(work, lanes=lanes, registers=registers, pace=CROWDED)
     panel = tile.vectors * lanes
     panels = ceil_div(columns, panel)
     pair = panels % 2 == 0 and _scratch(frequencies, run, depth, 2 * panel) <= SCRATCH
@@ -58,7 +64,7 @@ def _run(tiles: int, frequencies: int, depth: int, columns: int, lanes: int) -> 
     """Blocks of about equal length."""
     longest = max(1, SCRATCH // _scratch(frequencies, 1, depth + lanes, 2 * lanes + lanes))
     weights = prod((FLOAT_BYTES, frequencies, depth, columns))
-    wanted = min(longest, tiles, SHORT if weights < MANY_WEIGHTS else tiles)
+    wanted = min(longest, SHORT if tiles > WHOLE and weights < MANY_WEIGHTS else tiles)
     return ceil_div(tiles, ceil_div(tiles, wanted))
 
 
