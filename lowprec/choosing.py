@@ -14,10 +14,12 @@ from lowprec.predicting import (
     predict_winograd,
     winograd_obstacle,
 )
+from lowprec.predicting_fourier import best_sizes, fourier_obstacle
 from lowprec.targets import Target
 
 DIRECT = "direct"
 WINOGRAD = "winograd"
+FFT = "fft"
 
 ABOUT = 1.08
 """Times so near to each other that a prediction does not tell them apart."""
@@ -25,12 +27,14 @@ ABOUT = 1.08
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """One algorithm for one layer: `obstacle` says why it does not fit, else `prediction` what it takes."""
+    """One algorithm for one layer: `obstacle` says why it does not fit, else `prediction` what it takes. `sizes` are
+    the points of a Fourier transform."""
 
     algorithm: str
     detail: str = ""
     obstacle: str = ""
     prediction: Prediction | None = None
+    sizes: tuple[int, ...] = ()
 
     def is_a(self, wish: str) -> bool:
         """Whether it is what a user asks for: `winograd` is any of its tiles."""
@@ -60,7 +64,7 @@ class Candidate:
 def candidates(conv: Conv, target: Target) -> list[Candidate]:
     """Every algorithm; the direct one fits always."""
     direct = Candidate(algorithm=DIRECT, prediction=predict_direct(conv, target))
-    return [direct, *(_winograd(conv, outputs, target) for outputs in TILES)]
+    return [direct, *(_winograd(conv, outputs, target) for outputs in TILES), _fourier(conv, target)]
 
 
 def best_of(able: Sequence[Candidate]) -> Candidate:
@@ -86,3 +90,12 @@ def _winograd(conv: Conv, outputs: int, target: Target) -> Candidate:
     return Candidate(
         algorithm=name, detail=f"Winograd F({tile}, {taps})", prediction=predict_winograd(conv, outputs, target)
     )
+
+
+def _fourier(conv: Conv, target: Target) -> Candidate:
+    obstacle = fourier_obstacle(conv)
+    if obstacle:
+        return Candidate(algorithm=FFT, obstacle=obstacle)
+    sizes, prediction = best_sizes(conv, target)
+    detail = f"FFT in tiles of {'x'.join(map(str, sizes))}"
+    return Candidate(algorithm=FFT, detail=detail, prediction=prediction, sizes=sizes)

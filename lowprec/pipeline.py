@@ -50,7 +50,9 @@ def compile_graph(
     probes: tuple[Probe, ...] = ()
     if probe:
         module, probes = add_probes(module)
-    wishes = {choice.layer: Wish(algorithm=choice.algorithm, threads=threads) for choice in plan.choices}
+    wishes = {
+        choice.layer: Wish(algorithm=choice.algorithm, sizes=choice.sizes, threads=threads) for choice in plan.choices
+    }
     lowered = lower_units(module, target, wishes)
     build_library(lowered.module, lowered.kernels, target, threads=threads, path=library)
     return Built(plan=plan.declining(lowered.declined), weights=lowered.weights, calls=lowered.calls, probes=probes)

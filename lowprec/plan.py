@@ -39,6 +39,7 @@ class Choice:
     """The decision for one layer; `declined` holds a sentence for each wish that did not fit.
 
     `error` is the predicted relative error, `milliseconds` the predicted time on one core, where there is a choice.
+    `sizes` are the points of a Fourier transform along each axis.
     """
 
     layer: str
@@ -49,6 +50,7 @@ class Choice:
     declined: tuple[str, ...] = ()
     error: float | None = None
     milliseconds: float | None = None
+    sizes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +67,7 @@ class Plan:
         return Plan(choices=tuple(_left_to_the_rule(choice, obstacles.get(choice.layer)) for choice in self.choices))
 
     def to_json(self) -> dict[str, Any]:
-        return {"choices": [asdict(choice) | {"declined": list(choice.declined)} for choice in self.choices]}
+        return {"choices": [{**asdict(c), "declined": list(c.declined), "sizes": list(c.sizes)} for c in self.choices]}
 
     @classmethod
     def from_json(cls, plan: Mapping[str, Any]) -> "Plan":
@@ -124,6 +126,7 @@ def _convolution(layer: Layer, conv: Conv, wish: str, target: Target) -> Choice:
         declined=_declined(offered, wish, fits=bool(wished)),
         error=best.error,
         milliseconds=best.milliseconds,
+        sizes=best.sizes,
     )
 
 
@@ -201,5 +204,9 @@ def _rows(choice: Choice) -> list[tuple[str, ...]]:
 
 
 def _choice(entry: Mapping[str, Any]) -> Choice:
-    changed = {"formats": Formats(**entry["formats"]), "declined": tuple(entry["declined"])}
+    changed = {
+        "formats": Formats(**entry["formats"]),
+        "declined": tuple(entry["declined"]),
+        "sizes": tuple(entry["sizes"]),
+    }
     return Choice(**{**entry, **changed})

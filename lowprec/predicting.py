@@ -41,6 +41,9 @@ GIGAHERTZ = 2.55
 DIRECT_SHARE, PRODUCTS_SHARE = 0.97, 0.92
 """Of the multipliers' peak, in a direct kernel and in the products of a transformed one."""
 
+NEAR, NEAR_SHARE, FAR_SHARE = 15, 0.4, 0.22
+"""The same of depthwise kernels, which load for every product: up to so many taps along an axis, and beyond."""
+
 TRANSFORM_CYCLES = 11.0
 """For a vector of one frequency, into the transform or out of it: most of it is the way to L2 and back."""
 
@@ -77,10 +80,13 @@ class Prediction:
 
 def predict_direct(conv: Conv, target: Target) -> Prediction:
     """The direct kernel."""
+    share = DIRECT_SHARE
+    if conv.depthwise:
+        share = NEAR_SHARE if max(conv.kernel) <= NEAR else FAR_SHARE
     taps = prod(conv.kernel) * conv.in_channels // conv.groups
-    used = conv.macs * _widening(conv, target)
+    used = conv.macs * (1.0 if conv.depthwise else widening(conv, target))
     pixels = conv.batch * prod(conv.output_size)
-    work = used / (MULTIPLIERS * target.lanes * DIRECT_SHARE * min(1.0, pixels / TALL))
+    work = used / (MULTIPLIERS * target.lanes * share * min(1.0, pixels / TALL))
     weight_bytes = FLOAT_BYTES * conv.parameters
     return Prediction(
         cycles=hypot(work, weight_bytes / MEMORY_RATE), error=UNIT * sqrt(CHAIN * taps), weight_bytes=weight_bytes
@@ -93,7 +99,7 @@ def predict_winograd(conv: Conv, outputs: int, target: Target) -> Prediction:
     tiles = conv.batch * prod(ceil(extent / axis.outputs) for extent, axis in zip(conv.output_size, axes, strict=True))
     frequencies = prod(axis.inputs for axis in axes)
     channels = conv.in_channels // conv.groups
-    products = tiles * frequencies * channels * conv.out_channels * _widening(conv, target)
+    products = tiles * frequencies * channels * conv.out_channels * widening(conv, target)
     work = products / (MULTIPLIERS * target.lanes * PRODUCTS_SHARE * min(1.0, tiles / TALL))
     widths = (channels, conv.out_channels // conv.groups)
     vectors = tiles * frequencies * conv.groups * sum(ceil(width / target.lanes) for width in widths)
@@ -138,7 +144,7 @@ def _named(conv: Conv, outputs: int) -> str:
     return f"F({outputs}, {max(conv.kernel)})"
 
 
-def _widening(conv: Conv, target: Target) -> float:
+def widening(conv: Conv, target: Target) -> float:
     """How many products are made for one that is asked for: vectors run over output channels, and are full."""
     width = conv.out_channels // conv.groups
     return ceil(width / target.lanes) * target.lanes / width

@@ -12,22 +12,27 @@ from dataclasses import dataclass
 import numpy as np
 from tvm import relax, tirx
 
-from lowprec.choosing import DIRECT, winograd_outputs
+from lowprec.choosing import DIRECT, FFT, winograd_outputs
 from lowprec.convolution import Conv
+from lowprec.fourier import Segment
 from lowprec.passes.editing import Array, Constant, array_of, is_constant, shape_of
 from lowprec.passes.reading_units import Declined, Source, UnitReading, as_float32, read_unit
 from lowprec.passes.units import KIND, Kind
 from lowprec.predicting import filterings
+from lowprec.predicting_fourier import segments_of
 from lowprec.schedules.convolution import ConvolutionRequest, build_convolution, convolution_kernel, pack_convolution
 from lowprec.schedules.convolution import Kernel as ConvolutionKernel
 from lowprec.schedules.copying import Copy, build_copy
 from lowprec.schedules.depthwise import Depthwise
 from lowprec.schedules.direct import Direct
 from lowprec.schedules.dots import Dots
+from lowprec.schedules.fourier import Fourier
+from lowprec.schedules.fourier_depthwise import FourierDepthwise
 from lowprec.schedules.product import ProductRequest, pack_product, product_kernel
 from lowprec.schedules.windows import Window, whole
 from lowprec.schedules.winograd import Winograd
 from lowprec.targets import Target
+from lowprec.winograd import Filtering
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,12 +42,12 @@ class KernelCall:
     identity: Hashable
     family: str
     arguments: tuple[Source | Array, ...]
-    kernel: Direct | Depthwise | Dots | Winograd | Copy | tirx.PrimFunc
+    kernel: ConvolutionKernel | Copy | tirx.PrimFunc
 
     def build(self) -> tirx.PrimFunc:
         """The kernel's code."""
         match self.kernel:
-            case Direct() | Depthwise() | Dots() | Winograd():
+            case Direct() | Depthwise() | Dots() | Winograd() | Fourier() | FourierDepthwise():
                 return build_convolution(self.kernel)
             case Copy():
                 return build_copy(self.kernel)
@@ -52,10 +57,18 @@ class KernelCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """What the plan says of a unit: by which algorithm, and for how many threads."""
+    """What the plan says of a unit: by which algorithm, in transforms of which `sizes`, and for how many threads."""
 
     algorithm: str = DIRECT
+    sizes: tuple[int, ...] = ()
     threads: int = 1
+
+    def transforms(self, conv: Conv) -> tuple[Filtering, ...] | tuple[Segment, ...]:
+        """Those of each axis, none for a direct kernel."""
+        outputs = winograd_outputs(self.algorithm)
+        if outputs is not None:
+            return filterings(conv, outputs)
+        return segments_of(conv, self.sizes) if self.algorithm == FFT else ()
 
 
 def lower_by_template(
@@ -84,7 +97,6 @@ def _convolution(reading: UnitReading, target: Target, wish: Wish, insides: Mapp
     param, window = reading.place(operator.args[0])
     weights = as_float32(array_of(operator.args[1]))
     conv = _geometry(operator, window.extents, weights)
-    outputs = winograd_outputs(wish.algorithm)
     request = ConvolutionRequest(
         conv=conv,
         source=window,
@@ -92,7 +104,7 @@ def _convolution(reading: UnitReading, target: Target, wish: Wish, insides: Mapp
         epilogue=reading.epilogue,
         bias=reading.bias is not None,
         live=_live(window, insides.get(param), weights),
-        winograd=None if outputs is None else filterings(conv, outputs),
+        transforms=wish.transforms(conv),
         threads=wish.threads,
     )
     kernel = convolution_kernel(request, target)
@@ -109,6 +121,8 @@ def _family(kernel: ConvolutionKernel) -> str:
             return "depthwise"
         case Winograd():
             return "winograd"
+        case Fourier() | FourierDepthwise():
+            return "fft"
         case Direct() | Dots():
             return "direct"
 

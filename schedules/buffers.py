@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from tvm import tirx
+from tvm import ir, tirx
 from tvm.script.ir_builder import tirx as T
 
 from lowprec.schedules.epilogue import Epilogue
 from lowprec.schedules.halo import Halo, fill_halo
-from lowprec.schedules.views import View
+from lowprec.schedules.views import Index, View, store
 
 
 class Framed(Protocol):
@@ -53,3 +53,24 @@ def begin_kernel(spec: Framed, *, weights: View | tuple[int, ...], bias: bool) -
     if spec.halo is not None:
         fill_halo(buffers.y, spec.halo, spec.lanes)
     return buffers
+
+
+def write_output(
+    spec: Framed,
+    buffers: Buffers,
+    value: ir.Expr,
+    coordinates: tuple[Index, ...],
+    unless: ir.Expr | None,
+    width: int,
+) -> None:
+    """A vector of results through the epilogue into its place; `unless` something holds that is known at run time."""
+
+    def write() -> None:
+        result = spec.epilogue.apply(value, buffers.operands, coordinates, width)
+        store(buffers.y, spec.output.address(coordinates), result, width)
+
+    if unless is None:
+        write()
+        return
+    with T.If(tirx.Not(unless)), T.Then():
+        write()

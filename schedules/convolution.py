@@ -1,6 +1,6 @@
 """A convolution's geometry -> the kernel that computes it, and its weights packed as that kernel reads them.
 
-Winograd, where that is asked for, see `winograd`; else one of four cases:
+Winograd or Fourier, where that is asked for, see `winograd` and `fourier`; else one of four cases:
 - depthwise (one channel in, one out, a group): vectors run over channels, see `depthwise`;
 - few output channels, no groups: vectors run over input channels, see `dots`;
 - groups at least a vector wide, or no groups: the direct kernel, group by group;
@@ -15,11 +15,15 @@ from numpy.typing import NDArray
 from tvm import tirx
 
 from lowprec.convolution import Conv
+from lowprec.fourier import Segment, frequencies
+from lowprec.schedules.blocks import Blocks, Products, Tiling, choose_blocks
 from lowprec.schedules.bundles import bundle_weights, choose_bundle
 from lowprec.schedules.depthwise import Depthwise, build_depthwise, pack_depthwise
 from lowprec.schedules.direct import Direct, PackedWeights, pack_weights
 from lowprec.schedules.dots import Dots, build_dots, dot_lanes, pack_dots
 from lowprec.schedules.epilogue import Epilogue
+from lowprec.schedules.fourier import Fourier, build_fourier, pack_fourier
+from lowprec.schedules.fourier_depthwise import FourierDepthwise, build_fourier_depthwise, pack_fourier_depthwise
 from lowprec.schedules.geometry import Geometry, Live, pointwise
 from lowprec.schedules.microkernel import build_direct
 from lowprec.schedules.tiling import Workload, ceil_div, choose_tile
@@ -27,12 +31,11 @@ from lowprec.schedules.views import FLOAT_BYTES
 from lowprec.schedules.walks import choose_walk
 from lowprec.schedules.windows import Window, collapse, coordinates
 from lowprec.schedules.winograd import Winograd, build_winograd, pack_winograd
-from lowprec.schedules.winograd_blocks import choose_blocks
 from lowprec.targets import Target
 from lowprec.winograd import Filtering
 
 Weights = NDArray[np.float32]
-Kernel = Direct | Depthwise | Dots | Winograd
+Kernel = Direct | Depthwise | Dots | Winograd | Fourier | FourierDepthwise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +43,8 @@ class ConvolutionRequest:
     """One convolution as the graph wants it: what it reads (its padding included), what it writes, what follows it.
 
     `conv` has no padding of its own: `source` is as large as all that the taps reach, and zero outside of what is
-    `live` along each spatial axis, if that is known. `winograd` gives the filtering of each axis, if that is the way;
-    `threads` is the number that the kernel should be good for.
+    `live` along each spatial axis, if that is known. `transforms` are those of each axis, of Winograd or
+    Fourier, if that is the way; `threads` is the number that the kernel should be good for.
     """
 
     conv: Conv
@@ -50,7 +53,7 @@ class ConvolutionRequest:
     epilogue: Epilogue
     bias: bool
     live: tuple[Live, ...] | None = None
-    winograd: tuple[Filtering, ...] | None = None
+    transforms: tuple[Filtering, ...] | tuple[Segment, ...] = ()
     threads: int = 1
 
     def __post_init__(self) -> None:
@@ -60,8 +63,12 @@ class ConvolutionRequest:
 
 def convolution_kernel(request: ConvolutionRequest, target: Target) -> Kernel:
     """The kernel's parameters for a target."""
-    if request.winograd is not None:
-        return _winograd(request, request.winograd, target)
+    filterings = tuple(axis for axis in request.transforms if isinstance(axis, Filtering))
+    segments = tuple(axis for axis in request.transforms if isinstance(axis, Segment))
+    if filterings:
+        return _winograd(request, filterings, target)
+    if segments:
+        return _fourier(request, (segments[0], segments[1]), target)
     if _is_depthwise(request.conv):
         return _depthwise(request, target)
     lanes = _dot_lanes(request, target)
@@ -152,33 +159,62 @@ def _winograd(request: ConvolutionRequest, axes: tuple[Filtering, ...], target: 
     conv = request.conv
     _, high, wide = ((Filtering(outputs=1, taps=1),) * (3 - len(axes))) + axes
     size = triple(conv.output_size)[1:]
-    tiles = conv.batch * ceil_div(size[0], high.outputs) * ceil_div(size[1], wide.outputs)
-    channels = conv.in_channels // conv.groups, conv.out_channels // conv.groups
-    blocks = choose_blocks(
-        tiles=tiles,
-        frequencies=high.inputs * wide.inputs,
-        groups=conv.groups,
-        channels=channels,
-        lanes=target.lanes,
-        registers=target.vector_registers,
-        threads=request.threads,
-    )
+    tiling = Tiling(batch=conv.batch, size=(size[0], size[1]), outputs=(high.outputs, wide.outputs))
     return Winograd(
         batch=conv.batch,
-        groups=conv.groups,
-        all_channels=(conv.in_channels, conv.out_channels),
-        in_channels=channels[0],
-        out_channels=channels[1],
+        size=tiling.size,
         axes=(high, wide),
-        size=(size[0], size[1]),
         input=request.source.view(),
         output=request.result.view(),
         halo=request.result.halo,
         bias=request.bias,
         epilogue=request.epilogue,
         lanes=target.lanes,
-        blocks=blocks,
+        blocks=_blocks(request, target, tiles=tiling.count, frequencies=high.inputs * wide.inputs),
     )
+
+
+def _fourier(request: ConvolutionRequest, axes: tuple[Segment, Segment], target: Target) -> Fourier | FourierDepthwise:
+    conv = request.conv
+    size = (conv.output_size[0], conv.output_size[1])
+    if _is_depthwise(conv):
+        return FourierDepthwise(
+            batch=conv.batch,
+            channels=conv.out_channels,
+            size=size,
+            axes=axes,
+            input=request.source.view(),
+            output=request.result.view(),
+            halo=request.result.halo,
+            bias=request.bias,
+            epilogue=request.epilogue,
+            lanes=target.lanes,
+        )
+    tiling = Tiling(batch=conv.batch, size=size, outputs=(axes[0].outputs, axes[1].outputs))
+    return Fourier(
+        batch=conv.batch,
+        size=size,
+        axes=axes,
+        input=request.source.view(),
+        output=request.result.view(),
+        halo=request.result.halo,
+        bias=request.bias,
+        epilogue=request.epilogue,
+        lanes=target.lanes,
+        blocks=_blocks(request, target, tiles=tiling.count, frequencies=frequencies(*axes), parts=2),
+    )
+
+
+def _blocks(request: ConvolutionRequest, target: Target, *, tiles: int, frequencies: int, parts: int = 1) -> Blocks:
+    conv = request.conv
+    work = Products(
+        tiles=tiles,
+        frequencies=frequencies,
+        groups=conv.groups,
+        channels=(conv.in_channels // conv.groups, conv.out_channels // conv.groups),
+        parts=parts,
+    )
+    return choose_blocks(work, lanes=target.lanes, registers=target.vector_registers, threads=request.threads)
 
 
 def build_convolution(kernel: Kernel) -> tirx.PrimFunc:
@@ -190,6 +226,10 @@ def build_convolution(kernel: Kernel) -> tirx.PrimFunc:
             return build_dots(kernel)
         case Winograd():
             return build_winograd(kernel)
+        case Fourier():
+            return build_fourier(kernel)
+        case FourierDepthwise():
+            return build_fourier_depthwise(kernel)
         case Direct():
             return build_direct(kernel)
 
@@ -203,6 +243,10 @@ def pack_convolution(kernel: Kernel, conv: Conv, weights: Weights, bias: Weights
             packed = pack_dots(weights, kernel)
         case Winograd():
             packed = pack_winograd(weights, kernel)
+        case Fourier():
+            packed = pack_fourier(weights, kernel)
+        case FourierDepthwise():
+            packed = pack_fourier_depthwise(weights, kernel)
         case Direct():
             bundle = choose_bundle(conv, kernel.lanes)
             packed = pack_weights(bundle_weights(weights, groups=conv.groups, bundle=bundle), kernel)

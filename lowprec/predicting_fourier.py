@@ -1,0 +1,90 @@
+"""What a convolution between Fourier transforms will cost: the counterpart of `predicting` for `fourier`.
+
+A line of N points takes about N * (LINE + SLOPE * N) cycles, its way through the caches included; a tile of one vector
+of channels has half of its rows and its columns to go forward, its columns and half of the kept rows to come back.
+"""
+
+from math import ceil, hypot, prod, sqrt
+
+from lowprec.convolution import Conv
+from lowprec.fourier import FACTORS, Segment, frequencies
+from lowprec.predicting import (
+    CACHED_RATE,
+    CHAIN,
+    FLOAT_BYTES,
+    MEMORY_RATE,
+    MULTIPLIERS,
+    TRANSFORMS,
+    UNIT,
+    Prediction,
+    widening,
+)
+from lowprec.targets import Target
+
+LINE, SLOPE = 12.0, 0.45
+
+PRODUCTS_SHARE, SHARE_OF_ROW = 0.8, 0.35
+"""Of the multipliers' peak in complex products: of high tiles, and for each row of lower ones."""
+
+SCRATCH = 4 << 20
+"""Bytes of a block's transforms."""
+
+
+def fourier_obstacle(conv: Conv) -> str:
+    """Why no Fourier kernel computes this layer; nothing where one does."""
+    if conv.transposed:
+        return "transposed: FFT needs a plain convolution"
+    if max(conv.stride) > 1:
+        return f"stride {max(conv.stride)}: FFT would compute what is not kept"
+    if max(conv.dilation) > 1:
+        return f"dilation {max(conv.dilation)}: FFT needs taps side by side"
+    if len(conv.size) != 2:
+        return f"{len(conv.size)} spatial axes: FFT is built for two"
+    if max(conv.kernel) >= max(FACTORS):
+        return f"{max(conv.kernel)} taps: the longest transform has {max(FACTORS)} points"
+    return ""
+
+
+def segments_of(conv: Conv, sizes: tuple[int, ...]) -> tuple[Segment, Segment]:
+    """The tile of those sizes: as many outputs as it gives, and as there are."""
+    axes = zip(sizes, conv.kernel, conv.output_size, strict=True)
+    high, wide = (Segment(size=size, taps=taps, outputs=min(size - taps + 1, extent)) for size, taps, extent in axes)
+    return high, wide
+
+
+def best_sizes(conv: Conv, target: Target) -> tuple[tuple[int, int], Prediction]:
+    """The sizes of least predicted time: square, but no longer than covers an axis."""
+    reaches = (extent + taps - 1 for extent, taps in zip(conv.output_size, conv.kernel, strict=True))
+    covers = [min((size for size in FACTORS if size >= reach), default=max(FACTORS)) for reach in reaches]
+    least = max(conv.kernel) + 1
+    tried = {(min(n, covers[0]), min(n, covers[1])) for n in FACTORS if n >= least}
+    found = [(sizes, predict_fourier(conv, sizes, target)) for sizes in sorted(tried)]
+    return min(found, key=lambda entry: entry[1].cycles)
+
+
+def predict_fourier(conv: Conv, sizes: tuple[int, int], target: Target) -> Prediction:
+    """A kernel of tiles of those sizes."""
+    high, wide = segments_of(conv, sizes)
+    axes = zip(conv.output_size, (high, wide), strict=True)
+    tiles = conv.batch * prod(ceil(extent / axis.outputs) for extent, axis in axes)
+    count = frequencies(high, wide)
+    channels = conv.in_channels // conv.groups
+    columns = wide.size // 2 + 1
+    column, row = (axis.size * (LINE + SLOPE * axis.size) for axis in (high, wide))
+    forward = ceil(high.reach / 2) * row + columns * column
+    back = ceil(high.outputs / 2) * row + columns * column
+    weight_bytes = 2 * FLOAT_BYTES * count * channels * conv.out_channels
+    if conv.depthwise and conv.out_channels == conv.in_channels:
+        work = tiles * ceil(conv.out_channels / target.lanes) * (forward + back)
+        memory = weight_bytes / MEMORY_RATE
+    else:
+        widths = (channels, conv.out_channels // conv.groups)
+        inward, outward = (ceil(width / target.lanes) for width in widths)
+        run = max(1, min(tiles, SCRATCH // (2 * FLOAT_BYTES * count * (channels + 4 * target.lanes))))
+        share = min(PRODUCTS_SHARE, SHARE_OF_ROW * run)
+        products = 4 * tiles * count * channels * conv.out_channels * widening(conv, target)
+        work = products / (MULTIPLIERS * target.lanes * share)
+        work += tiles * conv.groups * (inward * forward + outward * back)
+        memory = weight_bytes / MEMORY_RATE + (ceil(tiles / run) - 1) * weight_bytes / CACHED_RATE
+    error = UNIT * sqrt(TRANSFORMS + CHAIN * channels)
+    return Prediction(cycles=hypot(work, memory), error=error, weight_bytes=weight_bytes)

@@ -1,0 +1,201 @@
+"""How a convolution between transforms is cut: images into tiles, tiles into blocks, channels into panels and turns.
+
+A block's transforms, V before the products and M after them, should stay in L2 beside the weights in use; but every
+block reads all weights once, and those that do not stay in L2 come from L3 or memory each time. So blocks are short
+where weights are few, and as long as the scratch allows where they are many.
+"""
+
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+from tvm import ir, tirx
+
+from lowprec.schedules.direct import panel_starts, vector_starts
+from lowprec.schedules.tasks import decode, start_of
+from lowprec.schedules.tiling import Pace, Tile, Workload, ceil_div, choose_tile, divisors
+from lowprec.schedules.views import FLOAT_BYTES, Index
+
+SCRATCH = 4 << 20
+"""The most bytes of V and M together."""
+
+SHORT = 42
+"""Tiles of a block while weights come fast enough from L3."""
+
+WHOLE = 56
+"""So many tiles are one block."""
+
+MANY_WEIGHTS = 16 << 20
+"""Bytes of weights from which on one more pass over them takes longer than scratch that leaves L2."""
+
+CROWDED = Pace(l2_rate=14.0, issue=3.0)
+"""Of the products, whose left and right sides and results all come from L2 and go there."""
+
+REPEATED = 0.045
+"""What one more part costs, over the whole: the tiles are transformed again for it."""
+
+ALIASED = 256
+"""Bytes of which a multiple, as the distance between rows, would put them all into a few sets of L1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tiling:
+    """`outputs` of each axis make a tile, the last of which begins earlier where they do not divide `size`: it computes
+    again what its neighbour has written, to other bits, and so does not write that."""
+
+    batch: int
+    size: tuple[int, int]
+    outputs: tuple[int, int]
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """Images, rows of tiles, tiles of a row."""
+        high, wide = (ceil_div(extent, width) for extent, width in zip(self.size, self.outputs, strict=True))
+        return self.batch, high, wide
+
+    @property
+    def count(self) -> int:
+        return prod(self.counts)
+
+    def at(self, number: Index) -> tuple[list[Index], tuple[Index, Index]]:
+        """The coordinates of a tile, and its first output."""
+        numbers = decode(number, self.counts)
+        high, wide = (start_of(*axis) for axis in zip(numbers[1:], self.outputs, self.size, strict=True))
+        return numbers, (high, wide)
+
+    def elsewhere(self, numbers: list[Index], place: tuple[Index, Index]) -> ir.Expr | None:
+        """Whether another tile writes the output at a place of this one; None where it never does."""
+        found = None
+        for number, count, at, width, extent in zip(
+            numbers[1:], self.counts[1:], place, self.outputs, self.size, strict=True
+        ):
+            again = count * width - extent
+            if again and not (isinstance(at, int) and at >= again):
+                inside = tirx.And(number == count - 1, at < again)
+                found = inside if found is None else tirx.Or(found, inside)
+        return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blocks:
+    """Of each group's `channels`, in and out: `run` tiles a block, in register tiles of `tile`; panels of output
+    channels `at_once`, shared out in `parts`."""
+
+    groups: int
+    channels: tuple[int, int]
+    lanes: int
+    run: int
+    tile: Tile
+    at_once: int
+    parts: int
+
+    @property
+    def panel(self) -> int:
+        """Output channels computed at once."""
+        return self.tile.vectors * self.lanes
+
+    @property
+    def panels(self) -> int:
+        return ceil_div(self.channels[1], self.panel)
+
+    @property
+    def turns(self) -> int:
+        """How often a block's V is multiplied: each time with some panels."""
+        return self.panels // self.at_once
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Elements from a row of V, and of M, to the next."""
+        return unaliased(self.channels[0], self.lanes), unaliased(self.at_once * self.panel, self.lanes)
+
+    @property
+    def bias_width(self) -> int:
+        """Elements of the bias that are there to be read: narrow groups are read a whole vector at a time."""
+        return self.groups * self.channels[1] + max(0, self.lanes - self.channels[1])
+
+    def first_channel(self, group: Index, panel: Index, vector: Index) -> Index:
+        """The first output channel of a panel's vector."""
+        out = self.channels[1]
+        inside = start_of(vector, self.lanes, min(out, self.panel))
+        return group * out + start_of(panel, self.panel, out) + inside
+
+    def pack(self, planes: NDArray[np.float32]) -> NDArray[np.float32]:
+        """[group][frequency][channel][output channel, other axes] -> [group][turn][frequency][panel][channel][other
+        axes][channel of the panel], in the order the kernel loads them."""
+        out = self.channels[1]
+        planes = np.moveaxis(planes, 3, -1)
+        if out < self.lanes:
+            planes = np.pad(planes, [(0, 0)] * (planes.ndim - 1) + [(0, self.lanes - out)])
+        columns = [
+            np.arange(start + offset, start + offset + self.lanes)
+            for start in panel_starts(out, self.panel)
+            for offset in vector_starts(out, self.panel, self.lanes)
+        ]
+        packed = planes[..., np.concatenate(columns)]
+        packed = packed.reshape(*packed.shape[:-1], self.turns, self.at_once, self.panel)
+        packed = np.moveaxis(packed, (-3, -2), (1, 3))
+        return np.ascontiguousarray(packed)
+
+
+def unaliased(width: int, lanes: int) -> int:
+    """A distance between rows, of at least `width`."""
+    padded = ceil_div(width, lanes) * lanes
+    return padded if padded * FLOAT_BYTES % ALIASED else padded + lanes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Products:
+    """What happens between the transforms: `tiles` times `frequencies` rows of a group's `channels`, in and out, whose
+    numbers are `parts` floats each."""
+
+    tiles: int
+    frequencies: int
+    groups: int
+    channels: tuple[int, int]
+    parts: int = 1
+
+
+def choose_blocks(work: Products, *, lanes: int, registers: int, threads: int) -> Blocks:
+    """The cut for a target and a number of threads."""
+    depth, columns = work.channels
+    run = _run(work, lanes)
+    load = Workload(lines=1, pixels=run, columns=columns, taps=1, channels=depth, activations=0)
+    tile = choose_tile(load, lanes=lanes, registers=registers // work.parts, pace=CROWDED)
+    panel = tile.vectors * lanes
+    panels = ceil_div(columns, panel)
+    pair = panels % 2 == 0 and _scratch(work, run, depth + 2 * panel) <= SCRATCH
+    turns = panels // 2 if pair else panels
+    parts = _parts(turns, work.groups * ceil_div(work.tiles, run), threads)
+    return Blocks(
+        groups=work.groups,
+        channels=work.channels,
+        lanes=lanes,
+        run=run,
+        tile=tile,
+        at_once=2 if pair else 1,
+        parts=parts,
+    )
+
+
+def _scratch(work: Products, run: int, columns: int) -> int:
+    return FLOAT_BYTES * work.parts * work.frequencies * run * columns
+
+
+def _run(work: Products, lanes: int) -> int:
+    """Blocks of about equal length."""
+    depth, columns = work.channels
+    longest = max(1, SCRATCH // _scratch(work, 1, depth + lanes + 3 * lanes))
+    weights = FLOAT_BYTES * work.parts * work.frequencies * depth * columns
+    wanted = min(longest, SHORT if work.tiles > WHOLE and weights < MANY_WEIGHTS else work.tiles)
+    return ceil_div(work.tiles, ceil_div(work.tiles, wanted))
+
+
+def _parts(turns: int, tasks: int, threads: int) -> int:
+    """Parts that share the tasks out evenly, unless that repeats too much."""
+
+    def cost(parts: int) -> float:
+        rounds = ceil_div(parts * tasks, threads)
+        return rounds / parts * (1 + REPEATED * (parts - 1))
+
+    return min(divisors(turns), key=cost)

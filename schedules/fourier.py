@@ -1,0 +1,225 @@
+"""Convolution between Fourier transforms: blocks of tiles, as in `winograd`, with complex products.
+
+    before:  Y[n, p, k] = f(sum over taps t and channels c of X[n, p + t, c] * W[t, c, k])
+    after:   for each block of tiles and part of the output channels, in parallel:
+                 for each tile, vector of channels:      V[:, tile, c] = DFT(x)
+                 for each frequency e, panel, few tiles: M[e, tile, k] = sum over c of V[e, tile, c] * U[e, c, k]
+                 for each tile, vector of channels:      Y = f(inverse DFT(M))
+
+U = conj(DFT(w)) is made when the kernel is packed. Real and imaginary parts lie side by side, vector by vector; a
+product of complex numbers is four multiply-adds for two loads.
+"""
+
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+from tvm import ir, tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T
+
+from lowprec.fourier import Segment, frequencies, roots, transform_weights
+from lowprec.schedules.blocks import Blocks, Tiling
+from lowprec.schedules.buffers import Buffers, begin_kernel, write_output
+from lowprec.schedules.dft import Complex
+from lowprec.schedules.epilogue import Epilogue
+from lowprec.schedules.fourier_tile import Tile, scratch
+from lowprec.schedules.halo import Halo
+from lowprec.schedules.panel_product import ComplexOperands, multiply_complex
+from lowprec.schedules.prefetch import prefetch
+from lowprec.schedules.tasks import decode, start_of
+from lowprec.schedules.tiling import ceil_div
+from lowprec.schedules.views import FLOAT_BYTES, Index, View, load, store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fourier:
+    """One kernel, whole."""
+
+    batch: int
+    size: tuple[int, int]
+    axes: tuple[Segment, Segment]
+    input: View
+    output: View
+    halo: Halo | None
+    bias: bool
+    epilogue: Epilogue
+    lanes: int
+    blocks: Blocks
+
+    @property
+    def frequencies(self) -> int:
+        """Complex products of a tile."""
+        return frequencies(*self.axes)
+
+    @property
+    def tiling(self) -> Tiling:
+        high, wide = self.axes
+        return Tiling(batch=self.batch, size=self.size, outputs=(high.outputs, wide.outputs))
+
+    @property
+    def bias_width(self) -> int:
+        return self.blocks.bias_width
+
+    @property
+    def weights(self) -> int:
+        """Elements of U: [group][turn][frequency][panel][input channel][re, im][output channel of the panel]."""
+        cut = self.blocks
+        return prod((cut.groups, cut.panels, self.frequencies, cut.channels[0], 2, cut.panel))
+
+    @property
+    def tables(self) -> tuple[int, int]:
+        """Where the roots of unity of each axis begin: behind U."""
+        return self.weights, self.weights + 2 * self.axes[0].size
+
+
+def pack_fourier(weights: NDArray[np.float32], kernel: Fourier) -> NDArray[np.float32]:
+    """[groups * K, C, taps...] -> U, and the roots of unity."""
+    cut, (high, wide) = kernel.blocks, kernel.axes
+    depth, columns = cut.channels
+    spectrum = transform_weights(weights.reshape(-1, depth, high.taps, wide.taps), high, wide)
+    planes = spectrum.astype(np.complex64).reshape(cut.groups, columns, depth, kernel.frequencies)
+    parts = np.stack([planes.real, planes.imag], axis=-1)
+    packed = cut.pack(parts.transpose(0, 3, 2, 1, 4))
+    return np.concatenate([packed.ravel(), roots(high.size).ravel(), roots(wide.size).ravel()])
+
+
+def build_fourier(spec: Fourier) -> tirx.PrimFunc:
+    """The kernel: arguments X, U, [bias], the epilogue's operands, Y."""
+    with IRBuilder() as builder, T.prim_func(s_tir=True):
+        elements = spec.tables[1] + 2 * spec.axes[1].size
+        buffers = begin_kernel(spec, weights=(elements,), bias=spec.bias)
+        cut, tiles = spec.blocks, spec.tiling.count
+        extents = (cut.groups, cut.parts, ceil_div(tiles, cut.run))
+        with T.parallel(0, prod(extents)) as task:
+            group, part, run = decode(task, extents)
+            rows = spec.frequencies * cut.run * 2
+            v, m = (T.alloc_buffer((rows * width,), "float32", scope="global") for width in cut.widths)
+            first = start_of(run, cut.run, tiles)
+            block = _Block(
+                spec=spec, buffers=buffers, v=v, m=m, scratch=scratch(*spec.axes, spec.lanes), group=group, first=first
+            )
+            block.emit(part)
+    return builder.get()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Block:
+    """A task: tiles from `first` on, and some of the output channels of a group."""
+
+    spec: Fourier
+    buffers: Buffers
+    v: tirx.Buffer
+    m: tirx.Buffer
+    scratch: tuple[tirx.Buffer, tirx.Buffer, tirx.Buffer]
+    group: Index
+    first: Index
+
+    def emit(self, part: Index) -> None:
+        cut = self.spec.blocks
+        with T.serial(0, cut.run) as place:
+            self._into_v(place)
+        with T.serial(0, cut.turns // cut.parts) as index:
+            turn = part * (cut.turns // cut.parts) + index
+            extents = (self.spec.frequencies, cut.at_once, ceil_div(cut.run, cut.tile.rows))
+            with T.serial(0, extents[0]) as e, T.serial(0, extents[1]) as panel, T.serial(0, extents[2]) as rows:
+                self._products(turn, e, panel, rows)
+            with T.serial(0, cut.run) as place:
+                self._out_of_m(turn, place)
+
+    def _tile(self, width: int) -> Tile:
+        spec = self.spec
+        half, line, work = self.scratch
+        high, wide = spec.axes
+        return Tile(
+            high=high,
+            wide=wide,
+            lanes=spec.lanes,
+            width=width,
+            half=half,
+            line=line,
+            work=work,
+            roots=self.buffers.w,
+            tables=spec.tables,
+        )
+
+    def _into_v(self, place: Index) -> None:
+        """The spectrum of a tile, for every vector of channels."""
+        spec, cut = self.spec, self.spec.blocks
+        (n, *_), (h, w) = spec.tiling.at(self.first + place)
+        depth, row = cut.channels[0], cut.widths[0]
+        width = min(spec.lanes, depth)
+        tile = self._tile(width)
+        with T.serial(0, ceil_div(depth, width)) as vector:
+            channel = start_of(vector, width, depth)
+            source = self.group * depth + channel
+            tile.transform_rows(
+                lambda i, j: load(self.buffers.x, spec.input.address((n, 0, h + i, w + j, source)), width)
+            )
+            with T.serial(0, tile.columns) as k:
+
+                def keep(u: Index, value: Complex) -> None:
+                    base = (((k * spec.axes[0].size + u) * cut.run + place) * 2) * row + channel
+                    store(self.v, base, value[0], width)
+                    store(self.v, base + row, value[1], width)
+
+                tile.transform_column(k, keep)
+
+    def _products(self, turn: Index, e: Index, panel: Index, rows: Index) -> None:
+        """M of one frequency, for some tiles and a panel of channels."""
+        cut, lanes = self.spec.blocks, self.spec.lanes
+        depth, (v_row, m_row) = cut.channels[0], cut.widths
+        first = start_of(rows, cut.tile.rows, cut.run)
+        number = T.bind(((self.group * cut.turns + turn) * self.spec.frequencies + e) * cut.at_once + panel)
+        base = T.bind(number * (depth * 2 * cut.panel))
+        used = depth * 2 * cut.panel * FLOAT_BYTES
+        visits = ceil_div(cut.run, cut.tile.rows)
+
+        def ahead(step: Index, steps: int) -> None:
+            now = rows * steps + step
+            prefetch(self.buffers.w, start=(number + 1) * used, count=used, step=now, steps=visits * steps)
+
+        def left(i: int, c: Index) -> Complex:
+            at = (e * cut.run + first + i) * 2 * v_row + c
+            return load(self.v, at, 1), load(self.v, at + v_row, 1)
+
+        def right(c: Index, j: int) -> Complex:
+            at = base + c * (2 * cut.panel) + j * lanes
+            return load(self.buffers.w, at, lanes), load(self.buffers.w, at + cut.panel, lanes)
+
+        def result(i: int, j: int, value: Complex) -> None:
+            at = (e * cut.run + first + i) * 2 * m_row + panel * cut.panel + j * lanes
+            store(self.m, at, value[0], lanes)
+            store(self.m, at + m_row, value[1], lanes)
+
+        operands = ComplexOperands(left=left, right=right, result=result, before_step=ahead)
+        multiply_complex(operands, cut.tile, depth=depth, lanes=lanes)
+
+    def _out_of_m(self, turn: Index, place: Index) -> None:
+        """The results of a tile, for every vector of a turn's channels."""
+        spec, cut = self.spec, self.spec.blocks
+        numbers, starts = spec.tiling.at(self.first + place)
+        width = min(spec.lanes, cut.channels[1])
+        tile = self._tile(width)
+        row = cut.widths[1]
+        with T.serial(0, cut.at_once) as panel, T.serial(0, cut.tile.vectors) as vector:
+            position = T.bind(place * (2 * row) + panel * cut.panel + vector * spec.lanes)
+            channel = T.bind(cut.first_channel(self.group, turn * cut.at_once + panel, vector))
+            with T.serial(0, tile.columns) as k:
+
+                def spectrum(u: Index) -> Complex:
+                    at = (k * spec.axes[0].size + u) * (cut.run * 2 * row) + position
+                    return load(self.m, at, width), load(self.m, at + row, width)
+
+                tile.restore_column(k, spectrum)
+            bias = None if self.buffers.bias is None else T.bind(load(self.buffers.bias, channel, width))
+
+            def write(i: Index, j: Index, value: ir.Expr, unless: ir.Expr | None) -> None:
+                total = value if bias is None else value + bias
+                elsewhere = spec.tiling.elsewhere(numbers, (i, j))
+                skipped = elsewhere if unless is None else unless if elsewhere is None else tirx.Or(unless, elsewhere)
+                coordinates = (numbers[0], 0, starts[0] + i, starts[1] + j, channel)
+                write_output(spec, self.buffers, total, coordinates, skipped, width)
+
+            tile.restore_rows(write)

@@ -1,0 +1,142 @@
+"""A tile of one vector of channels through the two-dimensional real transform, and back: see `lowprec.fourier`.
+
+Scratch of a task: `half` holds the spectra of the rows, [row][column][re, im][lane]; `line` and `work` one line each.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tvm import ir, tirx
+from tvm.script.ir_builder import tirx as T
+
+from lowprec.fourier import FACTORS, Segment
+from lowprec.schedules.dft import Complex, Line, transform_line
+from lowprec.schedules.tiling import ceil_div
+from lowprec.schedules.views import Index, load, splat, store, zeros
+
+Read = Callable[[Index, Index], ir.Expr]
+"""Of a row and a column of the tile."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tile:
+    """The transforms of a task; vectors are `width` wide, `lanes` apart. `table` begins at a place of `roots`."""
+
+    high: Segment
+    wide: Segment
+    lanes: int
+    width: int
+    half: tirx.Buffer
+    line: tirx.Buffer
+    work: tirx.Buffer
+    roots: tirx.Buffer
+    tables: tuple[int, int]
+
+    @property
+    def columns(self) -> int:
+        return self.wide.size // 2 + 1
+
+    def transform_rows(self, read: Read) -> None:
+        """The spectra of all rows into `half`: two rows at once, equation 2."""
+        wide = self.wide
+        with T.serial(0, ceil_div(self.high.reach, 2)) as pair:
+            row = pair * 2
+
+            def pixels(n: Index, _: int) -> Complex:
+                known = None if wide.reach == wide.size else n < wide.reach
+                second = None if self.high.reach % 2 == 0 else row + 1 < self.high.reach
+                both = second if known is None else known if second is None else tirx.And(known, second)
+                return self._or_zero(known, read(row, n)), self._or_zero(both, read(row + 1, n))
+
+            self._transform(1, pixels, lambda k, value: self._put(self.line, k, value))
+            with T.serial(0, self.columns) as k:
+                (a, b), (c, d) = self._get(self.line, k), self._get(self.line, tirx.floormod(wide.size - k, wide.size))
+                self._put(self.half, row * self.columns + k, (a + c, b - d))
+                self._put(self.half, (row + 1) * self.columns + k, (b + d, c - a))
+
+    def transform_column(self, k: Index, write: Callable[[Index, Complex], None]) -> None:
+        """Column k of the tile's spectrum: write(row, value)."""
+        high = self.high
+
+        def spectrum(n: Index, _: int) -> Complex:
+            known = None if high.reach == high.size else n < high.reach
+            re, im = (self._at(self.half, n * self.columns + k, part) for part in (0, 1))
+            return self._or_zero(known, re), self._or_zero(known, im)
+
+        self._transform(0, spectrum, write)
+
+    def restore_column(self, k: Index, read: Callable[[Index], Complex]) -> None:
+        """From column k of a spectrum, read(row), the rows that are kept, into `half`."""
+        rows = 2 * ceil_div(self.high.outputs, 2)
+
+        def keep(row: Index, value: Complex) -> None:
+            with T.If(row < rows), T.Then():
+                self._put(self.half, row * self.columns + k, (value[1], value[0]))
+
+        def swapped(n: Index, _: int) -> Complex:
+            re, im = read(n)
+            return im, re
+
+        self._transform(0, swapped, keep)
+
+    def restore_rows(self, write: Callable[[Index, Index, ir.Expr, ir.Expr | None], None]) -> None:
+        """The results, from `half`: write(row, column, value, unless)."""
+        wide = self.wide
+        before_middle = FACTORS[wide.size][0] // 2
+        with T.serial(0, ceil_div(self.high.outputs, 2)) as pair:
+            row = pair * 2
+
+            def together(n: Index, n1: int) -> Complex:
+                k = n if n1 < before_middle else wide.size - n
+                (a, b), (c, d) = (self._get(self.half, (row + i) * self.columns + k) for i in (0, 1))
+                return (b + c, a - d) if n1 < before_middle else (c - b, a + d)  # exchanged: the way back
+
+            def keep(n: Index, value: Complex) -> None:
+                beyond = None if wide.outputs == wide.size else n >= wide.outputs
+                below = None if self.high.outputs % 2 == 0 else row + 1 >= self.high.outputs
+                both = below if beyond is None else beyond if below is None else tirx.Or(beyond, below)
+                write(row, n, value[1], beyond)
+                write(row + 1, n, value[0], both)
+
+            self._transform(1, together, keep)
+
+    def _transform(
+        self, axis: int, read: Callable[[Index, int], Complex], write: Callable[[Index, Complex], None]
+    ) -> None:
+        first, width = self.tables[axis], self.width
+
+        def root(j: Index) -> Complex:
+            re, im = (splat(load(self.roots, first + j * 2 + part, 1), width) for part in (0, 1))
+            return re, im
+
+        size = (self.high, self.wide)[axis].size
+
+        def named(n: Index, n1: int) -> Complex:
+            re, im = read(n, n1)
+            return T.bind(re), T.bind(im)
+
+        transform_line(
+            Line(size=size, read=named, write=write, work=self.work, table=root, lanes=width, apart=self.lanes)
+        )
+
+    def _or_zero(self, known: ir.Expr | None, value: ir.Expr) -> ir.Expr:
+        return value if known is None else tirx.if_then_else(known, value, zeros(self.width))
+
+    def _at(self, buffer: tirx.Buffer, place: Index, part: int) -> ir.Expr:
+        return load(buffer, (place * 2 + part) * self.lanes, self.width)
+
+    def _get(self, buffer: tirx.Buffer, place: Index) -> Complex:
+        return T.bind(self._at(buffer, place, 0)), T.bind(self._at(buffer, place, 1))
+
+    def _put(self, buffer: tirx.Buffer, place: Index, value: Complex) -> None:
+        for part, number in enumerate(value):
+            store(buffer, (place * 2 + part) * self.lanes, number, self.width)
+
+
+def scratch(high: Segment, wide: Segment, lanes: int) -> tuple[tirx.Buffer, tirx.Buffer, tirx.Buffer]:
+    """`half`, `line` and `work` for one tile and vector."""
+    rows = 2 * ceil_div(high.reach, 2)
+    longest = max(high.size, wide.size)
+    sizes = (rows * (wide.size // 2 + 1), longest, longest)
+    half, line, work = (T.alloc_buffer((size * 2 * lanes,), "float32", scope="global") for size in sizes)
+    return half, line, work
