@@ -27,7 +27,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.layer_suite import LAYERS, inputs
+from benchmarks.layer_suite import inputs
+from benchmarks.layer_suites import find
 from lowprec.artifact import CallTime
 from lowprec.comparison import compare
 from lowprec.engines import load_lists, save_arrays
@@ -177,7 +178,7 @@ def own_seconds(calls: Sequence[CallTime]) -> float:
 
 def open_bank(request: Mapping[str, Any]) -> Bank:
     """The engine that the request names, on its bank."""
-    layer = next(layer for layer in LAYERS if layer.name == request["layer"])
+    layer = find(request["layer"])
     feeds = inputs(layer, request["copies"], seed=request["seed"])
     match request["engine"]:
         case "lowprec":

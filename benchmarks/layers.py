@@ -6,6 +6,7 @@ the others stopped; every round's outputs are compared with ONNX Runtime's.
 """
 
 import argparse
+import math
 import subprocess
 import sys
 import tempfile
@@ -19,10 +20,12 @@ import onnx
 
 from benchmarks import command, machine
 from benchmarks.figures import Figure, summarize
-from benchmarks.layer_suite import LAYERS, BenchLayer, bank, copies_past
+from benchmarks.layer_suite import BenchLayer, bank, copies_past
+from benchmarks.layer_suites import BATCHES, LAVIN_GRAY, SUITES, USUAL, suite
 from lowprec.compilation import Options, compile_to
 from lowprec.engine_process import Child
 from lowprec.errors import LowprecError
+from lowprec.manifest import FILE_NAME, from_text
 from lowprec.targets import parse_target
 from lowprec.vocabulary import Vocabulary
 
@@ -38,6 +41,8 @@ L2_BYTES = 2 << 20
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = command.parser("layers", __doc__.partition("\n")[0], PEERS)
+    parser.add_argument("--suite", choices=sorted(SUITES), default=USUAL, help="which layers (default: %(default)s)")
+    parser.add_argument("--batch", type=int, choices=BATCHES, default=1, help="images at once, in suite vgg-e")
     options = parser.parse_args(arguments)
     return command.run(lambda: measure(options))
 
@@ -45,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def measure(options: argparse.Namespace) -> int:
     """Measure every layer asked for, print a line each, save all; 1 if ours failed or answered wrongly anywhere."""
     engines = (OURS, *command.check(options, PEERS))
-    chosen = command.select([layer.name for layer in LAYERS], options.only)
+    layers = suite(options.suite, options.batch)
+    chosen = command.select([layer.name for layer in layers], options.only)
     if options.list:
         print("\n".join(chosen))
         return 0
@@ -53,10 +59,11 @@ def measure(options: argparse.Namespace) -> int:
     command.announce(peaks)
     print(_header(engines))
     rows = []
-    for layer in (layer for layer in LAYERS if layer.name in chosen):
+    for layer in (layer for layer in layers if layer.name in chosen):
         rows.append(measure_layer(layer, engines, peaks, options))
         print(_line(rows[-1], engines), flush=True)
-    print(f"written to {command.save('layers', options, peaks, rows)}")
+    print(_summary(rows, options))
+    print(f"written to {command.save(_result_name(options), options, peaks, rows)}")
     return int(any(OURS in row["failures"] for row in rows))
 
 
@@ -69,6 +76,7 @@ def measure_layer(
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lowprec-layers-")))
         paths = _make(layer, copies, folder, options, failures)
+        algorithm = "" if OURS in failures else _algorithm(Path(paths[OURS]))
         children: dict[str, Child] = {}
         for engine in engines:
             if engine in failures:
@@ -91,6 +99,7 @@ def measure_layer(
     bound = peaks.bound_s(macs=layer.macs, read=layer.bytes, working_set=copies * layer.bytes)
     return {
         "layer": layer.name,
+        "algorithm": algorithm,
         "macs": layer.macs,
         "bytes": layer.bytes,
         "copies": copies,
@@ -113,6 +122,13 @@ def _make(
     except LowprecError as problem:
         failures[OURS] = str(problem)
     return dict.fromkeys(PEERS.built, str(model)) | {OURS: str(artifact)}
+
+
+def _algorithm(artifact: Path) -> str:
+    """What ours computes the layer by."""
+    choice = from_text((artifact / FILE_NAME).read_bytes()).plan.choices[0]
+    sizes = f" {'x'.join(map(str, choice.sizes))}" if choice.sizes else ""
+    return choice.algorithm + sizes
 
 
 def _take_turns(children: dict[str, Child], failures: dict[str, str], folder: Path, seconds: float) -> dict[str, float]:
@@ -140,6 +156,29 @@ def _take_turns(children: dict[str, Child], failures: dict[str, str], folder: Pa
     return errors
 
 
+def _result_name(options: argparse.Namespace) -> str:
+    parts = ["layers", *([] if options.suite == USUAL else [options.suite])]
+    return "-".join([*parts, *([f"batch{options.batch}"] if options.batch > 1 else [])])
+
+
+def _summary(rows: Sequence[dict[str, Any]], options: argparse.Namespace) -> str:
+    """How many times as fast as the best peer, over the layers that have both."""
+    gains = {}
+    for row in rows:
+        peers = [figure["p50_ms"] for name, figure in row["engines"].items() if name != OURS]
+        if OURS in row["engines"] and peers:
+            gains[row["layer"]] = min(peers) / row["engines"][OURS]["p50_ms"]
+    if not gains:
+        return "nothing to compare with"
+    worst = min(gains, key=lambda name: gains[name])
+    mean = math.exp(sum(map(math.log, gains.values())) / len(gains))
+    line = f"the best peer / ours: geometric mean {mean:.2f}, least {gains[worst]:.2f} ({worst})"
+    if options.suite != "vgg-e":
+        return line
+    theirs = LAVIN_GRAY[options.batch]
+    return f"{line}; Lavin & Gray at batch {options.batch}, F(2x2, 3x3) over their vendor's library: {theirs:.2f}"
+
+
 @contextmanager
 def _process(log: Path) -> Iterator[Child]:
     """A fresh engine process, killed at the end whatever happens."""
@@ -164,7 +203,7 @@ def _wrong(figures: Sequence[Figure]) -> dict[str, str]:
 
 def _header(engines: Sequence[str]) -> str:
     columns = "".join(f"{name + ' ms':>16}{'±':>6}" + (f"{'ratio':>7}" if name != OURS else "") for name in engines)
-    return f"{'layer':<24}{'bound ms':>9}{'of bound':>9}{columns}"
+    return f"{'layer':<24}{'algorithm':<13}{'bound ms':>9}{'of bound':>9}{columns}"
 
 
 def _line(row: dict[str, Any], engines: Sequence[str]) -> str:
@@ -172,7 +211,7 @@ def _line(row: dict[str, Any], engines: Sequence[str]) -> str:
     share = f"{row['bound_ms'] / ours['p50_ms']:>9.0%}" if ours else f"{'':>9}"
     cells = "".join(_cell(row["engines"].get(name), ours=name == OURS) for name in engines)
     failed = "".join(f"\n    {name} failed: {reason}" for name, reason in row["failures"].items())
-    return f"{row['layer']:<24}{row['bound_ms']:>9.3f}{share}{cells}{failed}"
+    return f"{row['layer']:<24}{row['algorithm']:<13}{row['bound_ms']:>9.3f}{share}{cells}{failed}"
 
 
 def _cell(figure: dict[str, Any] | None, *, ours: bool) -> str:

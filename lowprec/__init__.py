@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from lowprec.recipe import Recipe, Rule
     from lowprec.rounding import Rounding, round_to
     from lowprec.targets import Target
+    from lowprec.tuning import tune
     from lowprec.verification import verify
 
 __version__ = "0.1.0"
@@ -60,6 +61,7 @@ _HOMES = {
     "lowprec.recipe": ("Recipe", "Rule"),
     "lowprec.rounding": ("Rounding", "round_to"),
     "lowprec.targets": ("Target",),
+    "lowprec.tuning": ("tune",),
     "lowprec.verification": ("verify",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -90,6 +92,7 @@ __all__ = [
     "quantize",
     "random_bits",
     "round_to",
+    "tune",
     "verify",
 ]
 

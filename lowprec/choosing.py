@@ -14,12 +14,18 @@ from lowprec.predicting import (
     predict_winograd,
     winograd_obstacle,
 )
-from lowprec.predicting_fourier import best_sizes, fourier_obstacle
+from lowprec.predicting_fourier import fourier_obstacle, predict_fourier, sizes_by_time
 from lowprec.targets import Target
 
 DIRECT = "direct"
 WINOGRAD = "winograd"
 FFT = "fft"
+
+HOPELESS = 4.0
+"""What is predicted to take so many times as long as the fastest is not measured."""
+
+NEAR_SIZES = 3
+"""Of Fourier transforms that are measured."""
 
 ABOUT = 1.08
 """Times so near to each other that a prediction does not tell them apart."""
@@ -96,6 +102,27 @@ def _fourier(conv: Conv, target: Target) -> Candidate:
     obstacle = fourier_obstacle(conv)
     if obstacle:
         return Candidate(algorithm=FFT, obstacle=obstacle)
-    sizes, prediction = best_sizes(conv, target)
+    return _fourier_of(conv, sizes_by_time(conv, target)[0][0], target)
+
+
+def candidate_of(conv: Conv, algorithm: str, sizes: tuple[int, ...], target: Target) -> Candidate:
+    """The candidate of that name."""
+    if algorithm == FFT and sizes and not fourier_obstacle(conv):
+        return _fourier_of(conv, (sizes[0], sizes[-1]), target)
+    return next(candidate for candidate in candidates(conv, target) if candidate.algorithm == algorithm)
+
+
+def tunable(offered: Sequence[Candidate], conv: Conv, target: Target) -> list[Candidate]:
+    """What is worth measuring: all that fits, is exact enough and not out of the question; FFT in several sizes."""
+    able = [candidate for candidate in offered if not candidate.obstacle and candidate.within_budget]
+    if any(candidate.algorithm == FFT for candidate in able):
+        near = sizes_by_time(conv, target)[:NEAR_SIZES]
+        able = [candidate for candidate in able if candidate.algorithm != FFT]
+        able += [_fourier_of(conv, sizes, target) for sizes, _ in near]
+    fastest = min(candidate.cycles for candidate in able)
+    return [candidate for candidate in able if candidate.cycles <= HOPELESS * fastest]
+
+
+def _fourier_of(conv: Conv, sizes: tuple[int, int], target: Target) -> Candidate:
     detail = f"FFT in tiles of {'x'.join(map(str, sizes))}"
-    return Candidate(algorithm=FFT, detail=detail, prediction=prediction, sizes=sizes)
+    return Candidate(algorithm=FFT, detail=detail, prediction=predict_fourier(conv, sizes, target), sizes=sizes)

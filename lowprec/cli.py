@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from lowprec.errors import EnvironmentMismatch, LowprecError, UsageError
-from lowprec.options import parse_names, parse_number, parse_shape, parse_whole
-from lowprec.vocabulary import PRECISIONS, ROUNDINGS, Vocabulary, suggestion
+from lowprec.options import parse_duration, parse_names, parse_number, parse_shape, parse_whole
+from lowprec.vocabulary import ALGORITHMS, PRECISIONS, ROUNDINGS, Vocabulary, suggestion
 
 INTERRUPTED = 130
 BUG = 70
@@ -91,7 +91,9 @@ def _compiling(parser: argparse.ArgumentParser) -> None:
     """compile's options, which plan and bench share; those that serve what is not built yet are not shown."""
     parser.add_argument("--precision", metavar="NAME", default="fp32", help=_choices(PRECISIONS))
     parser.add_argument("--rounding", metavar="NAME", default="nearest", help=_choices(ROUNDINGS))
-    parser.add_argument("--algorithm", metavar="NAME", default="auto", help="for every layer it fits: auto, direct")
+    parser.add_argument(
+        "--algorithm", metavar="NAME", default="auto", help=f"for every layer it fits: {_choices(ALGORITHMS)}"
+    )
     parser.add_argument("--recipe", metavar="FILE", help="a TOML file of [[rule]] tables, one layer or operator each")
     parser.add_argument(
         "--target",
@@ -101,7 +103,8 @@ def _compiling(parser: argparse.ArgumentParser) -> None:
     )
     _threads(parser)
     _shapes(parser)
-    for option in ("--calibration", "--records", "--min-sqnr", "--max-ms", "--write-recipe"):
+    parser.add_argument("--records", metavar="DB", help="times measured by `lowprec tune`, to choose algorithms by")
+    for option in ("--calibration", "--min-sqnr", "--max-ms", "--write-recipe"):
         parser.add_argument(option, help=argparse.SUPPRESS)
 
 
@@ -172,6 +175,27 @@ def _report(parser: argparse.ArgumentParser) -> None:
     _threads(parser)
 
 
+def _tune(parser: argparse.ArgumentParser) -> None:
+    _plan(parser)
+    parser.add_argument(
+        "--trials",
+        metavar="N",
+        default=500,
+        type=lambda text: parse_whole(text, "--trials"),
+        help="at most so many (default 500)",
+    )
+    parser.add_argument(
+        "--budget", metavar="10m", type=lambda text: parse_duration(text, "--budget"), help="stop after: 90s, 10m, 2h"
+    )
+    parser.add_argument("--tracker", help=argparse.SUPPRESS)
+
+
+def _db(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=("list", "merge", "prune", "check"), help="what to do with the records")
+    parser.add_argument("records", metavar="DB", help="a file of `lowprec tune`")
+    parser.add_argument("others", metavar="OTHER", nargs="*", help="merge: files whose trials DB takes over")
+
+
 VERBS = (
     Verb(name="doctor", help="what this machine and installation can do, and what to mend", words=_no_words),
     Verb(name="inspect", help="a model's layers: shapes, parameters, operations, memory", words=_inspect),
@@ -180,9 +204,11 @@ VERBS = (
     Verb(name="run", help="run an artifact", words=_run),
     Verb(name="verify", help="hold an artifact against ONNX Runtime, layer by layer", words=_verify),
     Verb(name="bench", help="measure an artifact or model, beside other engines if asked", words=_bench),
+    Verb(name="tune", help="time each convolution's algorithms on this machine, and keep the records", words=_tune),
+    Verb(name="db", help="list, merge, prune or check records of tuning", words=_db),
     Verb(name="report", help="one HTML file: plan, time and error per layer, environment", words=_report),
 )
-NAMES = Vocabulary(kind="verb", built=tuple(verb.name for verb in VERBS), planned=("tune", "export", "db"))
+NAMES = Vocabulary(kind="verb", built=tuple(verb.name for verb in VERBS), planned=("export",))
 
 
 def main(words: Sequence[str] | None = None) -> int:

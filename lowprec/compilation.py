@@ -26,7 +26,6 @@ Shapes = Mapping[str, Sequence[int]]
 # Arguments of the contract that nothing built so far can use, and what each is for.
 _NOT_BUILT = {
     "calibration": "precisions that need ranges (int8, qI.F)",
-    "records": "tuning",
     "min_sqnr": "precision 'auto'",
     "max_ms": "precision 'auto'",
     "write_recipe": "precision 'auto'",
@@ -45,6 +44,7 @@ class Options:
     threads: int | None = None
     seed: int = 0
     input_shapes: Shapes | None = None
+    records: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
         PRECISIONS.check(self.precision)
@@ -59,6 +59,10 @@ class Options:
             _whole(self.threads, "threads", least=1, most=1024)
         _whole(self.seed, "seed", least=0, most=2**64 - 1)
         _check_shapes(self.input_shapes or {})
+        if self.records is not None:
+            if not isinstance(self.records, (str, os.PathLike)):
+                raise UsageError(f"records is a {type(self.records).__name__}: give the path of a file")
+            existing_file(self.records, "records")
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -70,6 +74,7 @@ class Options:
             "threads": None if self.threads is None else int(self.threads),
             "seed": int(self.seed),
             "input_shapes": {name: list(map(int, shape)) for name, shape in (self.input_shapes or {}).items()},
+            "records": None if self.records is None else os.path.abspath(self.records),
         }
 
 
@@ -102,8 +107,9 @@ def compile(
         threads=threads,
         seed=seed,
         input_shapes=input_shapes,
+        records=records,
     )
-    refuse_not_built(calibration=calibration, records=records, min_sqnr=min_sqnr, max_ms=max_ms)
+    refuse_not_built(calibration=calibration, min_sqnr=min_sqnr, max_ms=max_ms)
     with model_file(model) as path:
         directory = tempfile.mkdtemp(prefix="lowprec-")
         try:

@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+from lowprec.convolution import Conv
 from lowprec.frontend.graph import Graph
 from lowprec.frontend.layering import layers_of
 from lowprec.plan import Plan, make_plan
 from lowprec.recipe import Recipe
-from lowprec.targets import parse_target
+from lowprec.records import Records, environment_of, times_in
+from lowprec.targets import available_cores, parse_target
 
 
 def inspect_task(_request: Mapping[str, Any], graph: Graph) -> dict[str, Any]:
@@ -28,10 +31,18 @@ def plan_task(request: Mapping[str, Any], graph: Graph) -> dict[str, Any]:
 
 def plan_for(graph: Graph, request: Mapping[str, Any]) -> Plan:
     """The plan of a graph under the request's options."""
+    target = parse_target(request["target"])
+    layers = layers_of(graph)
+    measured = None
+    if request.get("records"):
+        convs = {layer.geometry for layer in layers if isinstance(layer.geometry, Conv)}
+        with Records(Path(request["records"]), must_exist=True) as store:
+            measured = times_in(store, convs, environment_of(target, request.get("threads") or available_cores()))
     return make_plan(
-        layers_of(graph),
+        layers,
         recipe=Recipe.from_json(request["recipe"]),
         algorithm=request["algorithm"],
         precision=request["precision"],
-        target=parse_target(request["target"]),
+        target=target,
+        measured=measured,
     )

@@ -45,6 +45,14 @@ def parse_number(text: str, option: str) -> float:
     return float(text)
 
 
+def parse_duration(text: str, option: str) -> float:
+    """Seconds in `90s`, `10m`, `2h` or plain seconds."""
+    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smh]?)", text)
+    if not found or float(found[1]) == 0:
+        raise UsageError(f"{option} is {text!r}: give a time such as 90s, 10m or 2h")
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
+
+
 def parse_names(text: str) -> tuple[str, ...]:
     """`onnxruntime,openvino:bf16`: names in order, each once."""
     return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))

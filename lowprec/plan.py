@@ -9,12 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from lowprec.choosing import DIRECT, Candidate, best_of, candidates
+from lowprec.choosing import DIRECT, Candidate, best_of, candidate_of, candidates
 from lowprec.convolution import Conv
 from lowprec.layers import Gemm, Layer
 from lowprec.recipe import Recipe
 from lowprec.targets import Target
 from lowprec.vocabulary import ALGORITHMS, PRECISIONS
+
+Times = Mapping[tuple[str, tuple[int, ...]], float]  # algorithm and sizes -> seconds
+Measured = Mapping[Conv, Times]
 
 GENERIC = "generic"
 GENERIC_REASON = "no product, so no choice: one vectorized rule, fused into its producer where it can be"
@@ -85,18 +88,26 @@ class Plan:
 
 
 def make_plan(
-    layers: Sequence[Layer], *, recipe: Recipe, algorithm: str = "auto", precision: str = "fp32", target: Target
+    layers: Sequence[Layer],
+    *,
+    recipe: Recipe,
+    algorithm: str = "auto",
+    precision: str = "fp32",
+    target: Target,
+    measured: Measured | None = None,
 ) -> Plan:
-    """One choice a layer; a rule of the recipe wins over `algorithm`, which wins over our own judgement."""
+    """One choice a layer; a rule of the recipe wins over `algorithm`, which wins over our own judgement. `measured` has
+    what tuning found for a convolution."""
     PRECISIONS.check(precision)
     ALGORITHMS.check(algorithm)
     wishes = [recipe.setting("algorithm", layer.name, layer.op) or algorithm for layer in layers]
-    return Plan(choices=tuple(_choose(layer, wish, target) for layer, wish in zip(layers, wishes, strict=True)))
+    times = measured or {}
+    return Plan(choices=tuple(_choose(layer, wish, target, times) for layer, wish in zip(layers, wishes, strict=True)))
 
 
-def _choose(layer: Layer, wish: str, target: Target) -> Choice:
+def _choose(layer: Layer, wish: str, target: Target, measured: Measured) -> Choice:
     if isinstance(layer.geometry, Conv) and not layer.obstacle:
-        return _convolution(layer, layer.geometry, wish, target)
+        return _convolution(layer, layer.geometry, wish, target, measured.get(layer.geometry, {}))
     algorithm, reason = _only_way(layer, target)
     declined: tuple[str, ...] = ()
     if layer.obstacle:
@@ -109,25 +120,33 @@ def _choose(layer: Layer, wish: str, target: Target) -> Choice:
     )
 
 
-def _convolution(layer: Layer, conv: Conv, wish: str, target: Target) -> Choice:
-    """The wish if it fits, else what is predicted to be fastest within the error budget."""
+def _convolution(layer: Layer, conv: Conv, wish: str, target: Target, times: Times) -> Choice:
+    """The wish if it fits, else what is measured, or predicted, to be fastest within the error budget."""
     offered = candidates(conv, target)
     able = [candidate for candidate in offered if not candidate.obstacle]
     wished = [candidate for candidate in able if candidate.is_a(wish)]
-    within = [candidate for candidate in able if candidate.within_budget]
-    best = best_of(wished or within)
-    direct = next(candidate for candidate in able if candidate.algorithm == DIRECT)
+    chosen = wished or [candidate for candidate in able if candidate.within_budget]
+    best, seconds = _fastest_measured(conv, wish, target, times) or (best_of(chosen), None)
     return Choice(
         layer=layer.name,
         op=layer.op,
         algorithm=best.algorithm,
         formats=Formats(),
-        reason=f"{describe(conv)}: {_reason(best, direct, conv, target)}",
+        reason=f"{describe(conv)}: {_reason(best, able[0], conv, target, times)}",
         declined=_declined(offered, wish, fits=bool(wished)),
         error=best.error,
-        milliseconds=best.milliseconds,
+        milliseconds=best.milliseconds if seconds is None else 1e3 * seconds,
         sizes=best.sizes,
     )
+
+
+def _fastest_measured(conv: Conv, wish: str, target: Target, times: Times) -> tuple[Candidate, float] | None:
+    """Of what tuning measured the fastest that is wished for, or is exact enough."""
+    found = [(candidate_of(conv, name, sizes, target), seconds) for (name, sizes), seconds in times.items()]
+    fitting = [(candidate, seconds) for candidate, seconds in found if not candidate.obstacle]
+    wished = [entry for entry in fitting if entry[0].is_a(wish)]
+    within = [entry for entry in fitting if entry[0].within_budget] if wish == "auto" else []
+    return min(wished or within, key=lambda entry: entry[1], default=None)
 
 
 def _declined(offered: Sequence[Candidate], wish: str, *, fits: bool) -> tuple[str, ...]:
@@ -140,11 +159,13 @@ def _declined(offered: Sequence[Candidate], wish: str, *, fits: bool) -> tuple[s
     return tuple(f"{wish}: {sentence}" for sentence in sentences)
 
 
-def _reason(best: Candidate, direct: Candidate, conv: Conv, target: Target) -> str:
-    if best is direct:
-        return f"{_direct_reason(conv)}, {target.lanes} fp32 lanes"
-    saved = direct.cycles / best.cycles
-    return f"{best.detail}, predicted {saved:.1f} times as fast as direct"
+def _reason(best: Candidate, direct: Candidate, conv: Conv, target: Target, times: Times) -> str:
+    if best.algorithm == DIRECT:
+        return f"{_direct_reason(conv)}, {target.lanes} fp32 lanes" + (", measured" if times else "")
+    ours, theirs = times.get((best.algorithm, best.sizes)), times.get((DIRECT, ()))
+    if ours and theirs:
+        return f"{best.detail}, measured {theirs / ours:.1f} times as fast as direct"
+    return f"{best.detail}, predicted {direct.cycles / best.cycles:.1f} times as fast as direct"
 
 
 def _left_to_the_rule(choice: Choice, obstacle: str | None) -> Choice:

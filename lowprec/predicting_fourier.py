@@ -52,14 +52,14 @@ def segments_of(conv: Conv, sizes: tuple[int, ...]) -> tuple[Segment, Segment]:
     return high, wide
 
 
-def best_sizes(conv: Conv, target: Target) -> tuple[tuple[int, int], Prediction]:
-    """The sizes of least predicted time: square, but no longer than covers an axis."""
+def sizes_by_time(conv: Conv, target: Target) -> list[tuple[tuple[int, int], Prediction]]:
+    """The sizes a tile may have, the fastest first: square, but no longer than covers an axis."""
     reaches = (extent + taps - 1 for extent, taps in zip(conv.output_size, conv.kernel, strict=True))
     covers = [min((size for size in FACTORS if size >= reach), default=max(FACTORS)) for reach in reaches]
     least = max(conv.kernel) + 1
     tried = {(min(n, covers[0]), min(n, covers[1])) for n in FACTORS if n >= least}
     found = [(sizes, predict_fourier(conv, sizes, target)) for sizes in sorted(tried)]
-    return min(found, key=lambda entry: entry[1].cycles)
+    return sorted(found, key=lambda entry: entry[1].cycles)
 
 
 def predict_fourier(conv: Conv, sizes: tuple[int, int], target: Target) -> Prediction:

@@ -22,9 +22,11 @@ from lowprec.compilation import (
     refuse_not_built,
     run_on_model,
 )
-from lowprec.errors import EnvironmentMismatch, OutOfBounds, UsageError
+from lowprec.errors import EnvironmentMismatch, OutOfBounds, Unsupported, UsageError
 from lowprec.options import gather_shapes
 from lowprec.plan import Plan, table
+
+DEFAULT_RECORDS = "lowprec-records.db"
 
 
 def doctor(_arguments: argparse.Namespace) -> Answer:
@@ -146,6 +148,35 @@ def bench(arguments: argparse.Namespace) -> Answer:
     return Answer(document=document, text=f"{measured}\n\n{layers}" if layers else str(measured))
 
 
+def tune(arguments: argparse.Namespace) -> Answer:
+    from lowprec.tuning import tune as tune_model
+
+    if arguments.tracker:
+        raise Unsupported("--tracker is not built yet: tune on this machine")
+    done = tune_model(
+        arguments.model,
+        precision=arguments.precision,
+        recipe=arguments.recipe,
+        target=arguments.target,
+        records=arguments.records or DEFAULT_RECORDS,
+        trials=arguments.trials,
+        budget=arguments.budget,
+        input_shapes=gather_shapes(arguments.input_shape),
+        threads=arguments.threads,
+        seed=arguments.seed,
+        say=None if arguments.quiet else lambda line: print(f"lowprec: {line}", file=sys.stderr, flush=True),
+    )
+    return Answer(document=done.to_json(), text=str(done))
+
+
+def db(arguments: argparse.Namespace) -> Answer:
+    from lowprec.record_keeping import check_records, list_records, merge_records, prune_records
+
+    actions = {"list": list_records, "merge": merge_records, "prune": prune_records, "check": check_records}
+    document, text, code = actions[arguments.action](Path(arguments.records), [Path(path) for path in arguments.others])
+    return Answer(document=document, text=text, exit_code=code)
+
+
 def report(arguments: argparse.Namespace) -> Answer:
     from lowprec.artifact import load
     from lowprec.report import write_report
@@ -173,7 +204,6 @@ def _options(arguments: argparse.Namespace) -> Options:
     """compile's options, checked."""
     refuse_not_built(
         calibration=arguments.calibration,
-        records=arguments.records,
         min_sqnr=arguments.min_sqnr,
         max_ms=arguments.max_ms,
         write_recipe=arguments.write_recipe,
@@ -187,6 +217,7 @@ def _options(arguments: argparse.Namespace) -> Options:
         threads=arguments.threads,
         seed=arguments.seed,
         input_shapes=gather_shapes(arguments.input_shape),
+        records=arguments.records,
     )
 
 
