@@ -55,7 +55,8 @@ def compile_graph(
     }
     lowered = lower_units(module, target, wishes)
     build_library(lowered.module, lowered.kernels, target, threads=threads, path=library)
-    return Built(plan=plan.declining(lowered.declined), weights=lowered.weights, calls=lowered.calls, probes=probes)
+    carried_out = plan.declining(lowered.declined).retreating(lowered.retreats)
+    return Built(plan=carried_out, weights=lowered.weights, calls=lowered.calls, probes=probes)
 
 
 def rewrite(module: IRModule) -> IRModule:

@@ -69,6 +69,10 @@ class Plan:
         """The plan with those layers left to the generic rule, each for its reason."""
         return Plan(choices=tuple(_left_to_the_rule(choice, obstacles.get(choice.layer)) for choice in self.choices))
 
+    def retreating(self, obstacles: Mapping[str, str]) -> "Plan":
+        """The plan with those layers computed directly, each for its reason."""
+        return Plan(choices=tuple(_retreated(choice, obstacles.get(choice.layer)) for choice in self.choices))
+
     def to_json(self) -> dict[str, Any]:
         return {"choices": [{**asdict(c), "declined": list(c.declined), "sizes": list(c.sizes)} for c in self.choices]}
 
@@ -173,6 +177,13 @@ def _left_to_the_rule(choice: Choice, obstacle: str | None) -> Choice:
         return choice
     declined = (*choice.declined, f"{choice.algorithm}: {obstacle}")
     return replace(choice, algorithm=GENERIC, reason=GENERIC_REASON, declined=declined, error=None, milliseconds=None)
+
+
+def _retreated(choice: Choice, obstacle: str | None) -> Choice:
+    if obstacle is None or choice.algorithm == DIRECT:
+        return choice
+    declined = (*choice.declined, f"{choice.algorithm}: {obstacle}")
+    return replace(choice, algorithm=DIRECT, declined=declined, error=None, milliseconds=None, sizes=())
 
 
 def _only_way(layer: Layer, target: Target) -> tuple[str, str]:

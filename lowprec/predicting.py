@@ -47,6 +47,9 @@ NEAR, NEAR_SHARE, FAR_SHARE = 15, 0.4, 0.22
 TRANSFORM_CYCLES = 11.0
 """For a vector of one frequency, into the transform or out of it: most of it is the way to L2 and back."""
 
+COPY_CYCLES, PATCHES = 4.0, 512 << 10
+"""For a vector of a patch, and bytes of the patches that are multiplied together."""
+
 TALL = 4.5
 """Rows of a tile from which on the multipliers are busy."""
 
@@ -90,6 +93,26 @@ def predict_direct(conv: Conv, target: Target) -> Prediction:
     weight_bytes = FLOAT_BYTES * conv.parameters
     return Prediction(
         cycles=hypot(work, weight_bytes / MEMORY_RATE), error=UNIT * sqrt(CHAIN * taps), weight_bytes=weight_bytes
+    )
+
+
+def predict_im2col(conv: Conv, target: Target) -> Prediction:
+    """The product over patches, and their copying."""
+    depth = prod(conv.kernel) * conv.in_channels // conv.groups
+    pixels = conv.batch * prod(conv.output_size)
+    products = (
+        conv.macs * widening(conv, target) / (MULTIPLIERS * target.lanes * PRODUCTS_SHARE * min(1.0, pixels / TALL))
+    )
+    whole = conv.groups == 1 and conv.dilation[-1] == 1
+    run = conv.in_channels // conv.groups * (conv.kernel[-1] if whole else 1)
+    copied = pixels * conv.groups * depth / run * ceil(run / target.lanes)
+    weight_bytes = FLOAT_BYTES * conv.parameters
+    blocks = ceil(pixels * FLOAT_BYTES * depth / PATCHES)
+    again = (blocks - 1) * weight_bytes / CACHED_RATE if weight_bytes > L2_SHARE else 0.0
+    return Prediction(
+        cycles=hypot(products + COPY_CYCLES * copied, weight_bytes / MEMORY_RATE + again),
+        error=UNIT * sqrt(CHAIN * depth),
+        weight_bytes=weight_bytes,
     )
 
 

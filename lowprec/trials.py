@@ -21,7 +21,7 @@ import tvm
 from numpy.typing import NDArray
 
 from lowprec import runtime
-from lowprec.choosing import candidate_of
+from lowprec.choosing import IM2COL, candidate_of
 from lowprec.convolution import Conv
 from lowprec.errors import LowprecError
 from lowprec.passes.templates import Wish
@@ -62,6 +62,7 @@ def attempt(request: Mapping[str, Any]) -> dict[str, Any]:
             epilogue=Epilogue(),
             bias=True,
             transforms=wish.transforms(bare),
+            patches=wish.algorithm == IM2COL,
             threads=wish.threads,
         ),
         target,

@@ -52,8 +52,8 @@ PRECISIONS = Vocabulary(
 ROUNDINGS = Vocabulary(kind="rounding", built=("nearest",), planned=("stochastic",))
 ALGORITHMS = Vocabulary(
     kind="algorithm",
-    built=("auto", "direct", "winograd", "winograd:2", "winograd:3", "winograd:4", "winograd:6", "fft"),
-    planned=("im2col", "strassen", "split"),
+    built=("auto", "direct", "im2col", "winograd", "winograd:2", "winograd:3", "winograd:4", "winograd:6", "fft"),
+    planned=("strassen", "split"),
 )
 SCALES = Vocabulary(kind="scale", built=(), planned=("none", "tensor", "channel"))
 PEERS = Vocabulary(kind="engine", built=("onnxruntime", "openvino"), planned=("torch",))

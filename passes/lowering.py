@@ -59,7 +59,7 @@ class LoweredCall:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lowered:
     """Main on kernels; `weights` are the arguments that follow the model's inputs, `declined` says of each layer left
-    to the generic rule why no template computes it."""
+    to the generic rule why no template computes it, `retreats` of each that is direct why it is not as planned."""
 
     module: IRModule
     kernels: dict[str, tirx.PrimFunc]
@@ -94,6 +94,7 @@ def lower_units(module: IRModule, target: Target, wishes: Mapping[str, Wish] | N
         weights=tuple(lowering.weights),
         calls=tuple(lowering.calls),
         declined=lowering.declined,
+        retreats=lowering.retreats,
     )
 
 
@@ -112,6 +113,7 @@ class _Lowering:
     symbols: dict[Hashable, str] = field(default_factory=dict)
     cache: Cache = field(default_factory=dict)
     declined: dict[str, str] = field(default_factory=dict)
+    retreats: dict[str, str] = field(default_factory=dict)
     written: set[relax.Var] = field(default_factory=set)
 
     def call(self, module: IRModule, var: relax.Var, value: relax.Call, function: relax.Function) -> None:
@@ -123,6 +125,8 @@ class _Lowering:
         insides = {param: self.inside[arg] for param, arg in actual.items() if arg in self.inside}
         kernel = self._by_template(function, layer, place, insides)
         written = kernel is not None
+        if kernel is not None and kernel.declined:
+            self.retreats[layer] = kernel.declined
         if kernel is None:
             kernel = lower_generic(module, function, self.target, self.cache)
         symbol = self._symbol(kernel)

@@ -7,12 +7,12 @@ Declines when: weights are not constant, the unit is not of the template's form,
 """
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from tvm import relax, tirx
 
-from lowprec.choosing import DIRECT, FFT, winograd_outputs
+from lowprec.choosing import DIRECT, FFT, IM2COL, winograd_outputs
 from lowprec.convolution import Conv
 from lowprec.fourier import Segment
 from lowprec.passes.editing import Array, Constant, array_of, is_constant, shape_of
@@ -28,6 +28,7 @@ from lowprec.schedules.direct import Direct
 from lowprec.schedules.dots import Dots
 from lowprec.schedules.fourier import Fourier
 from lowprec.schedules.fourier_depthwise import FourierDepthwise
+from lowprec.schedules.im2col import Im2col
 from lowprec.schedules.product import ProductRequest, pack_product, product_kernel
 from lowprec.schedules.windows import Window, whole
 from lowprec.schedules.winograd import Winograd
@@ -37,17 +38,19 @@ from lowprec.winograd import Filtering
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelCall:
-    """A kernel and what it is called with: parameters of the unit, or constants. Equal identities share one kernel."""
+    """A kernel and what it is called with: parameters of the unit, or constants. Equal identities share one kernel.
+    `declined` says why it is a direct one, where the plan wished for another."""
 
     identity: Hashable
     family: str
     arguments: tuple[Source | Array, ...]
     kernel: ConvolutionKernel | Copy | tirx.PrimFunc
+    declined: str = ""
 
     def build(self) -> tirx.PrimFunc:
         """The kernel's code."""
         match self.kernel:
-            case Direct() | Depthwise() | Dots() | Winograd() | Fourier() | FourierDepthwise():
+            case Direct() | Depthwise() | Dots() | Winograd() | Fourier() | FourierDepthwise() | Im2col():
                 return build_convolution(self.kernel)
             case Copy():
                 return build_copy(self.kernel)
@@ -96,6 +99,10 @@ def _convolution(reading: UnitReading, target: Target, wish: Wish, insides: Mapp
     operator = reading.operator
     param, window = reading.place(operator.args[0])
     weights = as_float32(array_of(operator.args[1]))
+    declined = ""
+    if wish.algorithm != DIRECT and not np.isfinite(weights).all():
+        declined = "its weights are not all finite, and would spoil what is beside them"
+        wish = replace(wish, algorithm=DIRECT)
     conv = _geometry(operator, window.extents, weights)
     request = ConvolutionRequest(
         conv=conv,
@@ -105,6 +112,7 @@ def _convolution(reading: UnitReading, target: Target, wish: Wish, insides: Mapp
         bias=reading.bias is not None,
         live=_live(window, insides.get(param), weights),
         transforms=wish.transforms(conv),
+        patches=wish.algorithm == IM2COL,
         threads=wish.threads,
     )
     kernel = convolution_kernel(request, target)
@@ -123,6 +131,8 @@ def _family(kernel: ConvolutionKernel) -> str:
             return "winograd"
         case Fourier() | FourierDepthwise():
             return "fft"
+        case Im2col():
+            return "im2col"
         case Direct() | Dots():
             return "direct"
 

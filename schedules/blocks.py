@@ -156,17 +156,32 @@ class Products:
     parts: int = 1
 
 
+PATCHES = 512 << 10
+"""Bytes of patches that stay in L2 beside the weights."""
+
+
+def choose_patches(work: Products, *, lanes: int, registers: int, threads: int) -> Blocks:
+    """The cut where rows are patches of pixels, which are multiplied once."""
+    longest = max(1, PATCHES // (FLOAT_BYTES * work.channels[0]))
+    run = ceil_div(work.tiles, ceil_div(work.tiles, min(longest, work.tiles)))
+    return _cut(work, run, lanes=lanes, registers=registers, threads=threads)
+
+
 def choose_blocks(work: Products, *, lanes: int, registers: int, threads: int) -> Blocks:
     """The cut for a target and a number of threads."""
+    return _cut(work, _run(work, lanes), lanes=lanes, registers=registers, threads=threads)
+
+
+def _cut(work: Products, run: int, *, lanes: int, registers: int, threads: int) -> Blocks:
     depth, columns = work.channels
-    run = _run(work, lanes)
     load = Workload(lines=1, pixels=run, columns=columns, taps=1, channels=depth, activations=0)
     tile = choose_tile(load, lanes=lanes, registers=registers // work.parts, pace=CROWDED)
     panel = tile.vectors * lanes
     panels = ceil_div(columns, panel)
-    pair = panels % 2 == 0 and _scratch(work, run, depth + 2 * panel) <= SCRATCH
+    blocks = work.groups * ceil_div(work.tiles, run)
+    pair = panels % 2 == 0 and blocks * (panels // 2) >= threads and _scratch(work, run, depth + 2 * panel) <= SCRATCH
     turns = panels // 2 if pair else panels
-    parts = _parts(turns, work.groups * ceil_div(work.tiles, run), threads)
+    parts = _parts(turns, blocks, threads)
     return Blocks(
         groups=work.groups,
         channels=work.channels,

@@ -1,6 +1,6 @@
 """A convolution's geometry -> the kernel that computes it, and its weights packed as that kernel reads them.
 
-Winograd or Fourier, where that is asked for, see `winograd` and `fourier`; else one of four cases:
+Winograd, Fourier or im2col, where that is asked for, see the modules of these names; else one of four cases:
 - depthwise (one channel in, one out, a group): vectors run over channels, see `depthwise`;
 - few output channels, no groups: vectors run over input channels, see `dots`;
 - groups at least a vector wide, or no groups: the direct kernel, group by group;
@@ -16,7 +16,7 @@ from tvm import tirx
 
 from lowprec.convolution import Conv
 from lowprec.fourier import Segment, frequencies
-from lowprec.schedules.blocks import Blocks, Products, Tiling, choose_blocks
+from lowprec.schedules.blocks import Blocks, Products, Tiling, choose_blocks, choose_patches
 from lowprec.schedules.bundles import bundle_weights, choose_bundle
 from lowprec.schedules.depthwise import Depthwise, build_depthwise, pack_depthwise
 from lowprec.schedules.direct import Direct, PackedWeights, pack_weights
@@ -25,6 +25,7 @@ from lowprec.schedules.epilogue import Epilogue
 from lowprec.schedules.fourier import Fourier, build_fourier, pack_fourier
 from lowprec.schedules.fourier_depthwise import FourierDepthwise, build_fourier_depthwise, pack_fourier_depthwise
 from lowprec.schedules.geometry import Geometry, Live, pointwise
+from lowprec.schedules.im2col import Im2col, build_im2col, pack_im2col
 from lowprec.schedules.microkernel import build_direct
 from lowprec.schedules.tiling import Workload, ceil_div, choose_tile
 from lowprec.schedules.views import FLOAT_BYTES
@@ -35,7 +36,7 @@ from lowprec.targets import Target
 from lowprec.winograd import Filtering
 
 Weights = NDArray[np.float32]
-Kernel = Direct | Depthwise | Dots | Winograd | Fourier | FourierDepthwise
+Kernel = Direct | Depthwise | Dots | Winograd | Fourier | FourierDepthwise | Im2col
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +55,7 @@ class ConvolutionRequest:
     bias: bool
     live: tuple[Live, ...] | None = None
     transforms: tuple[Filtering, ...] | tuple[Segment, ...] = ()
+    patches: bool = False
     threads: int = 1
 
     def __post_init__(self) -> None:
@@ -69,6 +71,8 @@ def convolution_kernel(request: ConvolutionRequest, target: Target) -> Kernel:
         return _winograd(request, filterings, target)
     if segments:
         return _fourier(request, (segments[0], segments[1]), target)
+    if request.patches:
+        return _im2col(request, target)
     if _is_depthwise(request.conv):
         return _depthwise(request, target)
     lanes = _dot_lanes(request, target)
@@ -205,6 +209,29 @@ def _fourier(request: ConvolutionRequest, axes: tuple[Segment, Segment], target:
     )
 
 
+def _im2col(request: ConvolutionRequest, target: Target) -> Im2col:
+    conv = request.conv
+    channels = conv.in_channels // conv.groups
+    work = Products(
+        tiles=conv.batch * prod(conv.output_size),
+        frequencies=1,
+        groups=conv.groups,
+        channels=(channels * prod(conv.kernel), conv.out_channels // conv.groups),
+    )
+    return Im2col(
+        batch=conv.batch,
+        in_channels=channels,
+        geometry=_geometry(request),
+        input=request.source.view(),
+        output=request.result.view(),
+        halo=request.result.halo,
+        bias=request.bias,
+        epilogue=request.epilogue,
+        lanes=target.lanes,
+        blocks=choose_patches(work, lanes=target.lanes, registers=target.vector_registers, threads=request.threads),
+    )
+
+
 def _blocks(request: ConvolutionRequest, target: Target, *, tiles: int, frequencies: int, parts: int = 1) -> Blocks:
     conv = request.conv
     work = Products(
@@ -230,6 +257,8 @@ def build_convolution(kernel: Kernel) -> tirx.PrimFunc:
             return build_fourier(kernel)
         case FourierDepthwise():
             return build_fourier_depthwise(kernel)
+        case Im2col():
+            return build_im2col(kernel)
         case Direct():
             return build_direct(kernel)
 
@@ -247,6 +276,8 @@ def pack_convolution(kernel: Kernel, conv: Conv, weights: Weights, bias: Weights
             packed = pack_fourier(weights, kernel)
         case FourierDepthwise():
             packed = pack_fourier_depthwise(weights, kernel)
+        case Im2col():
+            packed = pack_im2col(weights, kernel)
         case Direct():
             bundle = choose_bundle(conv, kernel.lanes)
             packed = pack_weights(bundle_weights(weights, groups=conv.groups, bundle=bundle), kernel)

@@ -1,12 +1,22 @@
 """Error bounds derived from the arithmetic, never from trial."""
 
+import math
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
 from lowprec.convolution import Conv, convolve
+from lowprec.predicting import CHAIN, TRANSFORMS
+from lowprec.winograd import Filtering
+
+Array = NDArray[np.float32]
+Axes = tuple[Filtering, ...]
 
 UNIT = 2.0**-24  # half the distance of float32 neighbours, relative
 EPILOGUE = 8  # roundings that a short epilogue of Lipschitz-1 operators adds, vector math's ulps included
+
+FAR = 16  # standard deviations: what no element of a sweep reaches by chance
 
 
 def sum_bound(terms: int, magnitudes: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -21,3 +31,59 @@ def convolution_bound(
     """`sum_bound` of a convolution to which `extra` (bias, residual) is added."""
     terms = w[0].size + 2
     return sum_bound(terms, convolve(conv, np.abs(x), np.abs(w)) + np.abs(extra.astype(np.float64)))
+
+
+def winograd_bound(conv: Conv, axes: Axes, x: Array, w: Array, extra: Array) -> NDArray[np.float64]:
+    """`sum_bound` of a convolution by tiles of `axes`: |A^T| (|G w| o |B^T| |x|), every rounding on the way counted.
+
+    A transform of n inputs rounds each at most n + 2 times, pairs included; weights are transformed in float64 and
+    rounded once.
+    """
+    through = sum(2 * (axis.inputs + 2) for axis in axes if axis.taps > 1)
+    magnitudes = _transformed(conv, axes, x, w, np.abs) + np.abs(extra.astype(np.float64))
+    return sum_bound(w.shape[1] + 3 + through, magnitudes)
+
+
+def winograd_spread(conv: Conv, axes: Axes, x: Array, w: Array, extra: Array) -> NDArray[np.float64]:
+    """What `lowprec.predicting` says of the error's size, `FAR` times, of each element and with the numbers at hand."""
+    sizes = np.sqrt(_transformed(conv, axes, x, w, np.square))
+    far = FAR * UNIT * math.sqrt(TRANSFORMS + CHAIN * w.shape[1])
+    return far * sizes + sum_bound(2, sizes + np.abs(extra))
+
+
+def _transformed(
+    conv: Conv, axes: Axes, x: Array, w: Array, size: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+) -> NDArray[np.float64]:
+    """The sizes of what the inverse adds up, if everything before it had the sizes given."""
+    high, wide = (Filtering(outputs=1, taps=1),) * (2 - len(axes)) + axes
+    pads = list(zip(conv.pads_begin, conv.pads_end, strict=True))
+    padded = np.pad(size(x.astype(np.float64)), [(0, 0), (0, 0), *pads])
+    rows, columns = (1,) * (2 - len(axes)) + padded.shape[2:]
+    inside = padded.reshape(conv.batch, conv.groups, -1, rows, columns)
+    taps = w.astype(np.float64).reshape(conv.groups, -1, w.shape[1], high.taps, wide.taps)
+    (b_high, a_high), (b_wide, a_wide) = (_along(axis, n, size) for axis, n in ((high, rows), (wide, columns)))
+    v = np.einsum("aei,bfj,ngcij->ngcaebf", b_high, b_wide, inside, optimize=True)
+    u = size(np.einsum("ei,fj,gkcij->gkcef", *map(_taps, (high, wide)), taps, optimize=True))
+    m = np.einsum("ngcaebf,gkcef->ngkaebf", v, u, optimize=True)
+    y: NDArray[np.float64] = np.einsum("iae,jbf,ngkaebf->ngkij", a_high, a_wide, m, optimize=True)
+    return y.reshape(conv.batch, conv.out_channels, *conv.output_size)
+
+
+def _along(
+    axis: Filtering, extent: int, size: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """B^T from positions to each tile's inputs, and A^T from those to outputs; the last tile begins earlier."""
+    outward, _, inward = (size(np.array(matrix, np.float64)) for matrix in axis.matrices)
+    outputs = extent - axis.taps + 1
+    starts = [min(start, outputs - axis.outputs) for start in range(0, outputs, axis.outputs)]
+    reads, writes = np.zeros((len(starts), axis.inputs, extent)), np.zeros((outputs, len(starts), axis.inputs))
+    for tile, start in enumerate(starts):
+        reads[tile, :, start : start + axis.inputs] = inward
+    for place in range(outputs):
+        tile = place // axis.outputs
+        writes[place, tile] = outward[place - starts[tile]]
+    return reads, writes
+
+
+def _taps(axis: Filtering) -> NDArray[np.float64]:
+    return np.array(axis.matrices[1], np.float64)

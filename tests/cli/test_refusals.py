@@ -33,7 +33,7 @@ from tests.cli.conftest import Lowprec
         (["plan", "m.onnx", "--precision", "int8"], 4, "precision 'int8' is not built yet: use one of fp32"),
         (["plan", "m.onnx", "--precision", "q2.14"], 4, "precision 'q2.14' is not built yet"),
         (["plan", "m.onnx", "--precision", "int7"], 2, "unknown precision 'int7' (did you mean 'int8'?)"),
-        (["plan", "m.onnx", "--algorithm", "winograd:4"], 4, "algorithm 'winograd:4' is not built yet"),
+        (["plan", "m.onnx", "--algorithm", "strassen"], 4, "algorithm 'strassen' is not built yet"),
         (["plan", "m.onnx", "--target", "cuda:sm_90"], 4, "target 'cuda:sm_90' is not built yet"),
         (["plan", "m.onnx", "--target", "x86"], 2, "unknown target 'x86'"),
         (["plan", "m.onnx", "--rounding", "stochastic"], 2, "fp32 takes 'nearest'"),
@@ -71,7 +71,7 @@ def test_help_of_each_verb(verb: cli.Verb, capsys: pytest.CaptureFixture[str]) -
     said = capsys.readouterr().out
     assert "--json" in said
     assert "--seed" in said
-    assert not any(word in said for word in ("int8", "winograd", "cuda", "--records", "--calibration"))
+    assert not any(word in said for word in ("int8", "im2col", "cuda", "--records", "--calibration"))
     assert callable(getattr(verbs, verb.name))
 
 

@@ -20,7 +20,7 @@ from lowprec.recipe import Recipe, Rule
         ({"precision": 8}, UsageError, "precision is given as int: give a name"),
         ({"rounding": "stochastic"}, UsageError, "rounding 'stochastic' is for formats that round"),
         ({"rounding": "up"}, UsageError, "unknown rounding 'up'"),
-        ({"algorithm": "winograd"}, Unsupported, "algorithm 'winograd' is not built yet"),
+        ({"algorithm": "strassen"}, Unsupported, "algorithm 'strassen' is not built yet"),
         ({"target": "cuda:sm_80"}, Unsupported, "target 'cuda:sm_80' is not built yet"),
         ({"target": None}, UsageError, "target is given as NoneType"),
         ({"recipe": 3}, UsageError, "recipe is a int: give a lowprec.Recipe"),

@@ -15,6 +15,7 @@ from lowprec import strict_json
 from lowprec.errors import EnvironmentMismatch
 from lowprec.layers import Cost
 from lowprec.manifest import CallSpec, FileSpec, Manifest, ProbeSpec, WeightSpec, from_text, to_text
+from lowprec.plan import Plan
 from lowprec.tensors import TensorSpec
 from tests.manifests import hand_made
 
@@ -27,7 +28,9 @@ def complete(**changes: Any) -> Manifest:
     probes = (ProbeSpec(tensor="t", layer="y", axes=(0, 3, 1, 2), crop=((0, 1), (1, 2), (1, 2), (0, 3))),)
     cost = Cost(macs=60, weight_bytes=80, tensor_bytes=108)
     calls = (CallSpec(symbol="k0", layer="y", op="Gemm", output="y", family="gemm", cost=cost),)
-    return dataclasses.replace(hand_made(calls=calls, probes=probes), files=FILES, weights=weights, **changes)
+    plan = Plan(choices=(dataclasses.replace(hand_made().plan.choices[0], error=1.5e-6, milliseconds=0.25),))
+    made = hand_made(calls=calls, probes=probes)
+    return dataclasses.replace(made, plan=plan, files=FILES, weights=weights, **changes)
 
 
 def signed(body: dict[str, Any]) -> str:
@@ -99,7 +102,7 @@ def test_an_unknown_field_is_named() -> None:
 def test_a_field_of_another_type_is_named(place: tuple[str | int, ...]) -> None:
     """Every place in the document, with a value that no field has."""
     with pytest.raises(EnvironmentMismatch) as caught:
-        from_text(signed(replaced(place, 1.5)))
+        from_text(signed(replaced(place, [None])))
     assert str(place[0]) in str(caught.value)
     assert "\n" not in str(caught.value)
 

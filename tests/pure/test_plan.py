@@ -5,44 +5,14 @@ from typing import Any
 
 import pytest
 
-from lowprec.convolution import Conv
 from lowprec.errors import Unsupported, UsageError
-from lowprec.layers import Gemm, Layer
+from lowprec.layers import Gemm
 from lowprec.plan import Choice, Formats, Plan, describe, make_plan, table
 from lowprec.recipe import Recipe, Rule
 from lowprec.targets import parse_target
+from tests.layers import conv, layer
 
 TARGET = parse_target("x86-64-v3")
-
-
-def conv(**changes: Any) -> Conv:
-    base: dict[str, Any] = {
-        "batch": 1,
-        "in_channels": 64,
-        "out_channels": 64,
-        "groups": 1,
-        "size": (56, 56),
-        "kernel": (3, 3),
-        "stride": (1, 1),
-        "dilation": (1, 1),
-        "pads_begin": (1, 1),
-        "pads_end": (1, 1),
-    }
-    return Conv(**base | changes)
-
-
-def layer(name: str, op: str, geometry: Conv | Gemm | None) -> Layer:
-    return Layer(
-        name=name,
-        op=op,
-        output=name,
-        input_shapes=(),
-        output_shape=(),
-        parameters=0,
-        macs=0,
-        bytes=0,
-        geometry=geometry,
-    )
 
 
 LAYERS = (
@@ -58,6 +28,8 @@ def test_a_choice_for_every_layer() -> None:
     assert [choice.algorithm for choice in plan.choices] == ["direct", "generic", "gemm", "generic"]
     assert all(choice.reason and not choice.declined for choice in plan.choices)
     assert plan.choice("fc").reason == "1 x 2048 by 2048 x 1000: blocked product, 8 fp32 lanes"
+    assert [choice.layer for choice in plan.choices if choice.error is not None] == ["c1"]
+    assert [choice.layer for choice in plan.choices if choice.milliseconds is not None] == ["c1"]
 
 
 @pytest.mark.parametrize(
@@ -71,8 +43,16 @@ def test_a_choice_for_every_layer() -> None:
     ],
 )
 def test_reasons_name_the_kind(changes: dict[str, Any], words: str) -> None:
-    plan = make_plan([layer("c", "Conv", conv(**changes))], recipe=Recipe(), target=TARGET)
+    plan = make_plan([layer("c", "Conv", conv(**changes))], recipe=Recipe(), algorithm="direct", target=TARGET)
     assert words in plan.choices[0].reason
+    assert plan.choices[0].algorithm == "direct"
+
+
+def test_reasons_name_the_tile_and_what_it_saves() -> None:
+    plan = make_plan([layer("c", "Conv", conv())], recipe=Recipe(), algorithm="winograd:4", target=TARGET)
+    reason = plan.choices[0].reason
+    assert reason.startswith("3x3, 64 -> 64 at 56x56: Winograd F(4x4, 3x3), predicted ")
+    assert reason.endswith(" times as fast as direct")
 
 
 def test_a_forced_algorithm_that_does_not_fit_is_declined_with_a_reason() -> None:
@@ -90,19 +70,30 @@ def test_a_rule_wins_over_the_call() -> None:
 
 def test_printed_plans_are_aligned_and_fold_what_offers_no_choice() -> None:
     lines = str(make_plan(LAYERS, recipe=Recipe(), target=TARGET)).splitlines()
-    assert lines[0].split() == ["layer", "op", "algorithm", "formats", "reason"]
+    assert lines[0].split() == ["layer", "op", "algorithm", "formats", "error", "ms", "reason"]
     assert len({line.index("fp32") for line in lines[2:]}) == 1
+    error, milliseconds = (lines[0].index(name) for name in ("error", "ms"))
+    (convolution,) = (line for line in lines if line.startswith("c1"))
+    assert convolution[error:].startswith("4.3e-07")
+    assert float(convolution[milliseconds:].split()[0]) > 0
+    (product,) = (line for line in lines if line.startswith("fc"))
+    assert product[error : lines[0].index("reason")].isspace(), "where there is no choice nothing is predicted"
     assert lines[-1].startswith("(2 layers)")
 
 
 def test_json_round_trip() -> None:
-    plan = make_plan(LAYERS, recipe=Recipe(), algorithm="direct", target=TARGET)
+    layers = (*LAYERS, layer("c2", "Conv", conv()))
+    plan = make_plan(layers, recipe=Recipe(), algorithm="winograd:4", target=TARGET)
+    assert plan.choice("c2").algorithm == "winograd:4"
+    assert plan.choice("c1").declined
     assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
 
 
 def test_names_not_built_are_refused() -> None:
-    with pytest.raises(Unsupported, match="algorithm 'winograd' is not built yet"):
-        make_plan(LAYERS, recipe=Recipe(), algorithm="winograd", target=TARGET)
+    with pytest.raises(Unsupported, match="algorithm 'strassen' is not built yet"):
+        make_plan(LAYERS, recipe=Recipe(), algorithm="strassen", target=TARGET)
+    with pytest.raises(UsageError, match="unknown algorithm 'winograd:5'"):
+        make_plan(LAYERS, recipe=Recipe(), algorithm="winograd:5", target=TARGET)
     with pytest.raises(UsageError, match=r"unknown precision 'fp31' \(did you mean 'fp32'\?\)"):
         make_plan(LAYERS, recipe=Recipe(), precision="fp31", target=TARGET)
 

@@ -67,7 +67,7 @@ def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def artifact(model_file: Path) -> Artifact:
-    return lowprec.compile(model_file, threads=1)
+    return lowprec.compile(model_file, algorithm="direct", threads=1)
 
 
 def test_layers_keep_their_names(artifact: Artifact) -> None:

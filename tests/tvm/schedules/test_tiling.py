@@ -4,10 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lowprec.schedules.direct import panel_starts, vector_starts
-from lowprec.schedules.tiling import Tile, Workload, choose_tile
+from lowprec.schedules.tiling import ALONE, Pace, Tile, Workload, choose_tile
 from lowprec.schedules.walks import choose_walk
 
 LANES = st.sampled_from((4, 8, 16))
+PACES = (ALONE, Pace(l2_rate=14.0, issue=3.0))
 
 
 def work(*, lines: int = 1, pixels: int, columns: int, taps: int = 1, channels: int = 64) -> Workload:
@@ -15,9 +16,9 @@ def work(*, lines: int = 1, pixels: int, columns: int, taps: int = 1, channels: 
     return Workload(lines=lines, pixels=pixels, columns=columns, taps=taps, channels=channels, activations=activations)
 
 
-@given(st.integers(1, 300), st.integers(1, 600), LANES, st.sampled_from((16, 32)))
-def test_tiles_fit_the_registers(pixels: int, channels: int, lanes: int, registers: int) -> None:
-    tile = choose_tile(work(pixels=pixels, columns=channels), lanes=lanes, registers=registers)
+@given(st.integers(1, 300), st.integers(1, 600), LANES, st.sampled_from((16, 32)), st.sampled_from(PACES))
+def test_tiles_fit_the_registers(pixels: int, channels: int, lanes: int, registers: int, pace: Pace) -> None:
+    tile = choose_tile(work(pixels=pixels, columns=channels), lanes=lanes, registers=registers, pace=pace)
     assert 1 <= tile.rows <= pixels
     assert tile.rows * tile.vectors + 1 <= registers
 
@@ -37,6 +38,12 @@ def test_panels_and_vectors_cover_every_channel(channels: int, vectors: int, lan
 def test_large_layers_get_the_tile_that_reaches_the_peak() -> None:
     tile = choose_tile(work(pixels=56, columns=64), lanes=16, registers=32)
     assert (tile.rows, tile.vectors) == (14, 2)
+
+
+def test_weights_that_come_slowly_are_used_by_more_rows() -> None:
+    wide = work(pixels=56, columns=256)
+    fast, slow = (choose_tile(wide, lanes=16, registers=32, pace=pace) for pace in (ALONE, Pace(l2_rate=4, issue=9)))
+    assert slow.rows > fast.rows
 
 
 @given(

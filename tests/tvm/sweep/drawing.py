@@ -12,12 +12,15 @@ from typing import Literal
 
 from hypothesis import strategies as st
 
+from lowprec.choosing import DIRECT
 from lowprec.convolution import Conv
+from lowprec.predicting import TILES, winograd_obstacle
 from lowprec.schedules.depthwise import Depthwise
 from lowprec.schedules.direct import Direct
 from lowprec.schedules.dots import Dots
 from lowprec.schedules.microkernel import UNROLL
 from lowprec.schedules.windows import whole
+from lowprec.schedules.winograd import Winograd
 from lowprec.targets import TARGETS, detect_features, machine_arch, parse_target
 from tests.tvm.sweep.layer import Copied, Layer, Product, Shape
 from tests.tvm.sweep.programs import bordered, places, programs
@@ -25,7 +28,10 @@ from tests.tvm.sweep.running import prepare
 
 BUDGET = 4_000_000  # multiplications of a layer
 LARGE = 211  # an extent that is larger than every block, and prime
+TILE = 4  # outputs of the Winograd kernel that is asked for its blocks
+Kernel = Literal["direct", "depthwise", "few", "product", "winograd"]
 FAMILIES = ("dense", "pointwise", "stem", "depthwise", "multiplied", "narrow", "wide", "few")
+TRANSFORMED = ("winograd",)
 # Every remainder of an unrolled loop, and deep enough for channels to be taken in chunks, prime and not.
 DEPTHS = (*range(1, 2 * UNROLL + 2), 64, 127, 509, 1024, 2048)
 SUMMED = (4, 12, 8, 24, 48, 128)  # depths in whole vectors, for layers of few output channels
@@ -44,7 +50,7 @@ class Blocks:
 
 
 @functools.cache
-def blocks(family: Literal["direct", "depthwise", "few", "product"], channels: int, target: str) -> Blocks:
+def blocks(family: Kernel, channels: int, target: str) -> Blocks:
     """Those of the kernel for a layer of that many output channels and many pixels."""
     operator: Conv | Product
     if family == "product":
@@ -53,8 +59,11 @@ def blocks(family: Literal["direct", "depthwise", "few", "product"], channels: i
         groups = channels if family == "depthwise" else 1
         inner = SUMMED[-1] if family == "few" else 1
         operator = _convolution(channels=(groups, inner, channels // groups), output=(1, LARGE), kernel=(1, 3))
-    kernel = prepare(_bare(operator, target)).call.kernel
+    kernel = prepare(_bare(operator, target, f"winograd:{TILE}" if family == "winograd" else DIRECT)).call.kernel
     match kernel:
+        case Winograd():
+            tile = kernel.blocks.tile
+            return Blocks(rows=TILE * tile.rows, channels=tile.vectors * parse_target(target).lanes)
         case Depthwise():
             return Blocks(rows=kernel.rows, channels=kernel.width)
         case Dots():
@@ -82,7 +91,7 @@ def _convolution(*, channels: tuple[int, int, int], output: Shape, kernel: Shape
     )
 
 
-def _bare(operator: Conv | Product, target: str) -> Layer:
+def _bare(operator: Conv | Product, target: str, algorithm: str = DIRECT) -> Layer:
     source, right, result = _shapes(operator)
     return Layer(
         target=target,
@@ -93,6 +102,7 @@ def _bare(operator: Conv | Product, target: str) -> Layer:
         bias=False,
         steps=(),
         extras=(),
+        algorithm=algorithm,
     )
 
 
@@ -132,7 +142,8 @@ def layers(draw: st.DrawFn) -> Layer:
     target = draw(st.sampled_from(RUNNABLE))
     if not draw(st.integers(0, 14)):
         return draw(copies(target))
-    operator = draw(st.one_of(convolutions(target), convolutions(target), products(target)))
+    plain = convolutions(target, FAMILIES)
+    operator = draw(st.one_of(plain, plain, convolutions(target, TRANSFORMED), products(target)))
     source, right, result = _shapes(operator)
     steps, extras = draw(programs(result))
     return Layer(
@@ -144,7 +155,15 @@ def layers(draw: st.DrawFn) -> Layer:
         bias=draw(st.booleans()),
         steps=steps,
         extras=extras,
+        algorithm=draw(st.sampled_from(algorithms(operator))),
     )
+
+
+def algorithms(operator: Conv | Product) -> tuple[str, ...]:
+    """Those that fit; Winograd's first, so that shrinking is not what makes a layer direct."""
+    if not isinstance(operator, Conv):
+        return (DIRECT,)
+    return (*(f"winograd:{outputs}" for outputs in TILES if not winograd_obstacle(operator, outputs)), DIRECT)
 
 
 @st.composite
@@ -165,16 +184,17 @@ def copies(draw: st.DrawFn, target: str) -> Layer:
 
 
 @st.composite
-def convolutions(draw: st.DrawFn, target: str) -> Conv:
-    """Plain convolutions of one to three axes, with padding, of every family."""
-    family = draw(st.sampled_from(FAMILIES))
-    rank = draw(st.sampled_from((2, 1, 3)))
+def convolutions(draw: st.DrawFn, target: str, families: tuple[str, ...]) -> Conv:
+    """Plain convolutions of one to three axes, with padding."""
+    family = draw(st.sampled_from(families))
+    rank = draw(st.sampled_from((2, 1) if family == "winograd" else (2, 1, 3)))
     kernel = tuple(draw(_taps(family)) for _ in range(rank))
     groups, outer = draw(_outer(family, target))
     rows = blocks(_kernel(family), groups * outer if groups > 1 else outer, target).rows
     spent = groups * outer * prod(kernel)
-    width = draw(affordable(around(rows), spent))
-    others = tuple(draw(affordable((1, 2, 3, 5), spent * width * 3 ** (rank - 1))) for _ in range(rank - 1))
+    widths, heights = (around(*TILES, rows), around(*TILES)) if family == "winograd" else (around(rows), (1, 2, 3, 5))
+    width = draw(affordable(widths, spent))
+    others = tuple(draw(affordable(heights, spent * width * 3 ** (rank - 1))) for _ in range(rank - 1))
     output = (*others, width)
     inner = draw(_inner(family, target, spent * prod(output)))
     batch = draw(affordable((1, 2, 3), spent * prod(output) * inner))
@@ -194,9 +214,9 @@ def convolutions(draw: st.DrawFn, target: str) -> Conv:
     )
 
 
-def _kernel(family: str) -> Literal["depthwise", "few", "direct"]:
+def _kernel(family: str) -> Literal["depthwise", "few", "winograd", "direct"]:
     match family:
-        case "depthwise" | "few":
+        case "depthwise" | "few" | "winograd":
             return family
     return "direct"
 
@@ -204,7 +224,8 @@ def _kernel(family: str) -> Literal["depthwise", "few", "direct"]:
 def _taps(family: str) -> st.SearchStrategy[int]:
     if family == "pointwise":
         return st.just(1)
-    return st.sampled_from((3, 5, 7) if family == "stem" else (3, 1, 2, 5))
+    more = {"stem": (3, 5, 7), "winograd": (3, 3, 5, 2, 1, 7)}
+    return st.sampled_from(more.get(family, (3, 1, 2, 5)))
 
 
 @st.composite
@@ -221,6 +242,9 @@ def _outer(draw: st.DrawFn, family: str, target: str) -> tuple[int, int]:
             return draw(st.sampled_from((2, 3))), draw(st.sampled_from(around(lanes)))
         case "few":
             return 1, draw(st.sampled_from((3, 1, 2, 4, lanes // 2, lanes // 2 + 1)))
+        case "winograd":
+            channels = around(lanes, blocks("winograd", LARGE, target).channels)
+            return draw(st.sampled_from((1, 1, 2, 3))), draw(st.sampled_from(channels))
     return 1, draw(st.sampled_from(around(lanes, blocks("direct", LARGE, target).channels)))
 
 
@@ -241,8 +265,9 @@ def _inner(family: str, target: str, spent: int) -> st.SearchStrategy[int]:
 @st.composite
 def _axis(draw: st.DrawFn, output: int, kernel: int, family: str) -> tuple[int, int, int, int, int]:
     """Size, stride, dilation and padding of an axis with that many outputs."""
-    stride = draw(st.sampled_from((1, 2, 3, 4) if family == "stem" else (1, 1, 2, 3)))
-    dilation = draw(st.sampled_from((1, 1, 2, 3)))
+    strides = {"stem": (1, 2, 3, 4), "winograd": (1,)}
+    stride = draw(st.sampled_from(strides.get(family, (1, 1, 2, 3))))
+    dilation = draw(st.sampled_from((1,) if family == "winograd" else (1, 1, 2, 3)))
     reach = (kernel - 1) * dilation + 1
     unread = draw(st.integers(0, stride - 1))
     total = (output - 1) * stride + reach + unread

@@ -3,10 +3,12 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from lowprec.choosing import winograd_outputs
 from lowprec.convolution import Conv, convolve
+from lowprec.predicting import filterings
 from lowprec.schedules.epilogue import Argument, Constant, Operand, Value
 from tests.intervals import STEPS, Interval, exactly
-from tests.oracle import sum_bound
+from tests.oracle import sum_bound, winograd_spread
 from tests.tvm.sweep.layer import Array, Copied, Data, Layer, Product
 
 
@@ -32,12 +34,17 @@ def expected(layer: Layer, data: Data) -> Interval:
 
 
 def _accumulators(layer: Layer, operator: Conv | Product, data: Data) -> Interval:
-    """The operator with its bias, off by no more than a float32 sum in any order may be."""
+    """The operator with its bias, off by no more than a float32 sum in any order may be, or than is predicted."""
     terms = operator.depth if isinstance(operator, Product) else operator.parameters // operator.out_channels
     bias = np.float32(0) if data.bias is None else data.bias
     sums = _exact(operator, data.x, data.w) + bias
-    magnitudes = _exact(operator, np.abs(data.x), np.abs(data.w)) + np.abs(bias) + np.abs(_start(layer, data))
-    bound = sum_bound(terms + 2, magnitudes)
+    added = np.abs(bias) + np.abs(_start(layer, data))
+    outputs = winograd_outputs(layer.algorithm)
+    if isinstance(operator, Conv) and outputs is not None:
+        spread = winograd_spread(operator, filterings(operator, outputs), data.x, data.w, np.zeros(1, np.float32))
+        bound = np.moveaxis(spread, 1, -1) + sum_bound(2, added)
+    else:
+        bound = sum_bound(terms + 2, _exact(operator, np.abs(data.x), np.abs(data.w)) + added)
     return Interval(sums - bound, sums + bound)
 
 

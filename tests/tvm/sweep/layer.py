@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm import relax
 
+from lowprec.choosing import DIRECT
 from lowprec.convolution import Conv
 from lowprec.passes.editing import Emitter
 from lowprec.passes.elementwise import EPILOGUE_OPS
@@ -68,6 +69,7 @@ class Layer:
     """`source` and `result` are channels last; a convolution's padding is inside `source`, as zeros.
 
     `result` may be a part of a concatenation, with other channels beside it and a border that another part writes.
+    `algorithm` is a convolution's, as the plan would have it.
     """
 
     target: str
@@ -78,6 +80,7 @@ class Layer:
     bias: bool
     steps: tuple[Step, ...]
     extras: tuple[Extra, ...]
+    algorithm: str = DIRECT
 
     @property
     def is_part(self) -> bool:

@@ -10,11 +10,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 import lowprec.building
+import lowprec.choosing
 import lowprec.convolution
 import lowprec.passes
+import lowprec.predicting
 import lowprec.runtime
 import lowprec.schedules
 import lowprec.targets
+import lowprec.winograd
 import tests.intervals
 import tests.oracle
 import tests.tvm.kernels
@@ -23,9 +26,12 @@ FILE = Path(__file__).parents[3] / "build" / "sweep.txt"
 FOLDERS = (Path(lowprec.schedules.__file__).parent, Path(lowprec.passes.__file__).parent, Path(__file__).parent)
 MODULES = (
     lowprec.building,
+    lowprec.choosing,
     lowprec.convolution,
+    lowprec.predicting,
     lowprec.runtime,
     lowprec.targets,
+    lowprec.winograd,
     tests.intervals,
     tests.oracle,
     tests.tvm.kernels,

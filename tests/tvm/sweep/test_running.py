@@ -41,17 +41,23 @@ LAYER = Layer(
 
 
 PART = replace(LAYER, result=Window(shape=(1, 4, 6, 20), begin=(0, 1, 0, 2), extents=(1, 2, 5, 17), bordered=False))
+TRANSFORMED = replace(LAYER, algorithm="winograd:4")
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> dict[Layer, tuple[Prepared, Any]]:
-    prepared = [prepare(layer) for layer in (LAYER, PART)]
+    prepared = [prepare(layer) for layer in (LAYER, PART, TRANSFORMED)]
     library = build(prepared, tmp_path_factory.mktemp("layers"))
     return {each.layer: (each, library[f"layer{index}"]) for index, each in enumerate(prepared)}
 
 
 def one_element(x: Array, y: Array, call: int) -> None:
     y[0, 1, 2, 3] *= np.float32(1 + 2**-16)
+
+
+def a_tile(x: Array, y: Array, call: int) -> None:
+    """An error of a thousandth, in the four outputs of a tile and all channels."""
+    y[0, 1, :4] *= np.float32(1 + 2**-10)
 
 
 def not_written(x: Array, y: Array, call: int) -> None:
@@ -105,6 +111,9 @@ def border_of_another(x: Array, y: Array, call: int) -> None:
         (LAYER, before, "memory around the result was written to"),
         (LAYER, after, "memory around the result was written to"),
         (PART, beside, "1 elements around the result are wrong, the first at [0, 1, 2, 0]"),
+        (TRANSFORMED, a_tile, "of 170 elements are wrong, the first at [0, 0, "),
+        (TRANSFORMED, not_written, "1 of 170 elements are wrong, the first at [0, 1, 4, 16]: nan"),
+        (TRANSFORMED, one_thread_count, "the bits differ between"),
         (PART, border_of_another, "1 elements around the result are wrong, the first at [0, 0, 0, 5]"),
     ],
 )
@@ -120,6 +129,6 @@ def test_a_mistake_is_seen(built: dict[Layer, tuple[Prepared, Any]], layer: Laye
     assert sentence in check(prepared, spoilt)
 
 
-@pytest.mark.parametrize("layer", [LAYER, PART])
+@pytest.mark.parametrize("layer", [LAYER, PART, TRANSFORMED])
 def test_a_right_kernel_has_no_problem(built: dict[Layer, tuple[Prepared, Any]], layer: Layer) -> None:
     assert not check(*built[layer])
