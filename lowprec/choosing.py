@@ -74,7 +74,7 @@ def candidates(conv: Conv, target: Target) -> list[Candidate]:
     """Every algorithm; the direct one fits always."""
     direct = Candidate(algorithm=DIRECT, prediction=predict_direct(conv, target))
     winograd = (_winograd(conv, outputs, target) for outputs in TILES)
-    return [direct, *winograd, _fourier(conv, target), _im2col(conv, target)]
+    return [direct, _im2col(conv, target), *winograd, _fourier(conv, target)]
 
 
 def best_of(able: Sequence[Candidate]) -> Candidate:

@@ -66,6 +66,7 @@ class Lowered:
     weights: tuple[Array, ...]
     calls: tuple[LoweredCall, ...]
     declined: dict[str, str]
+    retreats: dict[str, str]
 
 
 def lower_units(module: IRModule, target: Target, wishes: Mapping[str, Wish] | None = None) -> Lowered:

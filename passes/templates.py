@@ -119,7 +119,11 @@ def _convolution(reading: UnitReading, target: Target, wish: Wish, insides: Mapp
     bias = None if reading.bias is None else as_float32(reading.bias)
     packed = pack_convolution(kernel, conv, weights, bias)
     return KernelCall(
-        identity=kernel, family=_family(kernel), arguments=(param, *packed, *reading.sources), kernel=kernel
+        identity=kernel,
+        family=_family(kernel),
+        arguments=(param, *packed, *reading.sources),
+        kernel=kernel,
+        declined=declined,
     )
 
 
