@@ -102,8 +102,8 @@ def tune(
         layers = run_on_model("inspect", path, {"input_shapes": options.to_json()["input_shapes"]})["layers"]
     convs = Counter(conv_from(layer["geometry"]) for layer in layers if is_conv(layer))
     tasks = tasks_of(convs, chosen, environment_of(chosen, workers))
-    with Records(Path(records)) as store, _Bench(target, workers) as bench:
-        return _session(store, tasks, bench, most=trials, budget=budget, say=say or (lambda _: None))
+    with Records(Path(records)) as store, Bench(target, workers) as bench:
+        return run_session(store, tasks, bench, most=trials, budget=budget, say=say or (lambda _: None))
 
 
 def is_conv(layer: Mapping[str, Any]) -> bool:
@@ -126,8 +126,8 @@ def _runnable(target: Target) -> Target:
     return target
 
 
-def _session(
-    store: Records, tasks: Sequence[Task], bench: "_Bench", *, most: int, budget: float | None, say: Say
+def run_session(
+    store: Records, tasks: Sequence[Task], bench: "Bench", *, most: int, budget: float | None, say: Say
 ) -> Tuned:
     """What is not known yet, until `most` trials are made or the budget is spent."""
     known = {(trial.subject, trial.algorithm, trial.sizes) for trial in store.trials()}
@@ -181,7 +181,7 @@ def _named(trial: Trial) -> str:
     return " ".join([trial.algorithm, "x".join(map(str, trial.sizes))]).strip()
 
 
-class _Bench:
+class Bench:
     """The child that makes trials; a new one when it has died."""
 
     def __init__(self, target: str, threads: int) -> None:
@@ -190,7 +190,7 @@ class _Bench:
         self._folder = tempfile.TemporaryDirectory(prefix="lowprec-tune-")
         self._log = Path(self._folder.name) / "log"
 
-    def __enter__(self) -> "_Bench":
+    def __enter__(self) -> "Bench":
         return self
 
     def __exit__(self, *_: object) -> None:

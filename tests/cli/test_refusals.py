@@ -20,9 +20,11 @@ from tests.cli.conftest import Lowprec
     [
         ([], 2, "no verb was given"),
         (["compyle"], 2, "unknown verb 'compyle' (did you mean 'compile'?)"),
-        (["tune", "m.onnx"], 4, "verb 'tune' is not built yet"),
+        (["tune", "m.onnx", "--tracker", "h:1"], 4, "--tracker is not built yet"),
+        (["tune", "m.onnx", "--budget", "soon"], 2, "--budget is 'soon': give a time such as 90s, 10m or 2h"),
         (["export", "m.onnx"], 4, "verb 'export' is not built yet"),
-        (["db", "list"], 4, "verb 'db' is not built yet"),
+        (["db", "list"], 2, "arguments are required: DB"),
+        (["db", "list", "t.db"], 2, "records 't.db' do not exist"),
         (["--json", "doctor"], 2, "option '--json' stands before the verb"),
         (["plan"], 2, "arguments are required: MODEL"),
         (["plan", "m.onnx", "--thread", "2"], 2, "unknown argument '--thread' (did you mean '--threads'?)"),
@@ -37,7 +39,7 @@ from tests.cli.conftest import Lowprec
         (["plan", "m.onnx", "--target", "cuda:sm_90"], 4, "target 'cuda:sm_90' is not built yet"),
         (["plan", "m.onnx", "--target", "x86"], 2, "unknown target 'x86'"),
         (["plan", "m.onnx", "--rounding", "stochastic"], 2, "fp32 takes 'nearest'"),
-        (["plan", "m.onnx", "--records", "t.db"], 4, "records is for tuning, which is not built yet"),
+        (["plan", "m.onnx", "--records", "t.db"], 2, "records 't.db' does not exist"),
         (["plan", "m.onnx", "--calibration", "c.npz"], 4, "calibration is for precisions that need ranges"),
         (["plan", "m.onnx", "--max-ms", "3"], 4, "max_ms is for precision 'auto'"),
         (["plan", "m.onnx", "--recipe", "none.toml"], 2, "recipe 'none.toml' does not exist"),
@@ -71,7 +73,7 @@ def test_help_of_each_verb(verb: cli.Verb, capsys: pytest.CaptureFixture[str]) -
     said = capsys.readouterr().out
     assert "--json" in said
     assert "--seed" in said
-    assert not any(word in said for word in ("int8", "im2col", "cuda", "--records", "--calibration"))
+    assert not any(word in said for word in ("int8", "strassen", "cuda", "--tracker", "--calibration"))
     assert callable(getattr(verbs, verb.name))
 
 

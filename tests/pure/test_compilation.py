@@ -34,7 +34,8 @@ from lowprec.recipe import Recipe, Rule
         ({"input_shapes": {"x": 5}}, UsageError, "the shape of input 'x' is 5: give a tuple"),
         ({"input_shapes": [("x", (1,))]}, UsageError, "input_shapes is a list: give a dict"),
         ({"calibration": [np.zeros(3)]}, Unsupported, "calibration is for precisions that need ranges"),
-        ({"records": "tuned.db"}, Unsupported, "records is for tuning"),
+        ({"records": "tuned.db"}, UsageError, "records 'tuned.db' does not exist"),
+        ({"records": 3}, UsageError, "records is a int: give the path of a file"),
         ({"min_sqnr": 30.0}, Unsupported, "min_sqnr is for precision 'auto'"),
         ({"max_ms": 3.0}, Unsupported, "max_ms is for precision 'auto'"),
     ],
@@ -99,6 +100,7 @@ def test_the_request_carries_every_option(monkeypatch: pytest.MonkeyPatch, tmp_p
         "threads": 3,
         "seed": 5,
         "input_shapes": {"x": [1, 2]},
+        "records": None,
     }
 
 
