@@ -53,6 +53,9 @@ COPY_CYCLES, PATCHES = 4.0, 512 << 10
 TALL = 4.5
 """Rows of a tile from which on the multipliers are busy."""
 
+SCRATCH, MOST_LANES = 4 << 20, 16
+"""Bytes between the transforms, and the widest vectors there are."""
+
 BLOCK, WHOLE = 42, 56
 """Tiles that pass over the transformed weights together, and so many that are not cut into blocks."""
 
@@ -153,9 +156,23 @@ def winograd_obstacle(conv: Conv, outputs: int) -> str:
         (len(conv.size) > 2, lambda: f"{len(conv.size)} spatial axes: Winograd is built for one and two"),
         (conv.depthwise, lambda: "depthwise: nothing is summed between the transforms"),
         (max(conv.kernel) == 1, lambda: "one tap: there are no products to save"),
+        (_bulky(conv, outputs), lambda: "its transforms would take more than 4 MiB of scratch"),
         (_pointless(conv, outputs), lambda: f"{_named(conv, outputs)} needs more points than keep its error small"),
     )
     return next((sentence() for holds, sentence in checks if holds), "")
+
+
+def _bulky(conv: Conv, outputs: int) -> bool:
+    """Whether one tile of all channels is too much, at the widest vectors there are."""
+    frequencies = prod(
+        min(outputs, extent) + taps - 1 for extent, taps in zip(conv.output_size, conv.kernel, strict=True)
+    )
+    return FLOAT_BYTES * frequencies * scratch_width(conv) > SCRATCH
+
+
+def scratch_width(conv: Conv) -> int:
+    """Numbers of a frequency and tile between the transforms: the channels, and two vectors of output channels."""
+    return conv.in_channels // conv.groups + 4 * MOST_LANES
 
 
 def _pointless(conv: Conv, outputs: int) -> bool:

@@ -14,9 +14,11 @@ from lowprec.predicting import (
     FLOAT_BYTES,
     MEMORY_RATE,
     MULTIPLIERS,
+    SCRATCH,
     TRANSFORMS,
     UNIT,
     Prediction,
+    scratch_width,
     widening,
 )
 from lowprec.targets import Target
@@ -25,9 +27,6 @@ LINE, SLOPE = 12.0, 0.45
 
 PRODUCTS_SHARE, SHARE_OF_ROW = 0.8, 0.35
 """Of the multipliers' peak in complex products: of high tiles, and for each row of lower ones."""
-
-SCRATCH = 4 << 20
-"""Bytes of a block's transforms."""
 
 
 def fourier_obstacle(conv: Conv) -> str:
@@ -42,6 +41,8 @@ def fourier_obstacle(conv: Conv) -> str:
         return f"{len(conv.size)} spatial axes: FFT is built for two"
     if max(conv.kernel) >= max(FACTORS):
         return f"{max(conv.kernel)} taps: the longest transform has {max(FACTORS)} points"
+    if not _sizes(conv):
+        return "its transforms would take more than 4 MiB of scratch"
     return ""
 
 
@@ -53,13 +54,24 @@ def segments_of(conv: Conv, sizes: tuple[int, ...]) -> tuple[Segment, Segment]:
 
 
 def sizes_by_time(conv: Conv, target: Target) -> list[tuple[tuple[int, int], Prediction]]:
-    """The sizes a tile may have, the fastest first: square, but no longer than covers an axis."""
+    """The sizes a tile may have, the fastest first."""
+    found = [(sizes, predict_fourier(conv, sizes, target)) for sizes in _sizes(conv)]
+    return sorted(found, key=lambda entry: entry[1].cycles)
+
+
+def _sizes(conv: Conv) -> list[tuple[int, int]]:
+    """Square tiles, but no longer than covers an axis, nor larger than scratch."""
     reaches = (extent + taps - 1 for extent, taps in zip(conv.output_size, conv.kernel, strict=True))
     covers = [min((size for size in FACTORS if size >= reach), default=max(FACTORS)) for reach in reaches]
-    least = max(conv.kernel) + 1
-    tried = {(min(n, covers[0]), min(n, covers[1])) for n in FACTORS if n >= least}
-    found = [(sizes, predict_fourier(conv, sizes, target)) for sizes in sorted(tried)]
-    return sorted(found, key=lambda entry: entry[1].cycles)
+    tried = {(min(n, covers[0]), min(n, covers[1])) for n in FACTORS if n > max(conv.kernel)}
+    return sorted(sizes for sizes in tried if _run(conv, frequencies(*segments_of(conv, sizes))) >= 1)
+
+
+def _run(conv: Conv, count: int) -> int:
+    """Tiles of a block that scratch has room for."""
+    if conv.depthwise:
+        return 1
+    return SCRATCH // (2 * FLOAT_BYTES * count * scratch_width(conv))
 
 
 def predict_fourier(conv: Conv, sizes: tuple[int, int], target: Target) -> Prediction:
@@ -80,7 +92,7 @@ def predict_fourier(conv: Conv, sizes: tuple[int, int], target: Target) -> Predi
     else:
         widths = (channels, conv.out_channels // conv.groups)
         inward, outward = (ceil(width / target.lanes) for width in widths)
-        run = max(1, min(tiles, SCRATCH // (2 * FLOAT_BYTES * count * (channels + 4 * target.lanes))))
+        run = max(1, min(tiles, _run(conv, count)))
         share = min(PRODUCTS_SHARE, SHARE_OF_ROW * run)
         products = 4 * tiles * count * channels * conv.out_channels * widening(conv, target)
         work = products / (MULTIPLIERS * target.lanes * share)

@@ -32,6 +32,9 @@ MANY_WEIGHTS = 16 << 20
 CROWDED = Pace(l2_rate=14.0, issue=3.0)
 """Of the products, whose left and right sides and results all come from L2 and go there."""
 
+WIDEST = 2
+"""Vectors of a panel: wider ones would want more scratch for M."""
+
 REPEATED = 0.045
 """What one more part costs, over the whole: the tiles are transformed again for it."""
 
@@ -174,12 +177,12 @@ def choose_blocks(work: Products, *, lanes: int, registers: int, threads: int) -
 
 def _cut(work: Products, run: int, *, lanes: int, registers: int, threads: int) -> Blocks:
     depth, columns = work.channels
-    load = Workload(lines=1, pixels=run, columns=columns, taps=1, channels=depth, activations=0)
+    load = Workload(lines=1, pixels=run, columns=min(columns, WIDEST * lanes), taps=1, channels=depth, activations=0)
     tile = choose_tile(load, lanes=lanes, registers=registers // work.parts, pace=CROWDED)
     panel = tile.vectors * lanes
     panels = ceil_div(columns, panel)
     blocks = work.groups * ceil_div(work.tiles, run)
-    pair = panels % 2 == 0 and blocks * (panels // 2) >= threads and _scratch(work, run, depth + 2 * panel) <= SCRATCH
+    pair = panels % 2 == 0 and blocks * (panels // 2) >= threads and _scratch(work, 2 * panel, lanes) * run <= SCRATCH
     turns = panels // 2 if pair else panels
     parts = _parts(turns, blocks, threads)
     return Blocks(
@@ -193,14 +196,16 @@ def _cut(work: Products, run: int, *, lanes: int, registers: int, threads: int) 
     )
 
 
-def _scratch(work: Products, run: int, columns: int) -> int:
-    return FLOAT_BYTES * work.parts * work.frequencies * run * columns
+def _scratch(work: Products, columns: int, lanes: int) -> int:
+    """Bytes of V and M for one tile."""
+    widths = unaliased(work.channels[0], lanes) + unaliased(columns, lanes)
+    return FLOAT_BYTES * work.parts * work.frequencies * widths
 
 
 def _run(work: Products, lanes: int) -> int:
     """Blocks of about equal length."""
     depth, columns = work.channels
-    longest = max(1, SCRATCH // _scratch(work, 1, depth + lanes + 3 * lanes))
+    longest = max(1, SCRATCH // _scratch(work, WIDEST * lanes, lanes))
     weights = FLOAT_BYTES * work.parts * work.frequencies * depth * columns
     wanted = min(longest, SHORT if work.tiles > WHOLE and weights < MANY_WEIGHTS else work.tiles)
     return ceil_div(work.tiles, ceil_div(work.tiles, wanted))
