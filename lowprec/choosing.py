@@ -29,7 +29,7 @@ HOPELESS = 4.0
 NEAR_SIZES = 3
 """Of Fourier transforms that are measured."""
 
-ABOUT = 1.08
+ABOUT = 1.03
 """Times so near to each other that a prediction does not tell them apart."""
 
 

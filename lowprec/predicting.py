@@ -38,14 +38,15 @@ MEMORY_RATE = 5.0
 GIGAHERTZ = 2.55
 """The clock that turns cycles to time where none was measured."""
 
-DIRECT_SHARE, PRODUCTS_SHARE = 0.97, 0.92
-"""Of the multipliers' peak, in a direct kernel and in the products of a transformed one."""
+DIRECT_SHARE, PATCHES_SHARE, PRODUCTS_SHARE = 0.88, 0.80, 0.92
+"""Of the multipliers' peak, in a direct kernel, in a product over patches, and between transforms. With the cycles of
+transforms, fitted to the times of 40 layers."""
 
 NEAR, NEAR_SHARE, FAR_SHARE = 15, 0.4, 0.22
 """The same of depthwise kernels, which load for every product: up to so many taps along an axis, and beyond."""
 
-TRANSFORM_CYCLES = 11.0
-"""For a vector of one frequency, into the transform or out of it: most of it is the way to L2 and back."""
+TRANSFORM, TRANSFORM_SLOPE = 5.0, 0.1
+"""Cycles for a vector of one of F frequencies, into the transform or out of it: the first, and F times the second."""
 
 COPY_CYCLES, PATCHES = 4.0, 512 << 10
 """For a vector of a patch, and bytes of the patches that are multiplied together."""
@@ -129,7 +130,7 @@ def predict_winograd(conv: Conv, outputs: int, target: Target) -> Prediction:
     work = products / (MULTIPLIERS * target.lanes * PRODUCTS_SHARE * min(1.0, tiles / TALL))
     widths = (channels, conv.out_channels // conv.groups)
     vectors = tiles * frequencies * conv.groups * sum(ceil(width / target.lanes) for width in widths)
-    work += TRANSFORM_CYCLES * vectors
+    work += (TRANSFORM + TRANSFORM_SLOPE * frequencies) * vectors
     weight_bytes = FLOAT_BYTES * frequencies * channels * conv.out_channels
     growth = prod(axis.growth for axis in axes)
     again = ceil(tiles / BLOCK) - 1 if tiles > WHOLE and weight_bytes / conv.groups > L2_SHARE else 0
