@@ -104,9 +104,8 @@ def predict_im2col(conv: Conv, target: Target) -> Prediction:
     """The product over patches, and their copying."""
     depth = prod(conv.kernel) * conv.in_channels // conv.groups
     pixels = conv.batch * prod(conv.output_size)
-    products = (
-        conv.macs * widening(conv, target) / (MULTIPLIERS * target.lanes * PRODUCTS_SHARE * min(1.0, pixels / TALL))
-    )
+    share = PATCHES_SHARE * min(1.0, pixels / TALL)
+    products = conv.macs * widening(conv, target) / (MULTIPLIERS * target.lanes * share)
     whole = conv.groups == 1 and conv.dilation[-1] == 1
     run = conv.in_channels // conv.groups * (conv.kernel[-1] if whole else 1)
     copied = pixels * conv.groups * depth / run * ceil(run / target.lanes)

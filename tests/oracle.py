@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowprec.convolution import Conv, convolve
+from lowprec.fourier import Segment
 from lowprec.predicting import CHAIN, TRANSFORMS
 from lowprec.winograd import Filtering
 
@@ -49,6 +50,31 @@ def winograd_spread(conv: Conv, axes: Axes, x: Array, w: Array, extra: Array) ->
     sizes = np.sqrt(_transformed(conv, axes, x, w, np.square))
     far = FAR * UNIT * math.sqrt(TRANSFORMS + CHAIN * w.shape[1])
     return far * sizes + sum_bound(2, sizes + np.abs(extra))
+
+
+def fourier_spread(conv: Conv, axes: tuple[Segment, ...], x: Array, w: Array, extra: Array) -> NDArray[np.float64]:
+    """The same of a convolution by Fourier tiles of `axes`.
+
+    Errors of a transform are about equal at all places, so those of a result follow its tile's size, not its window's.
+    """
+    sizes = np.sqrt(_of_tiles(conv, axes, x, w))
+    far = FAR * UNIT * math.sqrt(TRANSFORMS + CHAIN * w.shape[1])
+    return far * sizes + sum_bound(2, sizes + np.abs(extra))
+
+
+def _of_tiles(conv: Conv, axes: tuple[Segment, ...], x: Array, w: Array) -> NDArray[np.float64]:
+    """Of each output the sum over channels of |x|^2 |w|^2, the mean square of its tile's results times their number."""
+    pads = list(zip(conv.pads_begin, conv.pads_end, strict=True))
+    squares = np.pad(np.square(x.astype(np.float64)), [(0, 0), (0, 0), *pads])
+    for axis, segment in enumerate(axes, 2):
+        extent = conv.output_size[axis - 2]
+        starts = [min(o // segment.outputs * segment.outputs, extent - segment.outputs) for o in range(extent)]
+        parts = (squares.take(range(start, start + segment.reach), axis).sum(axis, keepdims=True) for start in starts)
+        squares = np.concatenate(list(parts), axis)
+    inputs = squares.reshape(conv.batch, conv.groups, -1, *conv.output_size)
+    taps = np.square(w.astype(np.float64)).sum((-2, -1)).reshape(conv.groups, -1, w.shape[1])
+    sums: NDArray[np.float64] = np.einsum("ngcij,gkc->ngkij", inputs, taps) / math.prod(a.size for a in axes)
+    return sums.reshape(conv.batch, conv.out_channels, *conv.output_size)
 
 
 def _transformed(
