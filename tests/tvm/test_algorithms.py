@@ -96,7 +96,78 @@ def test_it_verifies(artifact: Artifact) -> None:
     assert report.first_bad is None
 
 
-@pytest.mark.parametrize("algorithm", ["auto", "direct", "winograd", "winograd:2", "winograd:3", "winograd:6"])
+@pytest.mark.parametrize("algorithm", ["fft", "im2col"])
+def test_a_forced_one_runs_where_it_fits_shows_and_verifies(algorithm: str) -> None:
+    artifact = lowprec.compile(MODEL, algorithm=algorithm, threads=2)
+    fitting = FITTING if algorithm == "fft" else (*FITTING, "y")
+    found = families(artifact)
+    assert {layer for layer, family in found.items() if family == algorithm} == set(fitting)
+    assert {layer for layer in found if artifact.plan.choice(layer).algorithm == algorithm} == set(fitting)
+    first, other = artifact.plan.choice("first"), artifact.plan.choice("y")
+    rows = {line.split()[0]: line for line in str(artifact.plan).splitlines()}
+    assert algorithm in rows["first"]
+    if algorithm == "fft":
+        assert f"FFT in tiles of {'x'.join(map(str, first.sizes))}, predicted" in rows["first"]
+        assert other.declined == ("fft: stride 2: FFT would compute what is not kept",)
+    else:
+        assert "patches copied, a matrix product, predicted" in rows["first"]
+        assert (first.sizes, other.declined) == ((), ())
+    assert from_text(to_text(artifact.manifest)) == artifact.manifest
+    report = lowprec.verify(artifact, MODEL)
+    assert report.passed, str(report)
+    assert report.first_bad is None
+
+
+def single(channels: int, taps: int, *, groups: int = 1, size: int = 40, spoil: float | None = None) -> bytes:
+    """One convolution of as many channels out as in, its size kept; `spoil` is one of the weights."""
+    half = taps // 2
+    weights = constant("w", channels, channels // groups, taps, taps, seed=0)
+    if spoil is not None:
+        values = numpy_helper.to_array(weights).copy()
+        values[channels // 2, 0, half, half] = spoil
+        weights = numpy_helper.from_array(values, "w")
+    node = helper.make_node("Conv", ["x", "w"], ["y"], pads=[half] * 4, group=groups)
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, channels, size, size]) for name in "xy"]
+    graph = helper.make_graph([node], "single", ends[:1], ends[1:], [weights])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return model.SerializeToString()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(("taps", "groups"), [(31, 64), (15, 1)], ids=["depthwise 31x31", "dense 15x15"])
+def test_many_taps_take_fft_by_themselves(taps: int, groups: int) -> None:
+    model = single(64, taps, groups=groups)
+    artifact = lowprec.compile(model, threads=1)
+    choice = artifact.plan.choice("y")
+    assert choice.algorithm == "fft"
+    assert len(choice.sizes) == 2
+    assert "times as fast as direct" in choice.reason
+    assert set(families(artifact).values()) == {"fft"}
+    report = lowprec.verify(artifact, model)
+    assert report.passed, str(report)
+
+
+@pytest.mark.parametrize(("taps", "groups", "spoil"), [(15, 64, np.inf), (3, 1, np.nan)], ids=["fft", "winograd"])
+def test_weights_that_are_not_finite_spoil_what_they_spoil_directly(taps: int, groups: int, spoil: float) -> None:
+    finite, model = (single(64, taps, groups=groups, size=24, spoil=each) for each in (None, spoil))
+    assert lowprec.compile(finite, threads=1).plan.choice("y").algorithm != "direct"
+    chosen, direct = (lowprec.compile(model, algorithm=name, threads=1) for name in ("auto", "direct"))
+    x = np.random.default_rng(1).standard_normal((1, 64, 24, 24), np.float32)
+    found, expected = (np.asarray(artifact(x)) for artifact in (chosen, direct))
+    assert not np.isfinite(expected).all()
+    assert np.isfinite(expected[0, 0]).all()
+    assert np.array_equal(found, expected, equal_nan=True)
+    choice = chosen.plan.choice("y")
+    assert choice.algorithm == "direct"
+    (sentence,) = choice.declined
+    assert "its weights are not all finite" in sentence
+    assert sentence in str(chosen.plan)
+    assert "times as fast as direct" not in choice.reason
+    assert set(families(chosen).values()) == set(families(direct).values())
+
+
+@pytest.mark.parametrize(
+    "algorithm", ["auto", "direct", "winograd", "winograd:2", "winograd:3", "winograd:6", "fft", "im2col"]
+)
 def test_every_algorithm_gives_the_models_answer(algorithm: str, reference: NDArray[np.float32]) -> None:
     """Nothing is larger than a few, and the least exact loses 1e-5 of that in each of four layers."""
     artifact = lowprec.compile(MODEL, algorithm=algorithm, threads=1)

@@ -12,9 +12,10 @@ from typing import Literal
 
 from hypothesis import strategies as st
 
-from lowprec.choosing import DIRECT
+from lowprec.choosing import DIRECT, FFT, IM2COL
 from lowprec.convolution import Conv
 from lowprec.predicting import TILES, winograd_obstacle
+from lowprec.predicting_fourier import fourier_obstacle, sizes_by_time
 from lowprec.schedules.depthwise import Depthwise
 from lowprec.schedules.direct import Direct
 from lowprec.schedules.dots import Dots
@@ -31,7 +32,8 @@ LARGE = 211  # an extent that is larger than every block, and prime
 TILE = 4  # outputs of the Winograd kernel that is asked for its blocks
 Kernel = Literal["direct", "depthwise", "few", "product", "winograd"]
 FAMILIES = ("dense", "pointwise", "stem", "depthwise", "multiplied", "narrow", "wide", "few")
-TRANSFORMED = ("winograd",)
+TRANSFORMED = ("winograd", "winograd", "fourier")
+LONGEST = 64  # points of a Fourier tile: longer ones are code as long, and take as long to build
 # Every remainder of an unrolled loop, and deep enough for channels to be taken in chunks, prime and not.
 DEPTHS = (*range(1, 2 * UNROLL + 2), 64, 127, 509, 1024, 2048)
 SUMMED = (4, 12, 8, 24, 48, 128)  # depths in whole vectors, for layers of few output channels
@@ -146,6 +148,8 @@ def layers(draw: st.DrawFn) -> Layer:
     operator = draw(st.one_of(plain, plain, convolutions(target, TRANSFORMED), products(target)))
     source, right, result = _shapes(operator)
     steps, extras = draw(programs(result))
+    algorithm = draw(st.sampled_from(algorithms(operator)))
+    tiles = fourier_sizes(operator, target) if algorithm == FFT else [()]
     return Layer(
         target=target,
         operator=operator,
@@ -155,15 +159,25 @@ def layers(draw: st.DrawFn) -> Layer:
         bias=draw(st.booleans()),
         steps=steps,
         extras=extras,
-        algorithm=draw(st.sampled_from(algorithms(operator))),
+        algorithm=algorithm,
+        sizes=draw(st.sampled_from(tiles)),
     )
 
 
 def algorithms(operator: Conv | Product) -> tuple[str, ...]:
-    """Those that fit; Winograd's first, so that shrinking is not what makes a layer direct."""
+    """Those that fit; transformed ones first, so that shrinking is not what makes a layer direct."""
     if not isinstance(operator, Conv):
         return (DIRECT,)
-    return (*(f"winograd:{outputs}" for outputs in TILES if not winograd_obstacle(operator, outputs)), DIRECT)
+    winograd = (f"winograd:{outputs}" for outputs in TILES if not winograd_obstacle(operator, outputs))
+    fourier = (FFT, FFT) if fourier_sizes(operator, RUNNABLE[0]) else ()
+    return (*winograd, *fourier, IM2COL, DIRECT)
+
+
+def fourier_sizes(operator: Conv | Product, target: str) -> list[Shape]:
+    """Tiles that fit, none too long to be built in a moment."""
+    if not isinstance(operator, Conv) or fourier_obstacle(operator):
+        return []
+    return sorted(sizes for sizes, _ in sizes_by_time(operator, parse_target(target)) if max(sizes) <= LONGEST)
 
 
 @st.composite
@@ -187,12 +201,12 @@ def copies(draw: st.DrawFn, target: str) -> Layer:
 def convolutions(draw: st.DrawFn, target: str, families: tuple[str, ...]) -> Conv:
     """Plain convolutions of one to three axes, with padding."""
     family = draw(st.sampled_from(families))
-    rank = draw(st.sampled_from((2, 1) if family == "winograd" else (2, 1, 3)))
+    rank = 2 if family == "fourier" else draw(st.sampled_from((2, 1) if family == "winograd" else (2, 1, 3)))
     kernel = tuple(draw(_taps(family)) for _ in range(rank))
     groups, outer = draw(_outer(family, target))
     rows = blocks(_kernel(family), groups * outer if groups > 1 else outer, target).rows
     spent = groups * outer * prod(kernel)
-    widths, heights = (around(*TILES, rows), around(*TILES)) if family == "winograd" else (around(rows), (1, 2, 3, 5))
+    widths, heights = (around(*TILES, rows), around(*TILES)) if family in TRANSFORMED else (around(rows), (1, 2, 3, 5))
     width = draw(affordable(widths, spent))
     others = tuple(draw(affordable(heights, spent * width * 3 ** (rank - 1))) for _ in range(rank - 1))
     output = (*others, width)
@@ -218,13 +232,15 @@ def _kernel(family: str) -> Literal["depthwise", "few", "winograd", "direct"]:
     match family:
         case "depthwise" | "few" | "winograd":
             return family
+        case "fourier":
+            return "winograd"
     return "direct"
 
 
 def _taps(family: str) -> st.SearchStrategy[int]:
     if family == "pointwise":
         return st.just(1)
-    more = {"stem": (3, 5, 7), "winograd": (3, 3, 5, 2, 1, 7)}
+    more = {"stem": (3, 5, 7), "winograd": (3, 3, 5, 2, 1, 7), "fourier": (9, 4, 1, 15, 31)}
     return st.sampled_from(more.get(family, (3, 1, 2, 5)))
 
 
@@ -242,7 +258,7 @@ def _outer(draw: st.DrawFn, family: str, target: str) -> tuple[int, int]:
             return draw(st.sampled_from((2, 3))), draw(st.sampled_from(around(lanes)))
         case "few":
             return 1, draw(st.sampled_from((3, 1, 2, 4, lanes // 2, lanes // 2 + 1)))
-        case "winograd":
+        case "winograd" | "fourier":
             channels = around(lanes, blocks("winograd", LARGE, target).channels)
             return draw(st.sampled_from((1, 1, 2, 3))), draw(st.sampled_from(channels))
     return 1, draw(st.sampled_from(around(lanes, blocks("direct", LARGE, target).channels)))
@@ -265,9 +281,9 @@ def _inner(family: str, target: str, spent: int) -> st.SearchStrategy[int]:
 @st.composite
 def _axis(draw: st.DrawFn, output: int, kernel: int, family: str) -> tuple[int, int, int, int, int]:
     """Size, stride, dilation and padding of an axis with that many outputs."""
-    strides = {"stem": (1, 2, 3, 4), "winograd": (1,)}
+    strides = {"stem": (1, 2, 3, 4), "winograd": (1,), "fourier": (1,)}
     stride = draw(st.sampled_from(strides.get(family, (1, 1, 2, 3))))
-    dilation = draw(st.sampled_from((1,) if family == "winograd" else (1, 1, 2, 3)))
+    dilation = draw(st.sampled_from((1,) if family in TRANSFORMED else (1, 1, 2, 3)))
     reach = (kernel - 1) * dilation + 1
     unread = draw(st.integers(0, stride - 1))
     total = (output - 1) * stride + reach + unread

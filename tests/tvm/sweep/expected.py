@@ -3,12 +3,13 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from lowprec.choosing import winograd_outputs
+from lowprec.choosing import FFT, winograd_outputs
 from lowprec.convolution import Conv, convolve
 from lowprec.predicting import filterings
+from lowprec.predicting_fourier import segments_of
 from lowprec.schedules.epilogue import Argument, Constant, Operand, Value
 from tests.intervals import STEPS, Interval, exactly
-from tests.oracle import sum_bound, winograd_spread
+from tests.oracle import fourier_spread, sum_bound, winograd_spread
 from tests.tvm.sweep.layer import Array, Copied, Data, Layer, Product
 
 
@@ -39,9 +40,12 @@ def _accumulators(layer: Layer, operator: Conv | Product, data: Data) -> Interva
     bias = np.float32(0) if data.bias is None else data.bias
     sums = _exact(operator, data.x, data.w) + bias
     added = np.abs(bias) + np.abs(_start(layer, data))
-    outputs = winograd_outputs(layer.algorithm)
+    outputs, nothing = winograd_outputs(layer.algorithm), np.zeros(1, np.float32)
     if isinstance(operator, Conv) and outputs is not None:
-        spread = winograd_spread(operator, filterings(operator, outputs), data.x, data.w, np.zeros(1, np.float32))
+        spread = winograd_spread(operator, filterings(operator, outputs), data.x, data.w, nothing)
+        bound = np.moveaxis(spread, 1, -1) + sum_bound(2, added)
+    elif isinstance(operator, Conv) and layer.algorithm == FFT:
+        spread = fourier_spread(operator, segments_of(operator, layer.sizes), data.x, data.w, nothing)
         bound = np.moveaxis(spread, 1, -1) + sum_bound(2, added)
     else:
         bound = sum_bound(terms + 2, _exact(operator, np.abs(data.x), np.abs(data.w)) + added)

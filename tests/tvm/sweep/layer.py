@@ -69,7 +69,7 @@ class Layer:
     """`source` and `result` are channels last; a convolution's padding is inside `source`, as zeros.
 
     `result` may be a part of a concatenation, with other channels beside it and a border that another part writes.
-    `algorithm` is a convolution's, as the plan would have it.
+    `algorithm` is a convolution's, as the plan would have it, and `sizes` are those of its Fourier tiles.
     """
 
     target: str
@@ -81,6 +81,7 @@ class Layer:
     steps: tuple[Step, ...]
     extras: tuple[Extra, ...]
     algorithm: str = DIRECT
+    sizes: Shape = ()
 
     @property
     def is_part(self) -> bool:

@@ -70,7 +70,7 @@ def prepare(layer: Layer) -> Prepared:
     call = lower_by_template(
         function,
         target,
-        wish=Wish(algorithm=layer.algorithm, threads=max(THREADS)),
+        wish=Wish(algorithm=layer.algorithm, sizes=layer.sizes, threads=max(THREADS)),
         place=layer.result if layer.is_part else None,
         insides={} if inside is None else {function.params[0]: inside},
     )
