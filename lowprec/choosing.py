@@ -15,7 +15,7 @@ from lowprec.predicting import (
     predict_winograd,
     winograd_obstacle,
 )
-from lowprec.predicting_fourier import fourier_obstacle, predict_fourier, sizes_by_time
+from lowprec.predicting_fourier import fourier_obstacle, is_tile, predict_fourier, sizes_by_time
 from lowprec.targets import Target
 
 DIRECT = "direct"
@@ -117,11 +117,13 @@ def _fourier(conv: Conv, target: Target) -> Candidate:
     return _fourier_of(conv, sizes_by_time(conv, target)[0][0], target)
 
 
-def candidate_of(conv: Conv, algorithm: str, sizes: tuple[int, ...], target: Target) -> Candidate:
-    """The candidate of that name."""
-    if algorithm == FFT and sizes and not fourier_obstacle(conv):
-        return _fourier_of(conv, (sizes[0], sizes[-1]), target)
-    return next(candidate for candidate in candidates(conv, target) if candidate.algorithm == algorithm)
+def candidate_of(conv: Conv, algorithm: str, sizes: tuple[int, ...], target: Target) -> Candidate | None:
+    """The candidate of exactly that name and those sizes, if the layer can be computed so."""
+    if algorithm == FFT:
+        fits = not fourier_obstacle(conv) and is_tile(conv, sizes)
+        return _fourier_of(conv, (sizes[0], sizes[1]), target) if fits else None
+    found = (candidate for candidate in candidates(conv, target) if not candidate.obstacle)
+    return next((candidate for candidate in found if (candidate.algorithm, ()) == (algorithm, sizes)), None)
 
 
 def tunable(offered: Sequence[Candidate], conv: Conv, target: Target) -> list[Candidate]:

@@ -42,8 +42,9 @@ class Child:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         guard = threading.Timer(ANSWER_SECONDS, self.process.kill)
-        guard.start()
+        guard.daemon = True
         try:
+            guard.start()
             self.process.send_signal(signal.SIGCONT)
             self.process.stdin.write(json.dumps(request).encode() + b"\n")
             self.process.stdin.flush()

@@ -147,7 +147,7 @@ def _convolution(layer: Layer, conv: Conv, wish: str, target: Target, times: Tim
 def _fastest_measured(conv: Conv, wish: str, target: Target, times: Times) -> tuple[Candidate, float] | None:
     """Of what tuning measured the fastest that is wished for, or is exact enough."""
     found = [(candidate_of(conv, name, sizes, target), seconds) for (name, sizes), seconds in times.items()]
-    fitting = [(candidate, seconds) for candidate, seconds in found if not candidate.obstacle]
+    fitting = [(candidate, seconds) for candidate, seconds in found if candidate is not None]
     wished = [entry for entry in fitting if entry[0].is_a(wish)]
     within = [entry for entry in fitting if entry[0].within_budget] if wish == "auto" else []
     return min(wished or within, key=lambda entry: entry[1], default=None)
@@ -165,10 +165,11 @@ def _declined(offered: Sequence[Candidate], wish: str, *, fits: bool) -> tuple[s
 
 def _reason(best: Candidate, direct: Candidate, conv: Conv, target: Target, times: Times) -> str:
     if best.algorithm == DIRECT:
-        return f"{_direct_reason(conv)}, {target.lanes} fp32 lanes" + (", measured" if times else "")
+        measured = ", measured" if (DIRECT, ()) in times else ""
+        return f"{_direct_reason(conv)}, {target.lanes} fp32 lanes{measured}"
     ours, theirs = times.get((best.algorithm, best.sizes)), times.get((DIRECT, ()))
-    if ours and theirs:
-        return f"{best.detail}, measured {theirs / ours:.1f} times as fast as direct"
+    if ours:
+        return f"{best.detail}, measured" + (f" {theirs / ours:.1f} times as fast as direct" if theirs else "")
     return f"{best.detail}, predicted {direct.cycles / best.cycles:.1f} times as fast as direct"
 
 
@@ -183,7 +184,9 @@ def _retreated(choice: Choice, obstacle: str | None) -> Choice:
     if obstacle is None or choice.algorithm == DIRECT:
         return choice
     declined = (*choice.declined, f"{choice.algorithm}: {obstacle}")
-    return replace(choice, algorithm=DIRECT, declined=declined, error=None, milliseconds=None, sizes=())
+    shape = choice.reason.partition(": ")[0]
+    reason = f"{shape}: direct kernel with its epilogue fused"
+    return replace(choice, algorithm=DIRECT, reason=reason, declined=declined, error=None, milliseconds=None, sizes=())
 
 
 def _only_way(layer: Layer, target: Target) -> tuple[str, str]:

@@ -16,7 +16,7 @@ Both constants were fitted to errors measured at 4 to 256 channels, which they g
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import ceil, hypot, prod, sqrt
+from math import ceil, hypot, inf, prod, sqrt
 
 from lowprec.convolution import Conv
 from lowprec.targets import Target
@@ -42,8 +42,8 @@ DIRECT_SHARE, PATCHES_SHARE, PRODUCTS_SHARE = 0.88, 0.80, 0.92
 """Of the multipliers' peak, in a direct kernel, in a product over patches, and between transforms. With the cycles of
 transforms, fitted to the times of 40 layers."""
 
-NEAR, NEAR_SHARE, FAR_SHARE = 15, 0.4, 0.22
-"""The same of depthwise kernels, which load for every product: up to so many taps along an axis, and beyond."""
+DEPTHWISE_SHARES = ((9, 0.5), (15, 0.38), (inf, 0.22))
+"""The same of depthwise kernels, which load for every product: up to so many taps along an axis."""
 
 TRANSFORM, TRANSFORM_SLOPE = 5.0, 0.1
 """Cycles for a vector of one of F frequencies, into the transform or out of it: the first, and F times the second."""
@@ -89,7 +89,7 @@ def predict_direct(conv: Conv, target: Target) -> Prediction:
     """The direct kernel."""
     share = DIRECT_SHARE
     if conv.depthwise:
-        share = NEAR_SHARE if max(conv.kernel) <= NEAR else FAR_SHARE
+        share = next(share for taps, share in DEPTHWISE_SHARES if max(conv.kernel) <= taps)
     taps = prod(conv.kernel) * conv.in_channels // conv.groups
     used = conv.macs * (1.0 if conv.depthwise else widening(conv, target))
     pixels = conv.batch * prod(conv.output_size)

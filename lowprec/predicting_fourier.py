@@ -5,6 +5,7 @@ of channels has half of its rows and its columns to go forward, its columns and 
 """
 
 from math import ceil, hypot, prod, sqrt
+from operator import gt
 
 from lowprec.convolution import Conv
 from lowprec.fourier import FACTORS, Segment, frequencies
@@ -41,7 +42,7 @@ def fourier_obstacle(conv: Conv) -> str:
         return f"{len(conv.size)} spatial axes: FFT is built for two"
     if max(conv.kernel) >= max(FACTORS):
         return f"{max(conv.kernel)} taps: the longest transform has {max(FACTORS)} points"
-    if not _sizes(conv):
+    if not tile_sizes(conv):
         return "its transforms would take more than 4 MiB of scratch"
     return ""
 
@@ -55,21 +56,36 @@ def segments_of(conv: Conv, sizes: tuple[int, ...]) -> tuple[Segment, Segment]:
 
 def sizes_by_time(conv: Conv, target: Target) -> list[tuple[tuple[int, int], Prediction]]:
     """The sizes a tile may have, the fastest first."""
-    found = [(sizes, predict_fourier(conv, sizes, target)) for sizes in _sizes(conv)]
+    found = [(sizes, predict_fourier(conv, sizes, target)) for sizes in tile_sizes(conv)]
     return sorted(found, key=lambda entry: entry[1].cycles)
 
 
-def _sizes(conv: Conv) -> list[tuple[int, int]]:
+def tile_sizes(conv: Conv) -> list[tuple[int, int]]:
     """Square tiles, but no longer than covers an axis, nor larger than scratch."""
     reaches = (extent + taps - 1 for extent, taps in zip(conv.output_size, conv.kernel, strict=True))
     covers = [min((size for size in FACTORS if size >= reach), default=max(FACTORS)) for reach in reaches]
     tried = {(min(n, covers[0]), min(n, covers[1])) for n in FACTORS if n > max(conv.kernel)}
-    return sorted(sizes for sizes in tried if _run(conv, frequencies(*segments_of(conv, sizes))) >= 1)
+    return sorted(sizes for sizes in tried if fits_scratch(conv, sizes))
+
+
+def is_tile(conv: Conv, sizes: tuple[int, ...]) -> bool:
+    """Whether a layer that FFT fits can be computed in tiles of these sizes."""
+    known = len(sizes) == 2 and all(size in FACTORS for size in sizes)
+    return known and all(map(gt, sizes, conv.kernel)) and fits_scratch(conv, sizes)
+
+
+def fits_scratch(conv: Conv, sizes: tuple[int, ...]) -> bool:
+    return _run(conv, frequencies(*segments_of(conv, sizes))) >= 1
+
+
+def _is_plain_depthwise(conv: Conv) -> bool:
+    """One channel in and one out a group: no products over channels."""
+    return conv.depthwise and conv.out_channels == conv.in_channels
 
 
 def _run(conv: Conv, count: int) -> int:
     """Tiles of a block that scratch has room for."""
-    if conv.depthwise:
+    if _is_plain_depthwise(conv):
         return 1
     return SCRATCH // (2 * FLOAT_BYTES * count * scratch_width(conv))
 
@@ -86,7 +102,7 @@ def predict_fourier(conv: Conv, sizes: tuple[int, int], target: Target) -> Predi
     forward = ceil(high.reach / 2) * row + columns * column
     back = ceil(high.outputs / 2) * row + columns * column
     weight_bytes = 2 * FLOAT_BYTES * count * channels * conv.out_channels
-    if conv.depthwise and conv.out_channels == conv.in_channels:
+    if _is_plain_depthwise(conv):
         work = tiles * ceil(conv.out_channels / target.lanes) * (forward + back)
         memory = weight_bytes / MEMORY_RATE
     else:

@@ -3,16 +3,16 @@
 Each answers the JSON document, the text, and the exit code.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lowprec import __version__
-from lowprec.errors import EnvironmentMismatch, UsageError
+from lowprec import __version__, strict_json
+from lowprec.errors import EnvironmentMismatch, LowprecError, UsageError
 from lowprec.manifest import installed_version
 from lowprec.plan import table
-from lowprec.records import KERNELS, RIGHT, Records, Trial
+from lowprec.records import DAMAGED, KERNELS, RIGHT, Records, Trial
+from lowprec.tuning import conv_from
 
 Reply = tuple[dict[str, Any], str, int]
 
@@ -31,6 +31,8 @@ def merge_records(path: Path, others: Sequence[Path]) -> Reply:
     """Take over the trials of other files; of the same trial in two the faster right one counts."""
     if not others:
         raise UsageError("merge needs two files or more: give DB and those it takes over")
+    for other in others:
+        Records(other, must_exist=True).close()
     taken = 0
     with Records(path) as store:
         for other in others:
@@ -78,13 +80,17 @@ def _better(trial: Trial, known: Trial | None) -> bool:
 
 def _subject(trial: Trial) -> dict[str, Any] | None:
     """What was tried, or None where that cannot be read."""
-    try:
-        body = json.loads(trial.subject)
-        shape, versions, threads = body["shape"], body["versions"], body["threads"]
-    except (ValueError, TypeError, KeyError):
+    if trial.detail == DAMAGED:
         return None
-    whole = isinstance(shape, dict) and isinstance(versions, dict) and type(threads) is int
-    return body if whole and trial.detail != "damaged record" else None
+    try:
+        body = strict_json.loads(trial.subject)
+        if not isinstance(body, dict) or not isinstance(body["shape"], dict):
+            return None
+        conv_from(body["shape"])
+        whole = isinstance(body["versions"], dict) and type(body["threads"]) is int
+    except (ValueError, TypeError, KeyError, LowprecError):
+        return None
+    return body if whole else None
 
 
 def _counts(trial: Trial) -> bool:

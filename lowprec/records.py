@@ -9,7 +9,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,13 @@ CREATE TABLE IF NOT EXISTS trials (
 """
 
 
+_COLUMNS = ("subject", "algorithm", "sizes", "status", "seconds", "error", "detail")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """One algorithm, tried for one subject: `seconds` and `error` where its answer was right, else `detail`."""
+    """One algorithm, tried for one subject: `seconds` and `error` where its answer was right, else `detail`; `row` is
+    its place in the file it was read from."""
 
     subject: str
     algorithm: str
@@ -46,6 +50,7 @@ class Trial:
     seconds: float | None = None
     error: float | None = None
     detail: str = ""
+    row: int | None = field(default=None, compare=False)
 
 
 def environment_of(target: Target, threads: int) -> dict[str, Any]:
@@ -75,6 +80,8 @@ class Records:
             raise UsageError(f"records {str(path)!r} are no file: give the path of a file")
         if not path.parent.is_dir():
             raise UsageError(f"records {str(path)!r} cannot be made: {str(path.parent)!r} is no directory")
+        if path.exists() and path.stat().st_size and not path.read_bytes()[:16].startswith(b"SQLite format 3"):
+            raise UsageError(f"{str(path)!r} is no file of records: give another file")
         with self._damage():
             self._db = sqlite3.connect(path, timeout=30.0)
             self._own()
@@ -84,7 +91,7 @@ class Records:
         (mark,) = self._db.execute("PRAGMA application_id").fetchone()
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         (tables,) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if tables and mark != APPLICATION:
+        if mark not in (0, APPLICATION) or (tables and mark != APPLICATION):
             raise UsageError(f"{str(self.path)!r} is a database of something else: give another file")
         if tables and version != VERSION:
             raise EnvironmentMismatch(
@@ -99,23 +106,26 @@ class Records:
 
     def add(self, trials: Iterable[Trial]) -> None:
         """Keep trials, in one transaction; of a pair tried before the new one counts."""
-        names = [field.name for field in fields(Trial)]
-        holes = ", ".join("?" * len(names))
-        rows = [[json.dumps(value) if isinstance(value, tuple) else value for value in astuple(t)] for t in trials]
+        holes = ", ".join("?" * len(_COLUMNS))
+        rows = [(t.subject, t.algorithm, json.dumps(t.sizes), t.status, t.seconds, t.error, t.detail) for t in trials]
         with self._damage(), self._db:
-            self._db.executemany(f"INSERT OR REPLACE INTO trials ({', '.join(names)}) VALUES ({holes})", rows)
+            self._db.executemany(f"INSERT OR REPLACE INTO trials ({', '.join(_COLUMNS)}) VALUES ({holes})", rows)
 
     def trials(self, subject: str | None = None) -> list[Trial]:
         """All, or those of a subject, in a stable order."""
         where, values = ("", ()) if subject is None else (" WHERE subject = ?", (subject,))
-        names = ", ".join(field.name for field in fields(Trial))
+        names = ", ".join(("rowid", *_COLUMNS))
         query = f"SELECT {names} FROM trials{where} ORDER BY subject, algorithm, sizes"
         with self._damage():
             return [_trial(row) for row in self._db.execute(query, values)]
 
     def remove(self, trials: Iterable[Trial]) -> None:
-        keys = [(t.subject, t.algorithm, json.dumps(t.sizes)) for t in trials]
+        """Take out trials: those read from this file by their rows, which damage does not touch."""
+        trials = list(trials)
+        rows = [(trial.row,) for trial in trials if trial.row is not None]
+        keys = [(t.subject, t.algorithm, json.dumps(t.sizes)) for t in trials if t.row is None]
         with self._damage(), self._db:
+            self._db.executemany("DELETE FROM trials WHERE rowid = ?", rows)
             self._db.executemany("DELETE FROM trials WHERE subject = ? AND algorithm = ? AND sizes = ?", keys)
 
     def check(self) -> list[str]:
@@ -142,27 +152,43 @@ class Records:
             raise EnvironmentMismatch(f"records {str(self.path)!r} cannot be used ({error}): {advice}") from error
 
 
+DAMAGED = "damaged record"
+
+
 def _trial(row: tuple[Any, ...]) -> Trial:
     """A row, checked: whoever can write the file can write nonsense."""
-    subject, algorithm, sizes, status, seconds, error, detail = row
-    try:
-        shape = json.loads(sizes)
-        known = isinstance(shape, list) and all(type(size) is int and 0 < size < 1 << 16 for size in shape)
-        timed = status != RIGHT or (isinstance(seconds, float) and 0 < seconds < 1e6)
-        texts = all(isinstance(text, str) for text in (subject, algorithm, status, detail))
-        if not (known and timed and texts and status in (RIGHT, WRONG, FAILED, LATE)):
-            raise ValueError("not a trial")
-    except (TypeError, ValueError):
-        return Trial(subject=str(subject), algorithm=str(algorithm), sizes=(), status=FAILED, detail="damaged record")
+    place, subject, algorithm, sizes, status, seconds, error, detail = row
+    shape = _sizes(sizes)
+    known = shape is not None and status in (RIGHT, WRONG, FAILED, LATE)
+    texts = all(isinstance(text, str) for text in (subject, algorithm, detail))
+    timed = _number(seconds, above=0.0) or (seconds is None and status != RIGHT)
+    sure = error is None or _number(error, above=-1.0)
+    if shape is None or not (known and texts and timed and sure):
+        return Trial(row=place, subject=str(subject), algorithm=str(algorithm), sizes=(), status=FAILED, detail=DAMAGED)
     return Trial(
+        row=place,
         subject=subject,
         algorithm=algorithm,
-        sizes=tuple(shape),
+        sizes=shape,
         status=status,
         seconds=seconds,
         error=error,
         detail=detail,
     )
+
+
+def _sizes(text: object) -> tuple[int, ...] | None:
+    try:
+        found = json.loads(text) if isinstance(text, str) else None
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, list) or any(type(size) is not int or not 0 < size < 1 << 16 for size in found):
+        return None
+    return tuple(found)
+
+
+def _number(value: object, *, above: float) -> bool:
+    return isinstance(value, float) and above < value < 1e6
 
 
 def times_in(

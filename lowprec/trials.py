@@ -21,7 +21,7 @@ import tvm
 from numpy.typing import NDArray
 
 from lowprec import runtime
-from lowprec.choosing import IM2COL, candidate_of
+from lowprec.choosing import IM2COL, candidate_of, candidates
 from lowprec.convolution import Conv
 from lowprec.errors import LowprecError
 from lowprec.passes.templates import Wish
@@ -49,8 +49,10 @@ def attempt(request: Mapping[str, Any]) -> dict[str, Any]:
     conv = conv_from(request["conv"])
     target = parse_target(request["target"])
     candidate = candidate_of(conv, request["algorithm"], tuple(request["sizes"]), target)
-    if candidate.obstacle:
-        return {"status": FAILED, "detail": candidate.obstacle}
+    if candidate is None:
+        named = (other for other in candidates(conv, target) if other.algorithm == request["algorithm"])
+        obstacle = next((other.obstacle for other in named), "")
+        return {"status": FAILED, "detail": obstacle or f"{request['algorithm']} is no algorithm for this layer"}
     bare = unpadded(conv)
     wish = Wish(algorithm=candidate.algorithm, sizes=candidate.sizes, threads=request["threads"])
     source, result = (bare.batch, *bare.size, bare.in_channels), (bare.batch, *bare.output_size, bare.out_channels)
@@ -109,7 +111,7 @@ def _error(conv: Conv, x: Floats, w: Floats, bias: Floats, y: Floats, rng: np.ra
         weights = w.astype(np.float64).reshape(conv.groups, group, taps, -1)
         exact = np.einsum("gct,gkct->gk", seen, weights).ravel() + bias
         size = np.sqrt(np.einsum("gct,gkct->gk", seen**2, weights**2)).ravel() + np.abs(bias)
-        worst = max(worst, float(np.max(np.abs(y[(n, *at)] - exact) / size)))
+        worst = float(np.maximum(worst, np.max(np.abs(y[(n, *at)] - exact) / size)))  # NaN stays NaN
     return worst
 
 

@@ -18,13 +18,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from lowprec import strict_json
 from lowprec.choosing import Candidate, candidates, tunable
 from lowprec.compilation import Options, Shapes, as_recipe, model_file, run_on_model
 from lowprec.convolution import Conv
 from lowprec.engine_process import last_words
-from lowprec.errors import BuildFailed, EnvironmentMismatch, UsageError
+from lowprec.errors import BuildFailed, EnvironmentMismatch, UsageError, shown
 from lowprec.recipe import Recipe
-from lowprec.records import FAILED, LATE, RIGHT, Records, Trial, environment_of, subject_of
+from lowprec.records import FAILED, LATE, RIGHT, WRONG, Records, Trial, environment_of, subject_of
 from lowprec.targets import Target, available_cores, native, parse_target
 
 TRIAL_SECONDS = 60.0
@@ -83,6 +84,7 @@ def tune(
     budget: float | None = None,
     input_shapes: Shapes | None = None,
     threads: int | None = None,
+    rounding: str = "nearest",
     seed: int = 0,
     say: Say | None = None,
 ) -> Tuned:
@@ -92,10 +94,11 @@ def tune(
         recipe=as_recipe(recipe),
         target=target,
         threads=threads,
+        rounding=rounding,
         seed=seed,
         input_shapes=input_shapes,
     )
-    if trials < 0 or (budget is not None and budget <= 0):
+    if trials < 0 or (budget is not None and not budget > 0):
         raise UsageError(f"trials is {trials}, budget {budget}: give a count of 0 or more, and seconds above 0")
     chosen, workers = _runnable(parse_target(target)), threads or available_cores()
     with model_file(model) as path:
@@ -181,6 +184,23 @@ def _named(trial: Trial) -> str:
     return " ".join([trial.algorithm, "x".join(map(str, trial.sizes))]).strip()
 
 
+def _checked(line: bytes) -> dict[str, Any]:
+    """A child's answer, if it is one."""
+    nonsense = {"status": FAILED, "detail": f"the trial answered {shown(line.decode(errors='replace').strip())}"}
+    try:
+        answer = strict_json.loads(line)
+    except ValueError:
+        return nonsense
+    if not isinstance(answer, dict) or answer.get("status") not in (RIGHT, WRONG, FAILED):
+        return nonsense
+    if answer["status"] != RIGHT:
+        return {"status": answer["status"], "detail": str(answer.get("detail", ""))}
+    seconds, error = answer.get("seconds"), answer.get("error")
+    if not (isinstance(seconds, float) and seconds > 0 and isinstance(error, float) and error >= 0):
+        return nonsense
+    return {"status": RIGHT, "seconds": seconds, "error": error}
+
+
 class Bench:
     """The child that makes trials; a new one when it has died."""
 
@@ -221,8 +241,9 @@ class Bench:
             child.kill()
 
         guard = threading.Timer(TRIAL_SECONDS, give_up)
-        guard.start()
+        guard.daemon = True
         try:
+            guard.start()
             child.stdin.write(json.dumps(request).encode() + b"\n")
             child.stdin.flush()
             line = child.stdout.readline()
@@ -231,8 +252,7 @@ class Bench:
         finally:
             guard.cancel()
         if line:
-            answer: dict[str, Any] = json.loads(line)
-            return answer
+            return _checked(line)
         detail = self._end()
         if late.is_set():
             return {"status": LATE, "detail": f"took longer than {TRIAL_SECONDS:g} s"}

@@ -153,11 +153,15 @@ def tune(arguments: argparse.Namespace) -> Answer:
 
     if arguments.tracker:
         raise Unsupported("--tracker is not built yet: tune on this machine")
+    if arguments.algorithm != "auto":
+        raise UsageError(f"--algorithm is {arguments.algorithm!r}: tuning tries all of them, leave it out")
+    _refuse_not_built(arguments)
     done = tune_model(
         arguments.model,
         precision=arguments.precision,
         recipe=arguments.recipe,
         target=arguments.target,
+        rounding=arguments.rounding,
         records=arguments.records or DEFAULT_RECORDS,
         trials=arguments.trials,
         budget=arguments.budget,
@@ -202,12 +206,7 @@ def _benchable(arguments: argparse.Namespace) -> Iterator[tuple[str, str | None]
 
 def _options(arguments: argparse.Namespace) -> Options:
     """compile's options, checked."""
-    refuse_not_built(
-        calibration=arguments.calibration,
-        min_sqnr=arguments.min_sqnr,
-        max_ms=arguments.max_ms,
-        write_recipe=arguments.write_recipe,
-    )
+    _refuse_not_built(arguments)
     return Options(
         precision=arguments.precision,
         rounding=arguments.rounding,
@@ -218,6 +217,15 @@ def _options(arguments: argparse.Namespace) -> Options:
         seed=arguments.seed,
         input_shapes=gather_shapes(arguments.input_shape),
         records=arguments.records,
+    )
+
+
+def _refuse_not_built(arguments: argparse.Namespace) -> None:
+    refuse_not_built(
+        calibration=arguments.calibration,
+        min_sqnr=arguments.min_sqnr,
+        max_ms=arguments.max_ms,
+        write_recipe=arguments.write_recipe,
     )
 
 
