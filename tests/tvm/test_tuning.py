@@ -168,9 +168,10 @@ def test_every_candidate_is_tried_once_and_kept(records: Path) -> None:
         assert each.status == RIGHT
         assert each.seconds
         assert each.error is not None
-        predicted = candidate_of(CONV, each.algorithm, each.sizes, native()).error
-        assert predicted is not None
-        assert 0 < each.error < trials.FAR * predicted
+        candidate = candidate_of(CONV, each.algorithm, each.sizes, native())
+        assert candidate is not None
+        assert candidate.error is not None
+        assert 0 < each.error < trials.FAR * candidate.error
     assert len(heard) == len(wanted)
     assert heard[0].startswith(f"1 of {len(wanted)} trials, ")
     assert "3x3, 32 -> 32 at 10x10" in heard[0]
