@@ -16,7 +16,6 @@ from lowprec.predicting import (
     MEMORY_RATE,
     MULTIPLIERS,
     SCRATCH,
-    TRANSFORMS,
     UNIT,
     Prediction,
     scratch_width,
@@ -25,6 +24,9 @@ from lowprec.predicting import (
 from lowprec.targets import Target
 
 LINE, SLOPE = 12.0, 0.45
+
+BUTTERFLIES = 4.5
+"""What the transforms add to the error, as TRANSFORMS does for Winograd's; a complex sum has two terms a channel."""
 
 PRODUCTS_SHARE, SHARE_OF_ROW = 0.8, 0.35
 """Of the multipliers' peak in complex products: of high tiles, and for each row of lower ones."""
@@ -114,5 +116,5 @@ def predict_fourier(conv: Conv, sizes: tuple[int, int], target: Target) -> Predi
         work = products / (MULTIPLIERS * target.lanes * share)
         work += tiles * conv.groups * (inward * forward + outward * back)
         memory = weight_bytes / MEMORY_RATE + (ceil(tiles / run) - 1) * weight_bytes / CACHED_RATE
-    error = UNIT * sqrt(TRANSFORMS + CHAIN * channels)
+    error = UNIT * sqrt(BUTTERFLIES + 2 * CHAIN * channels)
     return Prediction(cycles=hypot(work, memory), error=error, weight_bytes=weight_bytes)

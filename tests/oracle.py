@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from lowprec.convolution import Conv, convolve
 from lowprec.fourier import Segment
 from lowprec.predicting import CHAIN, TRANSFORMS
+from lowprec.predicting_fourier import BUTTERFLIES
 from lowprec.winograd import Filtering
 
 Array = NDArray[np.float32]
@@ -58,7 +59,7 @@ def fourier_spread(conv: Conv, axes: tuple[Segment, ...], x: Array, w: Array, ex
     Errors of a transform are about equal at all places, so those of a result follow its tile's size, not its window's.
     """
     sizes = np.sqrt(_of_tiles(conv, axes, x, w))
-    far = FAR * UNIT * math.sqrt(TRANSFORMS + CHAIN * w.shape[1])
+    far = FAR * UNIT * math.sqrt(BUTTERFLIES + 2 * CHAIN * w.shape[1])
     return far * sizes + sum_bound(2, sizes + np.abs(extra))
 
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from lowprec.choosing import FFT, IM2COL, NEAR_SIZES, Candidate, candidate_of, candidates, tunable
 from lowprec.convolution import Conv, convolve
 from lowprec.fourier import FACTORS, Segment, frequencies, roots, transform_weights
-from lowprec.predicting import CHAIN, TRANSFORMS, UNIT, predict_im2col
-from lowprec.predicting_fourier import fourier_obstacle, predict_fourier, segments_of, sizes_by_time
+from lowprec.predicting import CHAIN, UNIT, predict_im2col
+from lowprec.predicting_fourier import BUTTERFLIES, fourier_obstacle, predict_fourier, segments_of, sizes_by_time
 from lowprec.targets import parse_target
 from tests.layers import conv, line, volume
 
@@ -197,9 +197,9 @@ def test_wider_vectors_are_faster() -> None:
 
 
 def test_errors_are_of_the_channels_that_are_summed() -> None:
-    assert predict_fourier(conv(), (16, 16), TARGET).error == pytest.approx(UNIT * sqrt(TRANSFORMS + CHAIN * 64))
+    assert predict_fourier(conv(), (16, 16), TARGET).error == pytest.approx(UNIT * sqrt(BUTTERFLIES + 2 * CHAIN * 64))
     few = predict_fourier(conv(groups=4), (16, 16), TARGET)
-    assert few.error == pytest.approx(UNIT * sqrt(TRANSFORMS + CHAIN * 16))
+    assert few.error == pytest.approx(UNIT * sqrt(BUTTERFLIES + 2 * CHAIN * 16))
     assert (
         predict_fourier(conv(kernel=(5, 5)), (16, 16), TARGET).error == predict_fourier(conv(), (16, 16), TARGET).error
     )
