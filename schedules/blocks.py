@@ -5,12 +5,14 @@ block reads all weights once, and those that do not stay in L2 come from L3 or m
 where weights are few, and as long as the scratch allows where they are many.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 from tvm import ir, tirx
+from tvm.script.ir_builder import tirx as T
 
 from lowprec.schedules.direct import panel_starts, vector_starts
 from lowprec.schedules.tasks import decode, start_of
@@ -139,6 +141,29 @@ class Blocks:
         packed = packed.reshape(*packed.shape[:-1], self.turns, self.at_once, self.panel)
         packed = np.moveaxis(packed, (-3, -2), (1, 3))
         return np.ascontiguousarray(packed)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Steps:
+    """What a task does with a block: `into_v(place)` for each tile; then, turn after turn, `products(turn, frequency,
+    panel, rows)` and `out_of_m(turn, place)` for each tile."""
+
+    into_v: Callable[[Index], None]
+    products: Callable[[Index, Index, Index, Index], None]
+    out_of_m: Callable[[Index, Index], None]
+
+
+def walk_block(cut: Blocks, frequencies: int, part: Index, steps: Steps) -> None:
+    """A block, for one part of the output channels."""
+    with T.serial(0, cut.run) as place:
+        steps.into_v(place)
+    with T.serial(0, cut.turns // cut.parts) as index:
+        turn = part * (cut.turns // cut.parts) + index
+        extents = (frequencies, cut.at_once, ceil_div(cut.run, cut.tile.rows))
+        with T.serial(0, extents[0]) as e, T.serial(0, extents[1]) as panel, T.serial(0, extents[2]) as rows:
+            steps.products(turn, e, panel, rows)
+        with T.serial(0, cut.run) as place:
+            steps.out_of_m(turn, place)
 
 
 def unaliased(width: int, lanes: int) -> int:

@@ -20,7 +20,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from lowprec.fourier import Segment, frequencies, roots, transform_weights
-from lowprec.schedules.blocks import Blocks, Tiling
+from lowprec.schedules.blocks import Blocks, Steps, Tiling, walk_block
 from lowprec.schedules.buffers import Buffers, begin_kernel, write_output
 from lowprec.schedules.dft import Complex
 from lowprec.schedules.epilogue import Epilogue
@@ -117,16 +117,8 @@ class _Block:
     first: Index
 
     def emit(self, part: Index) -> None:
-        cut = self.spec.blocks
-        with T.serial(0, cut.run) as place:
-            self._into_v(place)
-        with T.serial(0, cut.turns // cut.parts) as index:
-            turn = part * (cut.turns // cut.parts) + index
-            extents = (self.spec.frequencies, cut.at_once, ceil_div(cut.run, cut.tile.rows))
-            with T.serial(0, extents[0]) as e, T.serial(0, extents[1]) as panel, T.serial(0, extents[2]) as rows:
-                self._products(turn, e, panel, rows)
-            with T.serial(0, cut.run) as place:
-                self._out_of_m(turn, place)
+        steps = Steps(into_v=self._into_v, products=self._products, out_of_m=self._out_of_m)
+        walk_block(self.spec.blocks, self.spec.frequencies, part, steps)
 
     def _tile(self, width: int) -> Tile:
         spec = self.spec

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -542,10 +543,17 @@ def test_help_tells_of_tuning(capsys: pytest.CaptureFixture[str]) -> None:
         assert all(word in said for word in words), verb
 
 
+def interruptible(command: list[str], *, start_new_session: bool = False) -> "subprocess.Popen[bytes]":
+    """A shell that runs the tests in the background has them ignore Ctrl-C, and they pass that on: not here."""
+    felt = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, start_new_session=start_new_session, preexec_fn=felt)
+
+
 def test_an_interrupt_keeps_what_was_done_and_leaves_no_child(model: Path, records: Path) -> None:
     """Ctrl-C reaches every process of the terminal's group."""
     command = [sys.executable, "-m", "lowprec", "tune", str(model), "--records", str(records), "--threads", "1"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as child:
+    with interruptible(command, start_new_session=True) as child:
         assert child.stderr is not None
         first = child.stderr.readline()
         assert b"1 of " in first, first + child.stderr.read()
@@ -564,7 +572,7 @@ def test_an_interrupt_keeps_what_was_done_and_leaves_no_child(model: Path, recor
 
 def test_an_interrupt_of_the_parent_alone_does_the_same(model: Path, records: Path) -> None:
     command = [sys.executable, "-m", "lowprec", "tune", str(model), "--records", str(records), "--threads", "1"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+    with interruptible(command) as child:
         assert child.stderr is not None
         child.stderr.readline()
         running = psutil.Process(child.pid).children(recursive=True)
@@ -577,7 +585,7 @@ def test_an_interrupt_of_the_parent_alone_does_the_same(model: Path, records: Pa
 
 def test_a_parent_that_is_killed_leaves_no_child(model: Path, records: Path) -> None:
     command = [sys.executable, "-m", "lowprec", "tune", str(model), "--records", str(records), "--threads", "1"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+    with interruptible(command) as child:
         assert child.stderr is not None
         child.stderr.readline()
         running = psutil.Process(child.pid).children(recursive=True)
