@@ -163,7 +163,7 @@ def _bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--layers",
         action="store_true",
-        help="then, as long again, each layer's time beside the least that this machine allows",
+        help="then, as long again, each layer's time beside the least that a direct algorithm could take here",
     )
     _compiling(parser)
 

@@ -85,7 +85,7 @@ class Profile:
         total = ("total", "", "", sums[0], "", "100.0%", *sums[1:], "", f"{totals['bound_ms'] / totals['ms']:.0%}", "")
         run = (
             f"a whole run takes {self.run_ms:.3f} ms and the layers' bounds are {totals['bound_ms']:.3f} ms together: "
-            f"{totals['of_bound']:.0%} of what the machine allows"
+            f"{totals['of_bound']:.0%} of what the machine allows a direct algorithm"
         )
         return "\n".join([str(self.peaks), "", table(_right([_HEADER, *rows, total])), "", run])
 

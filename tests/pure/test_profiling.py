@@ -60,7 +60,8 @@ def test_text_shows_layers_in_order_and_the_slowest_at_a_glance() -> None:
     assert pool.endswith("  ##")
     assert "90.9%" in conv
     assert lines[-1] == (
-        "a whole run takes 2.500 ms and the layers' bounds are 1.100 ms together: 44% of what the machine allows"
+        "a whole run takes 2.500 ms and the layers' bounds are 1.100 ms together: "
+        "44% of what the machine allows a direct algorithm"
     )
 
 
