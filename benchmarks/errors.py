@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from benchmarks import command, machine
 from lowprec.choosing import Candidate, candidates
 from lowprec.convolution import Conv
-from lowprec.passes.templates import Wish
 from lowprec.schedules.convolution import ConvolutionRequest, build_convolution, convolution_kernel, pack_convolution
 from lowprec.schedules.epilogue import Epilogue
 from lowprec.schedules.windows import whole
@@ -125,7 +124,6 @@ def errors(name: str, conv: Conv, target: Target, rng: np.random.Generator) -> l
 def _run(
     conv: Conv, candidate: Candidate, target: Target, x: NDArray[np.float32], w: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    wish = Wish(algorithm=candidate.algorithm, sizes=candidate.sizes)
     shape = (1, *conv.output_size, conv.out_channels)
     request = ConvolutionRequest(
         conv=conv,
@@ -133,8 +131,8 @@ def _run(
         result=whole(shape),
         epilogue=Epilogue(),
         bias=False,
-        transforms=wish.transforms(conv),
-        patches=wish.algorithm == "im2col",
+        algorithm=candidate.algorithm,
+        sizes=candidate.sizes,
     )
     kernel = convolution_kernel(request, target)
     library: Any = tvm.compile(

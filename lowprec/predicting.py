@@ -57,8 +57,9 @@ TALL = 4.5
 SCRATCH, MOST_LANES = 4 << 20, 16
 """Bytes between the transforms, and the widest vectors there are."""
 
-BLOCK, WHOLE = 42, 56
-"""Tiles that pass over the transformed weights together, and so many that are not cut into blocks."""
+SHORT, WHOLE = 42, 56
+"""Tiles that pass over the transformed weights together while these come fast enough from L3, and so many that are one
+block."""
 
 CACHED_RATE = 10.6
 """Bytes a cycle of one core that come from L3."""
@@ -132,7 +133,7 @@ def predict_winograd(conv: Conv, outputs: int, target: Target) -> Prediction:
     work += (TRANSFORM + TRANSFORM_SLOPE * frequencies) * vectors
     weight_bytes = FLOAT_BYTES * frequencies * channels * conv.out_channels
     growth = prod(axis.growth for axis in axes)
-    again = ceil(tiles / BLOCK) - 1 if tiles > WHOLE and weight_bytes / conv.groups > L2_SHARE else 0
+    again = ceil(tiles / SHORT) - 1 if tiles > WHOLE and weight_bytes / conv.groups > L2_SHARE else 0
     memory = weight_bytes / MEMORY_RATE + again * weight_bytes / CACHED_RATE
     return Prediction(
         cycles=hypot(work, memory),

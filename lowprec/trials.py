@@ -21,10 +21,9 @@ import tvm
 from numpy.typing import NDArray
 
 from lowprec import runtime
-from lowprec.choosing import IM2COL, candidate_of, candidates
+from lowprec.choosing import candidate_of, candidates
 from lowprec.convolution import Conv
 from lowprec.errors import LowprecError
-from lowprec.passes.templates import Wish
 from lowprec.records import FAILED, RIGHT, WRONG
 from lowprec.schedules.convolution import ConvolutionRequest, build_convolution, convolution_kernel, pack_convolution
 from lowprec.schedules.epilogue import Epilogue
@@ -54,7 +53,7 @@ def attempt(request: Mapping[str, Any]) -> dict[str, Any]:
         obstacle = next((other.obstacle for other in named), "")
         return {"status": FAILED, "detail": obstacle or f"{request['algorithm']} is no algorithm for this layer"}
     bare = unpadded(conv)
-    wish = Wish(algorithm=candidate.algorithm, sizes=candidate.sizes, threads=request["threads"])
+    threads = request["threads"]
     source, result = (bare.batch, *bare.size, bare.in_channels), (bare.batch, *bare.output_size, bare.out_channels)
     kernel = convolution_kernel(
         ConvolutionRequest(
@@ -63,9 +62,9 @@ def attempt(request: Mapping[str, Any]) -> dict[str, Any]:
             result=whole(result),
             epilogue=Epilogue(),
             bias=True,
-            transforms=wish.transforms(bare),
-            patches=wish.algorithm == IM2COL,
-            threads=wish.threads,
+            algorithm=candidate.algorithm,
+            sizes=candidate.sizes,
+            threads=threads,
         ),
         target,
     )
@@ -76,12 +75,12 @@ def attempt(request: Mapping[str, Any]) -> dict[str, Any]:
     packed = pack_convolution(kernel, bare, w, bias)
     function = tvm.compile(
         tvm.IRModule({"main": build_convolution(kernel)}),
-        target=tvm.target.Target(target.tvm_target(wish.threads)),
+        target=tvm.target.Target(target.tvm_target(threads)),
     )["main"]
     copies = max(1, min(MOST_COPIES, -(-CACHE // max(1, sum(array.nbytes for array in packed)))))
     y = tvm.runtime.tensor(np.full(result, np.nan, np.float32))
     banks = [[tvm.runtime.tensor(array) for array in (x, *packed)] for _ in range(copies)]
-    runtime.set_threads(wish.threads)
+    runtime.set_threads(threads)
     function(*banks[0], y)
     error = _error(bare, x, w, bias, y.numpy(), rng)
     assert candidate.error is not None

@@ -12,14 +12,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from tvm import relax, tirx
 
-from lowprec.choosing import DIRECT, FFT, IM2COL, winograd_outputs
+from lowprec.choosing import DIRECT
 from lowprec.convolution import Conv
-from lowprec.fourier import Segment
 from lowprec.passes.editing import Array, Constant, array_of, is_constant, shape_of
 from lowprec.passes.reading_units import Declined, Source, UnitReading, as_float32, read_unit
 from lowprec.passes.units import KIND, Kind
-from lowprec.predicting import filterings
-from lowprec.predicting_fourier import segments_of
 from lowprec.schedules.convolution import ConvolutionRequest, build_convolution, convolution_kernel, pack_convolution
 from lowprec.schedules.convolution import Kernel as ConvolutionKernel
 from lowprec.schedules.copying import Copy, build_copy
@@ -33,7 +30,6 @@ from lowprec.schedules.product import ProductRequest, pack_product, product_kern
 from lowprec.schedules.windows import Window, whole
 from lowprec.schedules.winograd import Winograd
 from lowprec.targets import Target
-from lowprec.winograd import Filtering
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,13 +61,6 @@ class Wish:
     algorithm: str = DIRECT
     sizes: tuple[int, ...] = ()
     threads: int = 1
-
-    def transforms(self, conv: Conv) -> tuple[Filtering, ...] | tuple[Segment, ...]:
-        """Those of each axis, none for a direct kernel."""
-        outputs = winograd_outputs(self.algorithm)
-        if outputs is not None:
-            return filterings(conv, outputs)
-        return segments_of(conv, self.sizes) if self.algorithm == FFT else ()
 
 
 def lower_by_template(
@@ -111,8 +100,8 @@ def _convolution(reading: UnitReading, target: Target, wish: Wish, insides: Mapp
         epilogue=reading.epilogue,
         bias=reading.bias is not None,
         live=_live(window, insides.get(param), weights),
-        transforms=wish.transforms(conv),
-        patches=wish.algorithm == IM2COL,
+        algorithm=wish.algorithm,
+        sizes=wish.sizes,
         threads=wish.threads,
     )
     kernel = convolution_kernel(request, target)

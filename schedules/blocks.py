@@ -14,19 +14,11 @@ from numpy.typing import NDArray
 from tvm import ir, tirx
 from tvm.script.ir_builder import tirx as T
 
-from lowprec.schedules.direct import panel_starts, vector_starts
-from lowprec.schedules.tasks import decode, start_of
+from lowprec.predicting import PATCHES, SCRATCH, SHORT, WHOLE
+from lowprec.schedules.direct import packed_columns
+from lowprec.schedules.tasks import any_of, decode, start_of
 from lowprec.schedules.tiling import Pace, Tile, Workload, ceil_div, choose_tile, divisors
 from lowprec.schedules.views import FLOAT_BYTES, Index
-
-SCRATCH = 4 << 20
-"""The most bytes of V and M together."""
-
-SHORT = 42
-"""Tiles of a block while weights come fast enough from L3."""
-
-WHOLE = 56
-"""So many tiles are one block."""
 
 MANY_WEIGHTS = 16 << 20
 """Bytes of weights from which on one more pass over them takes longer than scratch that leaves L2."""
@@ -71,14 +63,14 @@ class Tiling:
 
     def elsewhere(self, numbers: list[Index], place: tuple[Index, Index]) -> ir.Expr | None:
         """Whether another tile writes the output at a place of this one; None where it never does."""
-        found = None
+        found: ir.Expr | None = None
         for number, count, at, width, extent in zip(
             numbers[1:], self.counts[1:], place, self.outputs, self.size, strict=True
         ):
             again = count * width - extent
             if again and not (isinstance(at, int) and at >= again):
                 inside = tirx.And(number == count - 1, at < again)
-                found = inside if found is None else tirx.Or(found, inside)
+                found = any_of(found, inside)
         return found
 
 
@@ -132,12 +124,7 @@ class Blocks:
         planes = np.moveaxis(planes, 3, -1)
         if out < self.lanes:
             planes = np.pad(planes, [(0, 0)] * (planes.ndim - 1) + [(0, self.lanes - out)])
-        columns = [
-            np.arange(start + offset, start + offset + self.lanes)
-            for start in panel_starts(out, self.panel)
-            for offset in vector_starts(out, self.panel, self.lanes)
-        ]
-        packed = planes[..., np.concatenate(columns)]
+        packed = planes[..., packed_columns(out, self.panel, self.lanes)]
         packed = packed.reshape(*packed.shape[:-1], self.turns, self.at_once, self.panel)
         packed = np.moveaxis(packed, (-3, -2), (1, 3))
         return np.ascontiguousarray(packed)
@@ -182,10 +169,6 @@ class Products:
     groups: int
     channels: tuple[int, int]
     parts: int = 1
-
-
-PATCHES = 512 << 10
-"""Bytes of patches that stay in L2 beside the weights."""
 
 
 def choose_patches(work: Products, *, lanes: int, registers: int, threads: int) -> Blocks:

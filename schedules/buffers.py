@@ -8,7 +8,7 @@ from tvm.script.ir_builder import tirx as T
 
 from lowprec.schedules.epilogue import Epilogue
 from lowprec.schedules.halo import Halo, fill_halo
-from lowprec.schedules.views import Index, View, store
+from lowprec.schedules.views import Index, View, load, store
 
 
 class Framed(Protocol):
@@ -38,6 +38,10 @@ class Buffers:
     operands: list[tirx.Buffer]
     y: tirx.Buffer
 
+    def bias_at(self, channel: Index, width: int) -> ir.Expr | None:
+        """The bias of some channels, if there is one."""
+        return None if self.bias is None else T.bind(load(self.bias, channel, width))
+
 
 def begin_kernel(spec: Framed, *, weights: View | tuple[int, ...], bias: bool) -> Buffers:
     """Declare X, W, [bias], the epilogue's operands and Y of the function under construction, and fill the border."""
@@ -60,13 +64,16 @@ def write_output(
     buffers: Buffers,
     value: ir.Expr,
     coordinates: tuple[Index, ...],
-    unless: ir.Expr | None,
     width: int,
+    *,
+    bias: ir.Expr | None,
+    unless: ir.Expr | None = None,
 ) -> None:
-    """A vector of results through the epilogue into its place; `unless` something holds that is known at run time."""
+    """A vector of sums, with the bias and through the epilogue, into its place; `unless` something holds that is known
+    at run time."""
 
     def write() -> None:
-        result = spec.epilogue.apply(value, buffers.operands, coordinates, width)
+        result = spec.epilogue.apply(value if bias is None else value + bias, buffers.operands, coordinates, width)
         store(buffers.y, spec.output.address(coordinates), result, width)
 
     if unless is None:

@@ -9,13 +9,17 @@ Winograd, Fourier or im2col, where that is asked for, see the modules of these n
 
 from dataclasses import dataclass, replace
 from math import prod
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 from tvm import tirx
 
+from lowprec.choosing import DIRECT, FFT, IM2COL, winograd_outputs
 from lowprec.convolution import Conv
-from lowprec.fourier import Segment, frequencies
+from lowprec.fourier import frequencies
+from lowprec.predicting import filterings
+from lowprec.predicting_fourier import segments_of
 from lowprec.schedules.blocks import Blocks, Products, Tiling, choose_blocks, choose_patches
 from lowprec.schedules.bundles import bundle_weights, choose_bundle
 from lowprec.schedules.depthwise import Depthwise, build_depthwise, pack_depthwise
@@ -25,10 +29,11 @@ from lowprec.schedules.epilogue import Epilogue
 from lowprec.schedules.fourier import Fourier, build_fourier, pack_fourier
 from lowprec.schedules.fourier_depthwise import FourierDepthwise, build_fourier_depthwise, pack_fourier_depthwise
 from lowprec.schedules.geometry import Geometry, Live, pointwise
+from lowprec.schedules.halo import Halo
 from lowprec.schedules.im2col import Im2col, build_im2col, pack_im2col
 from lowprec.schedules.microkernel import build_direct
 from lowprec.schedules.tiling import Workload, ceil_div, choose_tile
-from lowprec.schedules.views import FLOAT_BYTES
+from lowprec.schedules.views import FLOAT_BYTES, View
 from lowprec.schedules.walks import choose_walk
 from lowprec.schedules.windows import Window, collapse, coordinates
 from lowprec.schedules.winograd import Winograd, build_winograd, pack_winograd
@@ -44,8 +49,8 @@ class ConvolutionRequest:
     """One convolution as the graph wants it: what it reads (its padding included), what it writes, what follows it.
 
     `conv` has no padding of its own: `source` is as large as all that the taps reach, and zero outside of what is
-    `live` along each spatial axis, if that is known. `transforms` are those of each axis, of Winograd or
-    Fourier, if that is the way; `threads` is the number that the kernel should be good for.
+    `live` along each spatial axis, if that is known. `algorithm` is one that fits, `sizes` those of a Fourier tile;
+    `threads` is the number that the kernel should be good for.
     """
 
     conv: Conv
@@ -54,8 +59,8 @@ class ConvolutionRequest:
     epilogue: Epilogue
     bias: bool
     live: tuple[Live, ...] | None = None
-    transforms: tuple[Filtering, ...] | tuple[Segment, ...] = ()
-    patches: bool = False
+    algorithm: str = DIRECT
+    sizes: tuple[int, ...] = ()
     threads: int = 1
 
     def __post_init__(self) -> None:
@@ -65,18 +70,39 @@ class ConvolutionRequest:
 
 def convolution_kernel(request: ConvolutionRequest, target: Target) -> Kernel:
     """The kernel's parameters for a target."""
-    filterings = tuple(axis for axis in request.transforms if isinstance(axis, Filtering))
-    segments = tuple(axis for axis in request.transforms if isinstance(axis, Segment))
-    if filterings:
-        return _winograd(request, filterings, target)
-    if segments:
-        return _fourier(request, (segments[0], segments[1]), target)
-    if request.patches:
+    outputs = winograd_outputs(request.algorithm)
+    if outputs is not None:
+        return _winograd(request, filterings(request.conv, outputs), target)
+    if request.algorithm == FFT:
+        return _fourier(request, target)
+    if request.algorithm == IM2COL:
         return _im2col(request, target)
     if _is_depthwise(request.conv):
         return _depthwise(request, target)
     lanes = _dot_lanes(request, target)
     return _direct(request, target) if lanes is None else _dots(request, target, lanes)
+
+
+class _Frame(TypedDict):
+    """What kernels that work on whole windows have in common."""
+
+    input: View
+    output: View
+    halo: Halo | None
+    bias: bool
+    epilogue: Epilogue
+    lanes: int
+
+
+def _frame(request: ConvolutionRequest, lanes: int) -> _Frame:
+    return _Frame(
+        input=request.source.view(),
+        output=request.result.view(),
+        halo=request.result.halo,
+        bias=request.bias,
+        epilogue=request.epilogue,
+        lanes=lanes,
+    )
 
 
 def _direct(request: ConvolutionRequest, target: Target) -> Direct:
@@ -123,12 +149,7 @@ def _depthwise(request: ConvolutionRequest, target: Target) -> Depthwise:
         batch=conv.batch,
         channels=conv.out_channels,
         geometry=_geometry(request),
-        input=request.source.view(),
-        output=request.result.view(),
-        halo=request.result.halo,
-        bias=request.bias,
-        epilogue=request.epilogue,
-        lanes=target.lanes,
+        **_frame(request, target.lanes),
         registers=target.vector_registers,
     )
 
@@ -149,12 +170,7 @@ def _dots(request: ConvolutionRequest, target: Target, lanes: int) -> Dots:
         in_channels=conv.in_channels,
         out_channels=conv.out_channels,
         geometry=_geometry(request),
-        input=request.source.view(),
-        output=request.result.view(),
-        halo=request.result.halo,
-        bias=request.bias,
-        epilogue=request.epilogue,
-        lanes=lanes,
+        **_frame(request, lanes),
         registers=target.vector_registers,
     )
 
@@ -168,18 +184,14 @@ def _winograd(request: ConvolutionRequest, axes: tuple[Filtering, ...], target: 
         batch=conv.batch,
         size=tiling.size,
         axes=(high, wide),
-        input=request.source.view(),
-        output=request.result.view(),
-        halo=request.result.halo,
-        bias=request.bias,
-        epilogue=request.epilogue,
-        lanes=target.lanes,
+        **_frame(request, target.lanes),
         blocks=_blocks(request, target, tiles=tiling.count, frequencies=high.inputs * wide.inputs),
     )
 
 
-def _fourier(request: ConvolutionRequest, axes: tuple[Segment, Segment], target: Target) -> Fourier | FourierDepthwise:
+def _fourier(request: ConvolutionRequest, target: Target) -> Fourier | FourierDepthwise:
     conv = request.conv
+    axes = segments_of(conv, request.sizes)
     size = (conv.output_size[0], conv.output_size[1])
     if _is_depthwise(conv):
         return FourierDepthwise(
@@ -187,24 +199,14 @@ def _fourier(request: ConvolutionRequest, axes: tuple[Segment, Segment], target:
             channels=conv.out_channels,
             size=size,
             axes=axes,
-            input=request.source.view(),
-            output=request.result.view(),
-            halo=request.result.halo,
-            bias=request.bias,
-            epilogue=request.epilogue,
-            lanes=target.lanes,
+            **_frame(request, target.lanes),
         )
     tiling = Tiling(batch=conv.batch, size=size, outputs=(axes[0].outputs, axes[1].outputs))
     return Fourier(
         batch=conv.batch,
         size=size,
         axes=axes,
-        input=request.source.view(),
-        output=request.result.view(),
-        halo=request.result.halo,
-        bias=request.bias,
-        epilogue=request.epilogue,
-        lanes=target.lanes,
+        **_frame(request, target.lanes),
         blocks=_blocks(request, target, tiles=tiling.count, frequencies=frequencies(*axes), parts=2),
     )
 
@@ -222,12 +224,7 @@ def _im2col(request: ConvolutionRequest, target: Target) -> Im2col:
         batch=conv.batch,
         in_channels=channels,
         geometry=_geometry(request),
-        input=request.source.view(),
-        output=request.result.view(),
-        halo=request.result.halo,
-        bias=request.bias,
-        epilogue=request.epilogue,
-        lanes=target.lanes,
+        **_frame(request, target.lanes),
         blocks=choose_patches(work, lanes=target.lanes, registers=target.vector_registers, threads=request.threads),
     )
 

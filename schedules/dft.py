@@ -89,11 +89,6 @@ def _minus_i(value: Complex) -> Complex:
     return value[1], T.bind(-value[0])
 
 
-def _scaled(value: Complex, factor: float, lanes: int) -> Complex:
-    constant = _constant(factor, lanes)
-    return T.bind(value[0] * constant), T.bind(value[1] * constant)
-
-
 def _constant(factor: float, lanes: int) -> ir.Expr:
     return splat(tirx.const(factor, "float32"), lanes)
 

@@ -106,6 +106,16 @@ def vector_starts(out_channels: int, panel: int, lanes: int) -> list[int]:
     return [max(0, min(start, width - lanes)) for start in range(0, panel, lanes)]
 
 
+def packed_columns(out_channels: int, panel: int, lanes: int) -> NDArray[np.int64]:
+    """The output channels of all panels, vector by vector."""
+    columns = [
+        np.arange(start + offset, start + offset + lanes)
+        for start in panel_starts(out_channels, panel)
+        for offset in vector_starts(out_channels, panel, lanes)
+    ]
+    return np.concatenate(columns)
+
+
 def pack_weights(weights: NDArray[np.float32], kernel: Direct) -> NDArray[np.float32]:
     """[groups * K, C, taps...] -> the kernel's packed shape, vectors in the order the kernel loads them.
 
@@ -117,10 +127,6 @@ def pack_weights(weights: NDArray[np.float32], kernel: Direct) -> NDArray[np.flo
     grouped = weights.reshape(groups, per_group, chunks, kernel.chunk, taps).transpose(0, 2, 4, 3, 1)
     if per_group < lanes:
         grouped = np.pad(grouped, ((0, 0), (0, 0), (0, 0), (0, 0), (0, lanes - per_group)))
-    columns = [
-        np.arange(start + offset, start + offset + lanes)
-        for start in panel_starts(per_group, panel)
-        for offset in vector_starts(per_group, panel, lanes)
-    ]
-    packed = grouped[..., np.concatenate(columns)].reshape(groups, chunks, taps, kernel.chunk, -1, panel)
+    columns = packed_columns(per_group, panel, lanes)
+    packed = grouped[..., columns].reshape(groups, chunks, taps, kernel.chunk, -1, panel)
     return np.ascontiguousarray(packed.transpose(0, 4, 1, 2, 3, 5)).reshape(kernel.packed_shape)

@@ -19,16 +19,16 @@ from tvm import ir, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from lowprec.fourier import Segment, frequencies, roots, transform_weights
+from lowprec.fourier import Segment, frequencies, transform_weights
 from lowprec.schedules.blocks import Blocks, Steps, Tiling, walk_block
 from lowprec.schedules.buffers import Buffers, begin_kernel, write_output
 from lowprec.schedules.dft import Complex
 from lowprec.schedules.epilogue import Epilogue
-from lowprec.schedules.fourier_tile import Tile, scratch
+from lowprec.schedules.fourier_tile import Rooms, Transforms
 from lowprec.schedules.halo import Halo
-from lowprec.schedules.panel_product import ComplexOperands, multiply_complex
-from lowprec.schedules.prefetch import prefetch
-from lowprec.schedules.tasks import decode, start_of
+from lowprec.schedules.panel_product import Operands, multiply
+from lowprec.schedules.prefetch import panel_ahead
+from lowprec.schedules.tasks import any_of, decode, start_of
 from lowprec.schedules.tiling import ceil_div
 from lowprec.schedules.views import FLOAT_BYTES, Index, View, load, store
 
@@ -69,9 +69,8 @@ class Fourier:
         return prod((cut.groups, cut.panels, self.frequencies, cut.channels[0], 2, cut.panel))
 
     @property
-    def tables(self) -> tuple[int, int]:
-        """Where the roots of unity of each axis begin: behind U."""
-        return self.weights, self.weights + 2 * self.axes[0].size
+    def transforms(self) -> Transforms:
+        return Transforms(axes=self.axes, lanes=self.lanes, weights=self.weights)
 
 
 def pack_fourier(weights: NDArray[np.float32], kernel: Fourier) -> NDArray[np.float32]:
@@ -82,14 +81,13 @@ def pack_fourier(weights: NDArray[np.float32], kernel: Fourier) -> NDArray[np.fl
     planes = spectrum.astype(np.complex64).reshape(cut.groups, columns, depth, kernel.frequencies)
     parts = np.stack([planes.real, planes.imag], axis=-1)
     packed = cut.pack(parts.transpose(0, 3, 2, 1, 4))
-    return np.concatenate([packed.ravel(), roots(high.size).ravel(), roots(wide.size).ravel()])
+    return kernel.transforms.packed(packed)
 
 
 def build_fourier(spec: Fourier) -> tirx.PrimFunc:
     """The kernel: arguments X, U, [bias], the epilogue's operands, Y."""
     with IRBuilder() as builder, T.prim_func(s_tir=True):
-        elements = spec.tables[1] + 2 * spec.axes[1].size
-        buffers = begin_kernel(spec, weights=(elements,), bias=spec.bias)
+        buffers = begin_kernel(spec, weights=(spec.transforms.elements,), bias=spec.bias)
         cut, tiles = spec.blocks, spec.tiling.count
         extents = (cut.groups, cut.parts, ceil_div(tiles, cut.run))
         with T.parallel(0, prod(extents)) as task:
@@ -97,10 +95,8 @@ def build_fourier(spec: Fourier) -> tirx.PrimFunc:
             rows = spec.frequencies * cut.run * 2
             v, m = (T.alloc_buffer((rows * width,), "float32", scope="global") for width in cut.widths)
             first = start_of(run, cut.run, tiles)
-            block = _Block(
-                spec=spec, buffers=buffers, v=v, m=m, scratch=scratch(*spec.axes, spec.lanes), group=group, first=first
-            )
-            block.emit(part)
+            rooms = spec.transforms.rooms()
+            _Block(spec=spec, buffers=buffers, v=v, m=m, rooms=rooms, group=group, first=first).emit(part)
     return builder.get()
 
 
@@ -112,7 +108,7 @@ class _Block:
     buffers: Buffers
     v: tirx.Buffer
     m: tirx.Buffer
-    scratch: tuple[tirx.Buffer, tirx.Buffer, tirx.Buffer]
+    rooms: Rooms
     group: Index
     first: Index
 
@@ -120,29 +116,13 @@ class _Block:
         steps = Steps(into_v=self._into_v, products=self._products, out_of_m=self._out_of_m)
         walk_block(self.spec.blocks, self.spec.frequencies, part, steps)
 
-    def _tile(self, width: int) -> Tile:
-        spec = self.spec
-        half, line, work = self.scratch
-        high, wide = spec.axes
-        return Tile(
-            high=high,
-            wide=wide,
-            lanes=spec.lanes,
-            width=width,
-            half=half,
-            line=line,
-            work=work,
-            roots=self.buffers.w,
-            tables=spec.tables,
-        )
-
     def _into_v(self, place: Index) -> None:
         """The spectrum of a tile, for every vector of channels."""
         spec, cut = self.spec, self.spec.blocks
         (n, *_), (h, w) = spec.tiling.at(self.first + place)
         depth, row = cut.channels[0], cut.widths[0]
         width = min(spec.lanes, depth)
-        tile = self._tile(width)
+        tile = spec.transforms.tile(self.rooms, width, self.buffers.w)
         with T.serial(0, ceil_div(depth, width)) as vector:
             channel = start_of(vector, width, depth)
             source = self.group * depth + channel
@@ -165,12 +145,6 @@ class _Block:
         first = start_of(rows, cut.tile.rows, cut.run)
         number = T.bind(((self.group * cut.turns + turn) * self.spec.frequencies + e) * cut.at_once + panel)
         base = T.bind(number * (depth * 2 * cut.panel))
-        used = depth * 2 * cut.panel * FLOAT_BYTES
-        visits = ceil_div(cut.run, cut.tile.rows)
-
-        def ahead(step: Index, steps: int) -> None:
-            now = rows * steps + step
-            prefetch(self.buffers.w, start=(number + 1) * used, count=used, step=now, steps=visits * steps)
 
         def left(i: int, c: Index) -> Complex:
             at = (e * cut.run + first + i) * 2 * v_row + c
@@ -180,20 +154,23 @@ class _Block:
             at = base + c * (2 * cut.panel) + j * lanes
             return load(self.buffers.w, at, lanes), load(self.buffers.w, at + cut.panel, lanes)
 
-        def result(i: int, j: int, value: Complex) -> None:
+        def result(i: int, j: int, re: ir.Expr, im: ir.Expr) -> None:
             at = (e * cut.run + first + i) * 2 * m_row + panel * cut.panel + j * lanes
-            store(self.m, at, value[0], lanes)
-            store(self.m, at + m_row, value[1], lanes)
+            store(self.m, at, re, lanes)
+            store(self.m, at + m_row, im, lanes)
 
-        operands = ComplexOperands(left=left, right=right, result=result, before_step=ahead)
-        multiply_complex(operands, cut.tile, depth=depth, lanes=lanes)
+        ahead = panel_ahead(
+            self.buffers.w, number, depth * 2 * cut.panel * FLOAT_BYTES, rows, ceil_div(cut.run, cut.tile.rows)
+        )
+        operands = Operands(left=left, right=right, result=result, before_step=ahead, parts=2)
+        multiply(operands, cut.tile, depth=depth, lanes=lanes)
 
     def _out_of_m(self, turn: Index, place: Index) -> None:
         """The results of a tile, for every vector of a turn's channels."""
         spec, cut = self.spec, self.spec.blocks
         numbers, starts = spec.tiling.at(self.first + place)
         width = min(spec.lanes, cut.channels[1])
-        tile = self._tile(width)
+        tile = spec.transforms.tile(self.rooms, width, self.buffers.w)
         row = cut.widths[1]
         with T.serial(0, cut.at_once) as panel, T.serial(0, cut.tile.vectors) as vector:
             position = T.bind(place * (2 * row) + panel * cut.panel + vector * spec.lanes)
@@ -205,13 +182,11 @@ class _Block:
                     return load(self.m, at, width), load(self.m, at + row, width)
 
                 tile.restore_column(k, spectrum)
-            bias = None if self.buffers.bias is None else T.bind(load(self.buffers.bias, channel, width))
+            bias = self.buffers.bias_at(channel, width)
 
             def write(i: Index, j: Index, value: ir.Expr, unless: ir.Expr | None) -> None:
-                total = value if bias is None else value + bias
-                elsewhere = spec.tiling.elsewhere(numbers, (i, j))
-                skipped = elsewhere if unless is None else unless if elsewhere is None else tirx.Or(unless, elsewhere)
+                skipped = any_of(unless, spec.tiling.elsewhere(numbers, (i, j)))
                 coordinates = (numbers[0], 0, starts[0] + i, starts[1] + j, channel)
-                write_output(spec, self.buffers, total, coordinates, skipped, width)
+                write_output(spec, self.buffers, value, coordinates, width, bias=bias, unless=skipped)
 
             tile.restore_rows(write)

@@ -15,14 +15,14 @@ from tvm import ir, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from lowprec.fourier import Segment, frequencies, roots, transform_weights
+from lowprec.fourier import Segment, frequencies, transform_weights
 from lowprec.schedules.blocks import Tiling
 from lowprec.schedules.buffers import Buffers, begin_kernel, write_output
 from lowprec.schedules.dft import Complex, times
 from lowprec.schedules.epilogue import Epilogue
-from lowprec.schedules.fourier_tile import Tile, scratch
+from lowprec.schedules.fourier_tile import Transforms
 from lowprec.schedules.halo import Halo
-from lowprec.schedules.tasks import decode, start_of
+from lowprec.schedules.tasks import any_of, decode, start_of
 from lowprec.schedules.tiling import ceil_div
 from lowprec.schedules.views import Index, View, load, store
 
@@ -67,9 +67,8 @@ class FourierDepthwise:
         return self.vectors * frequencies(*self.axes) * 2 * self.width
 
     @property
-    def tables(self) -> tuple[int, int]:
-        """Where the roots of unity of each axis begin: behind U."""
-        return self.weights, self.weights + 2 * self.axes[0].size
+    def transforms(self) -> Transforms:
+        return Transforms(axes=self.axes, lanes=self.lanes, weights=self.weights)
 
 
 def pack_fourier_depthwise(weights: NDArray[np.float32], kernel: FourierDepthwise) -> NDArray[np.float32]:
@@ -79,14 +78,13 @@ def pack_fourier_depthwise(weights: NDArray[np.float32], kernel: FourierDepthwis
     planes = spectrum.astype(np.complex64).reshape(kernel.channels, -1)
     starts = [min(index * kernel.width, kernel.channels - kernel.width) for index in range(kernel.vectors)]
     packed = np.stack([np.stack([planes.real, planes.imag])[:, first : first + kernel.width] for first in starts])
-    return np.concatenate([packed.transpose(0, 3, 1, 2).ravel(), roots(high.size).ravel(), roots(wide.size).ravel()])
+    return kernel.transforms.packed(packed.transpose(0, 3, 1, 2))
 
 
 def build_fourier_depthwise(spec: FourierDepthwise) -> tirx.PrimFunc:
     """The kernel: arguments X, U, [bias], the epilogue's operands, Y."""
     with IRBuilder() as builder, T.prim_func(s_tir=True):
-        elements = spec.tables[1] + 2 * spec.axes[1].size
-        buffers = begin_kernel(spec, weights=(elements,), bias=spec.bias)
+        buffers = begin_kernel(spec, weights=(spec.transforms.elements,), bias=spec.bias)
         extents = (spec.vectors, spec.tiling.count)
         with T.parallel(0, prod(extents)) as task:
             vector, number = decode(task, extents)
@@ -95,21 +93,10 @@ def build_fourier_depthwise(spec: FourierDepthwise) -> tirx.PrimFunc:
 
 
 def _tile(spec: FourierDepthwise, buffers: Buffers, vector: Index, number: Index) -> None:
-    high, wide = spec.axes
+    high, _ = spec.axes
     width = spec.width
-    half, line, work = scratch(high, wide, spec.lanes)
     room = T.alloc_buffer((high.size * 2 * spec.lanes,), "float32", scope="global")
-    tile = Tile(
-        high=high,
-        wide=wide,
-        lanes=spec.lanes,
-        width=width,
-        half=half,
-        line=line,
-        work=work,
-        roots=buffers.w,
-        tables=spec.tables,
-    )
+    tile = spec.transforms.tile(spec.transforms.rooms(), width, buffers.w)
     numbers, (h, w) = spec.tiling.at(number)
     channel = start_of(vector, width, spec.channels)
     tile.transform_rows(lambda i, j: load(buffers.x, spec.input.address((numbers[0], 0, h + i, w + j, channel)), width))
@@ -126,12 +113,11 @@ def _tile(spec: FourierDepthwise, buffers: Buffers, vector: Index, number: Index
         tile.restore_column(
             k, lambda u: (load(room, u * 2 * spec.lanes, width), load(room, (u * 2 + 1) * spec.lanes, width))
         )
-    bias = None if buffers.bias is None else T.bind(load(buffers.bias, channel, width))
+    bias = buffers.bias_at(channel, width)
 
     def write(i: Index, j: Index, value: ir.Expr, unless: ir.Expr | None) -> None:
-        total = value if bias is None else value + bias
-        elsewhere = spec.tiling.elsewhere(numbers, (i, j))
-        skipped = elsewhere if unless is None else unless if elsewhere is None else tirx.Or(unless, elsewhere)
-        write_output(spec, buffers, total, (numbers[0], 0, h + i, w + j, channel), skipped, width)
+        skipped = any_of(unless, spec.tiling.elsewhere(numbers, (i, j)))
+        coordinates = (numbers[0], 0, h + i, w + j, channel)
+        write_output(spec, buffers, value, coordinates, width, bias=bias, unless=skipped)
 
     tile.restore_rows(write)

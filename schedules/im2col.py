@@ -23,8 +23,8 @@ from lowprec.schedules.buffers import Buffers, begin_kernel, write_output
 from lowprec.schedules.epilogue import Epilogue
 from lowprec.schedules.geometry import Geometry
 from lowprec.schedules.halo import Halo
-from lowprec.schedules.panel_product import Operands, multiply
-from lowprec.schedules.prefetch import prefetch
+from lowprec.schedules.panel_product import Number, Operands, multiply
+from lowprec.schedules.prefetch import panel_ahead
 from lowprec.schedules.tasks import decode, start_of
 from lowprec.schedules.tiling import ceil_div
 from lowprec.schedules.views import FLOAT_BYTES, Index, View, load, store
@@ -126,19 +126,13 @@ def _products(
     begin = start_of(rows, cut.tile.rows, cut.run)
     number = T.bind(group * cut.panels + panel)
     base = T.bind(number * (spec.depth * cut.panel))
-    used = spec.depth * cut.panel * FLOAT_BYTES
-    visits = ceil_div(cut.run, cut.tile.rows)
     width = min(lanes, cut.channels[1])
 
-    def ahead(step: Index, steps: int) -> None:
-        now = rows * steps + step
-        prefetch(buffers.w, start=(number + 1) * used, count=used, step=now, steps=visits * steps)
+    def left(i: int, k: Index) -> Number:
+        return (load(patches, (begin + i) * row + k, 1),)
 
-    def left(i: int, k: Index) -> ir.Expr:
-        return load(patches, (begin + i) * row + k, 1)
-
-    def right(k: Index, j: int) -> ir.Expr:
-        return load(buffers.w, base + k * cut.panel + j * lanes, lanes)
+    def right(k: Index, j: int) -> Number:
+        return (load(buffers.w, base + k * cut.panel + j * lanes, lanes),)
 
     def result(i: int, j: int, value: ir.Expr) -> None:
         channel = T.bind(cut.first_channel(group, panel, j))
@@ -146,10 +140,9 @@ def _products(
             kept = T.alloc_buffer((lanes,), "float32", scope="global")
             store(kept, 0, value, lanes)
             value = load(kept, 0, width)
-        total = value if buffers.bias is None else value + load(buffers.bias, channel, width)
         coordinates = (*decode(first + begin + i, spec.pixels), channel)
-        write_output(spec, buffers, total, coordinates, None, width)
+        write_output(spec, buffers, value, coordinates, width, bias=buffers.bias_at(channel, width))
 
-    multiply(
-        Operands(left=left, right=right, result=result, before_step=ahead), cut.tile, depth=spec.depth, lanes=lanes
-    )
+    ahead = panel_ahead(buffers.w, number, spec.depth * cut.panel * FLOAT_BYTES, rows, ceil_div(cut.run, cut.tile.rows))
+    operands = Operands(left=left, right=right, result=result, before_step=ahead)
+    multiply(operands, cut.tile, depth=spec.depth, lanes=lanes)

@@ -1,5 +1,7 @@
 """Weights fetched from memory ahead of their use, a little at each step of the work before."""
 
+from collections.abc import Callable
+
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
@@ -20,6 +22,17 @@ def prefetch(buffer: tirx.Buffer, *, start: Index, count: int, step: Index, step
     lines = ceil_div(share, LINE)
     first = T.bind(start + step * (share if lines == 1 else lines * LINE))
     _fetch(buffer, first, lines, (_READ, _INTO_L2))
+
+
+def panel_ahead(
+    buffer: tirx.Buffer, number: Index, size: int, visit: Index, visits: int
+) -> Callable[[Index, int], None]:
+    """What to do at each step of visit `visit` to panel `number`, of `size` bytes: a share of the next one."""
+
+    def before_step(step: Index, steps: int) -> None:
+        prefetch(buffer, start=(number + 1) * size, count=size, step=visit * steps + step, steps=visits * steps)
+
+    return before_step
 
 
 def prefetch_stream(buffer: tirx.Buffer, *, start: Index, count: int, written: bool) -> None:

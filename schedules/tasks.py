@@ -1,4 +1,10 @@
-"""A kernel's loops made one: tasks for the threads to share, and blocks that overlap at the end of an extent."""
+"""A kernel's loops made one: tasks for the threads to share, and blocks that overlap at the end of an extent.
+
+A condition may be None: it does not arise.
+"""
+
+from collections.abc import Callable
+from functools import reduce
 
 from tvm import ir, tirx
 from tvm.script.ir_builder import tirx as T
@@ -20,3 +26,18 @@ def start_of(index: Index, width: int, extent: int) -> Index:
     if extent <= width:
         return 0
     return index * width if extent % width == 0 else T.bind(tirx.min(index * width, extent - width))
+
+
+def any_of(*conditions: ir.Expr | None) -> ir.Expr | None:
+    """Whether one of those that arise holds."""
+    return _joined(tirx.Or, conditions)
+
+
+def all_of(*conditions: ir.Expr | None) -> ir.Expr | None:
+    """Whether all of those that arise hold."""
+    return _joined(tirx.And, conditions)
+
+
+def _joined(join: Callable[[ir.Expr, ir.Expr], ir.Expr], conditions: tuple[ir.Expr | None, ...]) -> ir.Expr | None:
+    arising = [condition for condition in conditions if condition is not None]
+    return reduce(join, arising) if arising else None

@@ -24,8 +24,8 @@ from lowprec.schedules.buffers import Buffers, begin_kernel, write_output
 from lowprec.schedules.epilogue import Epilogue
 from lowprec.schedules.halo import Halo
 from lowprec.schedules.linear import apply
-from lowprec.schedules.panel_product import Operands, multiply
-from lowprec.schedules.prefetch import prefetch
+from lowprec.schedules.panel_product import Number, Operands, multiply
+from lowprec.schedules.prefetch import panel_ahead
 from lowprec.schedules.tasks import decode, start_of
 from lowprec.schedules.tiling import ceil_div
 from lowprec.schedules.views import FLOAT_BYTES, Index, View, load, store
@@ -146,22 +146,19 @@ class _Block:
         first = start_of(rows, cut.tile.rows, cut.run)
         number = T.bind(((self.group * cut.turns + turn) * self.spec.frequencies + e) * cut.at_once + panel)
         base = T.bind(number * (depth * cut.panel))
-        used = depth * cut.panel * FLOAT_BYTES
-        visits = ceil_div(cut.run, cut.tile.rows)
 
-        def ahead(step: Index, steps: int) -> None:
-            now = rows * steps + step
-            prefetch(self.buffers.w, start=(number + 1) * used, count=used, step=now, steps=visits * steps)
+        def left(i: int, c: Index) -> Number:
+            return (load(self.v, (e * cut.run + first + i) * v_row + c, 1),)
 
-        def left(i: int, c: Index) -> ir.Expr:
-            return load(self.v, (e * cut.run + first + i) * v_row + c, 1)
-
-        def right(c: Index, j: int) -> ir.Expr:
-            return load(self.buffers.w, base + c * cut.panel + j * lanes, lanes)
+        def right(c: Index, j: int) -> Number:
+            return (load(self.buffers.w, base + c * cut.panel + j * lanes, lanes),)
 
         def result(i: int, j: int, value: ir.Expr) -> None:
             store(self.m, (e * cut.run + first + i) * m_row + panel * cut.panel + j * lanes, value, lanes)
 
+        ahead = panel_ahead(
+            self.buffers.w, number, depth * cut.panel * FLOAT_BYTES, rows, ceil_div(cut.run, cut.tile.rows)
+        )
         operands = Operands(left=left, right=right, result=result, before_step=ahead)
         multiply(operands, cut.tile, depth=depth, lanes=lanes)
 
@@ -183,10 +180,9 @@ class _Block:
             places = [(i * wide.inputs + j) * plane + position for i in range(high.inputs)]
             column = [T.bind(load(self.m, at, width)) for at in places]
             self._keep(apply(high.matrices[0], column, width), j, width)
-        bias = None if buffers.bias is None else T.bind(load(buffers.bias, channel, width))
+        bias = buffers.bias_at(channel, width)
         with T.serial(0, high.outputs) as i:
             for j, value in enumerate(apply(wide.matrices[0], self._kept(i, width), width)):
-                total = value if bias is None else value + bias
                 coordinates = (numbers[0], 0, starts[0] + i, starts[1] + j, channel)
                 unless = spec.tiling.elsewhere(numbers, (i, j))
-                write_output(spec, buffers, total, coordinates, unless, width)
+                write_output(spec, buffers, value, coordinates, width, bias=bias, unless=unless)

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from tvm import tirx
 
 from lowprec.convolution import Conv, convolve
-from lowprec.predicting_fourier import segments_of
 from lowprec.schedules.convolution import (
     ConvolutionRequest,
     Kernel,
@@ -32,9 +31,10 @@ RELU = Step(op="relu", arguments=(Value(1),))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """A layer; `sizes` are those of a Fourier tile, none for im2col."""
+    """A layer, its algorithm and the sizes of its Fourier tile, and what surrounds it."""
 
     conv: Conv
+    algorithm: str
     sizes: tuple[int, ...] = ()
     target: str = "native"
     border: int = 0
@@ -107,8 +107,8 @@ def kernel_of(case: Case, *, good_for: int = 1) -> Kernel:
         result=case.result,
         epilogue=epilogue,
         bias=case.bias,
-        transforms=segments_of(case.conv, case.sizes) if case.sizes else (),
-        patches=not case.sizes,
+        algorithm=case.algorithm,
+        sizes=case.sizes,
         threads=good_for,
     )
     return convolution_kernel(request, parse_target(case.target))

@@ -18,6 +18,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from lowprec import fourier
+from lowprec.choosing import FFT
 from lowprec.convolution import convolve
 from lowprec.fourier import FACTORS, Segment, frequencies, roots
 from lowprec.predicting import UNIT
@@ -184,6 +185,7 @@ def cases(draw: st.DrawFn, *, alone: bool = False) -> Case:
         channels = (groups, draw(st.sampled_from(widths)), draw(st.sampled_from(widths)))
     return Case(
         conv=conv_of(kernel, tuple(output), channels, batch=draw(st.sampled_from((1, 1, 2)))),
+        algorithm=FFT,
         sizes=sizes,
         target=draw(st.sampled_from(TARGETS)),
         border=draw(st.integers(0, 2)),
@@ -212,12 +214,14 @@ def test_large_tiles_equal_the_oracle(sizes: tuple[int, int]) -> None:
     """Whole, and most of one beside a ragged second."""
     kernel = (31, 33)
     output = (sizes[0] - 31, sizes[1] - 33 + 9)
-    case = Case(conv=conv_of(kernel, output, (3, 1, 1)), sizes=sizes, border=1)
+    case = Case(conv=conv_of(kernel, output, (3, 1, 1)), algorithm=FFT, sizes=sizes, border=1)
     assert problem(case, run(case)) == ""
 
 
 # Ragged along both axes, several panels of output channels, groups, a border, an epilogue.
-RAGGED = Case(conv=conv_of((5, 4), (11, 19), (2, 17, 67)), sizes=(12, 16), border=1, residual=True, bias=True)
+RAGGED = Case(
+    conv=conv_of((5, 4), (11, 19), (2, 17, 67)), algorithm=FFT, sizes=(12, 16), border=1, residual=True, bias=True
+)
 # Few tiles and many output channels, so that threads share the channels.
 DEEP = replace(RAGGED, conv=conv_of((3, 5), (14, 13), (1, 20, 512)))
 ALONE = replace(RAGGED, conv=conv_of((5, 4), (11, 19), (37, 1, 1)))
@@ -264,7 +268,7 @@ def test_an_output_is_its_own_tiles_though_another_computes_it_too(
 ) -> None:
     """An input that the last tile alone sees is NaN, and so is what it writes; without its condition it writes more."""
     outputs = 8 - 3 + 1
-    case = Case(conv=conv_of((3, 3), (outputs + 2,) * 2, channels), sizes=(8, 8))
+    case = Case(conv=conv_of((3, 3), (outputs + 2,) * 2, channels), algorithm=FFT, sizes=(8, 8))
     numbers = numbers_of(case)
     numbers.x[..., -1, -1] = np.nan
     expected = np.zeros(case.extents, bool)
@@ -312,7 +316,7 @@ def test_a_spectrum_that_is_not_conjugated_is_seen(case: Case, monkeypatch: pyte
 def test_one_wrong_root_is_seen(case: Case, axis: int) -> None:
     kernel = kernel_of(case)
     assert isinstance(kernel, (Fourier, FourierDepthwise))
-    first = kernel.tables[axis]
+    first = kernel.transforms.tables[axis]
     size = case.sizes[axis]
 
     def wrong(packed: Array) -> Array:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lowprec.choosing import IM2COL
 from lowprec.schedules import im2col as schedule
 from lowprec.schedules.im2col import Im2col
 from lowprec.schedules.tasks import start_of
@@ -51,6 +52,7 @@ def cases(draw: st.DrawFn) -> Case:
     )
     return Case(
         conv=conv,
+        algorithm=IM2COL,
         target=draw(st.sampled_from(TARGETS)),
         border=draw(st.integers(0, 2)),
         residual=draw(st.booleans()),
@@ -69,6 +71,7 @@ def test_kernels_equal_the_oracle(case: Case) -> None:
 # Everything at once: a stride, a dilation, groups, several panels, a border, an epilogue.
 MIXED = Case(
     conv=conv_of((3, 2), (6, 13), (2, 17, 67), batch=2, stride=(2, 1), dilation=(1, 3)),
+    algorithm=IM2COL,
     border=1,
     residual=True,
     bias=True,

@@ -5,7 +5,7 @@ square, to 8 times what the plan predicts.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -18,171 +18,50 @@ from tvm import ir, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from lowprec.convolution import Conv, convolve
+from lowprec.choosing import winograd_outputs
+from lowprec.convolution import convolve
 from lowprec.predicting import TILES, UNIT, filterings, predict_winograd, winograd_obstacle
 from lowprec.schedules import linear
 from lowprec.schedules import winograd as schedule
-from lowprec.schedules.convolution import (
-    ConvolutionRequest,
-    build_convolution,
-    convolution_kernel,
-    pack_convolution,
-)
-from lowprec.schedules.epilogue import Epilogue, Operand, Step, Value
 from lowprec.schedules.views import load, store
-from lowprec.schedules.windows import Window
 from lowprec.schedules.winograd import Winograd
 from lowprec.targets import parse_target
 from tests.oracle import winograd_bound, winograd_spread
-from tests.tvm.kernels import Array, cut, padded, place, run_kernel
+from tests.tvm.kernels import Array, cut, run_kernel
+from tests.tvm.schedules.cases import CHANNELS, TARGETS, Case, conv_of, judged, kernel_of, numbers_of, run, unchanged
 
 Mask = NDArray[np.bool_]
-TARGETS = ("x86-64", "x86-64-v3", "native")
 KERNELS = ((3, 3), (3, 3), (5, 5), (2, 2), (7, 7), (1, 3), (3, 1), (1, 7), (3, 2), (3,), (2,), (5,), (7,))
-CHANNELS = (1, 3, 5, 15, 16, 17, 33)
 PRIMES = (5, 7, 11, 13)
-RESIDUAL = Step(op="add", arguments=(Value(0), Operand(0)))
-RELU = Step(op="relu", arguments=(Value(1),))
 LIMIT = 8  # times the predicted error, in the root mean square
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
-    """A layer, how it is computed, and what surrounds it."""
-
-    conv: Conv
-    outputs: int
-    target: str = "native"
-    border: int = 0
-    residual: bool = False
-    bias: bool = False
-    seed: int = 0
-
-    @property
-    def extents(self) -> tuple[int, ...]:
-        return (self.conv.batch, *self.conv.output_size, self.conv.out_channels)
-
-    @property
-    def source(self) -> Window:
-        conv, rank = self.conv, len(self.conv.size)
-        return padded((conv.batch, *conv.size, conv.in_channels), (0, *(1,) * rank, 0), (0, *(0,) * rank, 0))
-
-    @property
-    def result(self) -> Window:
-        rank = len(self.conv.size)
-        return padded(self.extents, (0, *(self.border,) * rank, 0), (0, *(self.border // 2,) * rank, 0))
-
-    @property
-    def other(self) -> Window:
-        """Where the residual lies."""
-        rank = len(self.conv.size)
-        return padded(self.extents, (0, *(0,) * rank, 0), (0, *(1,) * rank, 0))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Numbers:
-    x: Array
-    w: Array
-    bias: Array
-    residual: Array
-
-
-def conv_of(kernel: tuple[int, ...], output: tuple[int, ...], channels: tuple[int, int, int], batch: int = 1) -> Conv:
-    """A plain convolution with so many outputs; `channels` are groups, and in and out of each."""
-    groups, inner, outer = channels
-    ones = (1,) * len(kernel)
-    return Conv(
-        batch=batch,
-        in_channels=groups * inner,
-        out_channels=groups * outer,
-        groups=groups,
-        size=tuple(o + k - 1 for o, k in zip(output, kernel, strict=True)),
-        kernel=kernel,
-        stride=ones,
-        dilation=ones,
-        pads_begin=(0,) * len(kernel),
-        pads_end=(0,) * len(kernel),
-    )
-
-
-def kernel_of(case: Case, *, good_for: int = 1) -> Winograd:
-    """The kernel, made for that many threads."""
-    epilogue = Epilogue(steps=(RESIDUAL, RELU), operands=(case.other.view(),)) if case.residual else Epilogue()
-    request = ConvolutionRequest(
-        conv=case.conv,
-        source=case.source,
-        result=case.result,
-        epilogue=epilogue,
-        bias=case.bias,
-        transforms=filterings(case.conv, case.outputs),
-        threads=good_for,
-    )
-    kernel = convolution_kernel(request, parse_target(case.target))
+def winograd_of(case: Case, *, good_for: int = 1) -> Winograd:
+    kernel = kernel_of(case, good_for=good_for)
     assert isinstance(kernel, Winograd)
     return kernel
 
 
-def numbers_of(case: Case) -> Numbers:
-    conv, rng = case.conv, np.random.default_rng(case.seed)
-    return Numbers(
-        x=rng.standard_normal((conv.batch, conv.in_channels, *conv.size), np.float32),
-        w=rng.standard_normal(conv.weight_shape, np.float32),
-        bias=rng.standard_normal(conv.out_channels, np.float32),
-        residual=rng.standard_normal(case.extents, np.float32),
-    )
-
-
-def last(array: Array) -> Array:
-    """Channels last."""
-    return np.moveaxis(array, 1, -1)
-
-
-def nothing(array: Array) -> Array:
-    return array
-
-
-def unchanged(function: tirx.PrimFunc) -> tirx.PrimFunc:
-    return function
-
-
-def run(
-    case: Case,
-    *,
-    numbers: Numbers | None = None,
-    threads: int = 1,
-    good_for: int = 1,
-    pack: Callable[[Array], Array] = nothing,
-    build: Callable[[tirx.PrimFunc], tirx.PrimFunc] = unchanged,
-) -> Array:
-    """The physical result, which was full of NaN; so is what lies around the source and the residual."""
-    kernel, numbers = kernel_of(case, good_for=good_for), numbers or numbers_of(case)
-    packed, *bias = pack_convolution(kernel, case.conv, numbers.w, numbers.bias if case.bias else None)
-    arguments = [place(case.source, last(numbers.x), outside=np.nan), pack(packed), *bias]
-    arguments += [place(case.other, numbers.residual, outside=np.nan)] if case.residual else []
-    result = np.full(case.result.shape, np.nan, np.float32)
-    return run_kernel(build(build_convolution(kernel)), parse_target(case.target), arguments, result, threads)
+def tile(outputs: int) -> str:
+    return f"winograd:{outputs}"
 
 
 def problem(case: Case, got: Array) -> str:
     """What is wrong with a physical result, or nothing."""
-    conv, numbers = case.conv, numbers_of(case)
-    added = numbers.bias if case.bias else np.zeros(conv.out_channels, np.float32)
-    expected = last(convolve(conv, numbers.x, numbers.w, added))  # type: ignore[arg-type]
-    extra = np.broadcast_to(np.abs(added), case.extents)
-    if case.residual:
-        expected, extra = np.maximum(expected + numbers.residual, 0), extra + np.abs(numbers.residual)
-    error = np.abs(cut(case.result, got) - expected)
-    axes = filterings(conv, case.outputs)
+    conv, numbers, found = case.conv, numbers_of(case), judged(case, got)
+    outputs = winograd_outputs(case.algorithm)
+    assert outputs is not None
+    axes = filterings(conv, outputs)
+    extra = np.moveaxis(found.extra, -1, 1)
     for bound in (winograd_bound, winograd_spread):
-        if not (np.moveaxis(error, -1, 1) <= bound(conv, axes, numbers.x, numbers.w, np.moveaxis(extra, -1, 1))).all():
+        if not (np.moveaxis(found.error, -1, 1) <= bound(conv, axes, numbers.x, numbers.w, extra)).all():
             return "an element is wrong"
     sizes = np.mean(convolve(conv, np.square(numbers.x), np.square(numbers.w))) ** 0.5
-    predicted = predict_winograd(conv, case.outputs, parse_target(case.target)).error * sizes
-    if not np.mean(np.square(error)) ** 0.5 <= LIMIT * predicted + UNIT * np.mean(np.square(extra + sizes)) ** 0.5:
+    predicted = predict_winograd(conv, outputs, parse_target(case.target)).error * sizes
+    own = UNIT * np.mean(np.square(extra + sizes)) ** 0.5
+    if not np.mean(np.square(found.error)) ** 0.5 <= LIMIT * predicted + own:
         return "the error is larger than predicted"
-    rest = got.copy()
-    cut(case.result, rest)[...] = 0
-    return "the border is not written with zeros" if rest.any() else ""
+    return "the border is not written with zeros" if found.border.any() else ""
 
 
 @st.composite
@@ -196,10 +75,10 @@ def cases(draw: st.DrawFn) -> Case:
     inner = draw(st.sampled_from(CHANNELS if groups == 1 else CHANNELS[1:5]))
     outer = draw(st.sampled_from(CHANNELS if groups == 1 else CHANNELS[:5]))
     conv = conv_of(kernel, output, (groups, inner, outer), batch=draw(st.sampled_from((1, 1, 2))))
-    fitting = [tile for tile in (outputs, *TILES) if not winograd_obstacle(conv, tile)]
+    fitting = [width for width in (outputs, *TILES) if not winograd_obstacle(conv, width)]
     return Case(
         conv=conv,
-        outputs=(fitting or [2])[0],
+        algorithm=tile((fitting or [2])[0]),
         target=draw(st.sampled_from(TARGETS)),
         border=draw(st.integers(0, 2)),
         residual=draw(st.booleans()),
@@ -215,7 +94,7 @@ def test_kernels_equal_the_oracle(case: Case) -> None:
 
 
 # Ragged along both axes, several panels of output channels, groups, a border, an epilogue.
-RAGGED = Case(conv=conv_of((3, 3), (6, 13), (2, 17, 67)), outputs=4, border=1, residual=True, bias=True)
+RAGGED = Case(conv=conv_of((3, 3), (6, 13), (2, 17, 67)), algorithm=tile(4), border=1, residual=True, bias=True)
 # Few tiles and many output channels, so that threads share the channels.
 DEEP = replace(RAGGED, conv=conv_of((3, 3), (8, 7), (1, 20, 768)))
 
@@ -223,7 +102,7 @@ DEEP = replace(RAGGED, conv=conv_of((3, 3), (8, 7), (1, 20, 768)))
 @pytest.mark.parametrize("outputs", TILES)
 @pytest.mark.parametrize("case", [RAGGED, DEEP], ids=["ragged", "deep"])
 def test_several_panels_equal_the_oracle(case: Case, outputs: int) -> None:
-    case = replace(case, outputs=outputs)
+    case = replace(case, algorithm=tile(outputs))
     assert problem(case, run(case, good_for=3)) == ""
 
 
@@ -235,13 +114,13 @@ def test_threads_do_not_change_bits(case: Case) -> None:
 
 def test_the_share_of_each_thread_does_not_change_bits() -> None:
     wanted = (1, 2, 3, 6)
-    assert len({kernel_of(DEEP, good_for=threads).blocks.parts for threads in wanted}) > 2
+    assert len({winograd_of(DEEP, good_for=threads).blocks.parts for threads in wanted}) > 2
     assert len({run(DEEP, threads=2, good_for=threads).tobytes() for threads in wanted}) == 1
 
 
 def test_several_blocks_of_tiles_equal_the_oracle() -> None:
     case = replace(RAGGED, conv=conv_of((3, 3), (23, 37), (1, 5, 18), batch=2))
-    assert kernel_of(case).blocks.run < 2 * 6 * 10, "more tiles than one block takes"
+    assert winograd_of(case).blocks.run < 2 * 6 * 10, "more tiles than one block takes"
     assert problem(case, run(case, threads=2)) == ""
 
 
@@ -250,7 +129,7 @@ def poisoned(outputs: int, build: Callable[[tirx.PrimFunc], tirx.PrimFunc] = unc
 
     It is not the last that they see, which has no part but in their last output.
     """
-    case = Case(conv=conv_of((3, 3), (outputs + 2,) * 2, (1, 5, 18)), outputs=outputs)
+    case = Case(conv=conv_of((3, 3), (outputs + 2,) * 2, (1, 5, 18)), algorithm=tile(outputs))
     numbers = numbers_of(case)
     numbers.x[:, :, outputs + 2, outputs + 2] = np.nan
     found: Mask = np.isnan(run(case, numbers=numbers, build=build))
