@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import command, machine
-from lowprec.choosing import best_of, candidates
+from lowprec.choosing import best_of, candidates, named
 from lowprec.convolution import Conv
 from lowprec.plan import describe
 from lowprec.records import Records, environment_of, times_in
@@ -110,18 +110,17 @@ def times(layers: list[Conv], target: Target, options: argparse.Namespace) -> di
 
 def row(conv: Conv, target: Target, first: dict[Any, float], second: dict[Any, float]) -> dict[str, Any]:
     """How much longer than the fastest each choice took."""
-    predicted = best_of([c for c in candidates(conv, target) if not c.obstacle and c.within_budget])
-    name = (predicted.algorithm, predicted.sizes)
-    recorded = min(first, key=lambda entry: first[entry])
-    best = min(first, key=lambda entry: first[entry])
+    predicted = best_of([candidate for candidate in candidates(conv, target) if candidate.within_budget])
+    untuned = (predicted.algorithm, predicted.sizes)
+    fastest = min(first, key=lambda entry: first[entry])
     return {
         "layer": describe(conv),
         "conv": asdict(conv),
-        "predicted": " ".join([name[0], "x".join(map(str, name[1]))]).strip(),
-        "untuned": first[name] / min(first.values()) if name in first else float("inf"),
-        "with_records": second[recorded] / min(second.values()),
-        "fastest": f"{best[0]} {'x'.join(map(str, best[1]))}".strip(),
-        "seconds": {f"{a} {'x'.join(map(str, s))}".strip(): seconds for (a, s), seconds in first.items()},
+        "predicted": named(*untuned),
+        "untuned": first.get(untuned, float("inf")) / first[fastest],
+        "with_records": second.get(fastest, float("inf")) / min(second.values()),
+        "fastest": named(*fastest),
+        "seconds": {named(*entry): seconds for entry, seconds in first.items()},
     }
 
 

@@ -22,6 +22,7 @@ from benchmarks import command, machine
 from benchmarks.figures import Figure, summarize
 from benchmarks.layer_suite import BenchLayer, bank, copies_past
 from benchmarks.layer_suites import BATCHES, LAVIN_GRAY, SUITES, USUAL, suite
+from lowprec.choosing import named
 from lowprec.compilation import Options, compile_to
 from lowprec.engine_process import Child
 from lowprec.errors import LowprecError
@@ -127,8 +128,7 @@ def _make(
 def _algorithm(artifact: Path) -> str:
     """What ours computes the layer by."""
     choice = from_text((artifact / FILE_NAME).read_bytes()).plan.choices[0]
-    sizes = f" {'x'.join(map(str, choice.sizes))}" if choice.sizes else ""
-    return choice.algorithm + sizes
+    return named(choice.algorithm, choice.sizes)
 
 
 def _take_turns(children: dict[str, Child], failures: dict[str, str], folder: Path, seconds: float) -> dict[str, float]:

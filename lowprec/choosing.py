@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import inf
 
 from lowprec.convolution import Conv
@@ -70,11 +71,12 @@ class Candidate:
         return f"its predicted error {self.error:.1e} is more than the layer's budget {BUDGET:g}"
 
 
-def candidates(conv: Conv, target: Target) -> list[Candidate]:
+@lru_cache
+def candidates(conv: Conv, target: Target) -> tuple[Candidate, ...]:
     """Every algorithm; the direct one fits always."""
     direct = Candidate(algorithm=DIRECT, prediction=predict_direct(conv, target))
     winograd = (_winograd(conv, outputs, target) for outputs in TILES)
-    return [direct, _im2col(conv, target), *winograd, _fourier(conv, target)]
+    return (direct, _im2col(conv, target), *winograd, _fourier(conv, target))
 
 
 def best_of(able: Sequence[Candidate]) -> Candidate:
@@ -82,6 +84,11 @@ def best_of(able: Sequence[Candidate]) -> Candidate:
     fastest = min(candidate.cycles for candidate in able)
     near = [candidate for candidate in able if candidate.cycles <= ABOUT * fastest]
     return min(near, key=lambda candidate: (candidate.error, candidate.cycles))
+
+
+def named(algorithm: str, sizes: Sequence[int]) -> str:
+    """An algorithm and its sizes in a few words: `winograd:4`, `fft 16x16`."""
+    return f"{algorithm} {'x'.join(map(str, sizes))}".strip()
 
 
 def winograd_outputs(algorithm: str) -> int | None:
@@ -126,13 +133,11 @@ def candidate_of(conv: Conv, algorithm: str, sizes: tuple[int, ...], target: Tar
     return next((candidate for candidate in found if (candidate.algorithm, ()) == (algorithm, sizes)), None)
 
 
-def tunable(offered: Sequence[Candidate], conv: Conv, target: Target) -> list[Candidate]:
+def tunable(conv: Conv, target: Target) -> list[Candidate]:
     """What is worth measuring: all that fits, is exact enough and not out of the question; FFT in several sizes."""
-    able = [candidate for candidate in offered if not candidate.obstacle and candidate.within_budget]
+    able = [candidate for candidate in candidates(conv, target) if candidate.within_budget]
     if any(candidate.algorithm == FFT for candidate in able):
-        near = sizes_by_time(conv, target)[:NEAR_SIZES]
-        able = [candidate for candidate in able if candidate.algorithm != FFT]
-        able += [_fourier_of(conv, sizes, target) for sizes, _ in near]
+        able += [_fourier_of(conv, sizes, target) for sizes, _ in sizes_by_time(conv, target)[1:NEAR_SIZES]]
     fastest = min(candidate.cycles for candidate in able)
     return [candidate for candidate in able if candidate.cycles <= HOPELESS * fastest]
 

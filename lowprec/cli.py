@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from lowprec.errors import EnvironmentMismatch, LowprecError, UsageError
-from lowprec.options import parse_duration, parse_names, parse_number, parse_shape, parse_whole
+from lowprec.options import DEFAULT_TRIALS, parse_duration, parse_names, parse_number, parse_shape, parse_whole
 from lowprec.vocabulary import ALGORITHMS, PRECISIONS, ROUNDINGS, Vocabulary, suggestion
 
 INTERRUPTED = 130
@@ -180,9 +180,9 @@ def _tune(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--trials",
         metavar="N",
-        default=500,
+        default=DEFAULT_TRIALS,
         type=lambda text: parse_whole(text, "--trials"),
-        help="at most so many (default 500)",
+        help="at most so many (default %(default)s)",
     )
     parser.add_argument(
         "--budget", metavar="10m", type=lambda text: parse_duration(text, "--budget"), help="stop after: 90s, 10m, 2h"

@@ -29,6 +29,30 @@ class Turn:
     error: float
 
 
+def exchange(process: "subprocess.Popen[bytes]", request: Mapping[str, object], seconds: float) -> tuple[bytes, bool]:
+    """The line that a process answers a request with, empty when it dies; and whether it was late, and so killed."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    late = threading.Event()
+
+    def give_up() -> None:
+        late.set()
+        process.kill()
+
+    guard = threading.Timer(seconds, give_up)
+    guard.daemon = True
+    try:
+        guard.start()
+        process.stdin.write(json.dumps(request).encode() + b"\n")
+        process.stdin.flush()
+        line = process.stdout.readline()
+    except BrokenPipeError:
+        line = b""
+    finally:
+        guard.cancel()
+    return line, late.is_set()
+
+
 class Child:
     """An engine's process, seen from the parent: running while asked, stopped otherwise."""
 
@@ -39,20 +63,8 @@ class Child:
 
     def ask(self, request: Mapping[str, object]) -> dict[str, Any]:
         """The child's answer; a LowprecError when it refuses, dies or says nothing for ten minutes."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        guard = threading.Timer(ANSWER_SECONDS, self.process.kill)
-        guard.daemon = True
-        try:
-            guard.start()
-            self.process.send_signal(signal.SIGCONT)
-            self.process.stdin.write(json.dumps(request).encode() + b"\n")
-            self.process.stdin.flush()
-            line = self.process.stdout.readline()
-        except BrokenPipeError:
-            line = b""
-        finally:
-            guard.cancel()
+        self.process.send_signal(signal.SIGCONT)
+        line, _ = exchange(self.process, request, ANSWER_SECONDS)
         if not line:
             raise LowprecError(self._obituary())
         self.process.send_signal(signal.SIGSTOP)

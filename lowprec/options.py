@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 from lowprec.errors import UsageError
 
+DEFAULT_TRIALS = 500
+
 _EXAMPLE = "write NAME:1x3x224x224 or NAME:[1,3,224,224]"
 
 

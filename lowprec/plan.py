@@ -21,6 +21,7 @@ Measured = Mapping[Conv, Times]
 
 GENERIC = "generic"
 GENERIC_REASON = "no product, so no choice: one vectorized rule, fused into its producer where it can be"
+DIRECT_REASON = "direct kernel with its epilogue fused"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,11 +68,11 @@ class Plan:
 
     def declining(self, obstacles: Mapping[str, str]) -> "Plan":
         """The plan with those layers left to the generic rule, each for its reason."""
-        return Plan(choices=tuple(_left_to_the_rule(choice, obstacles.get(choice.layer)) for choice in self.choices))
+        return Plan(choices=tuple(_instead(choice, GENERIC, obstacles.get(choice.layer)) for choice in self.choices))
 
     def retreating(self, obstacles: Mapping[str, str]) -> "Plan":
         """The plan with those layers computed directly, each for its reason."""
-        return Plan(choices=tuple(_retreated(choice, obstacles.get(choice.layer)) for choice in self.choices))
+        return Plan(choices=tuple(_instead(choice, DIRECT, obstacles.get(choice.layer)) for choice in self.choices))
 
     def to_json(self) -> dict[str, Any]:
         return {"choices": [{**asdict(c), "declined": list(c.declined), "sizes": list(c.sizes)} for c in self.choices]}
@@ -127,16 +128,15 @@ def _choose(layer: Layer, wish: str, target: Target, measured: Measured) -> Choi
 def _convolution(layer: Layer, conv: Conv, wish: str, target: Target, times: Times) -> Choice:
     """The wish if it fits, else what is measured, or predicted, to be fastest within the error budget."""
     offered = candidates(conv, target)
-    able = [candidate for candidate in offered if not candidate.obstacle]
-    wished = [candidate for candidate in able if candidate.is_a(wish)]
-    chosen = wished or [candidate for candidate in able if candidate.within_budget]
+    wished = [candidate for candidate in offered if candidate.is_a(wish) and not candidate.obstacle]
+    chosen = wished or [candidate for candidate in offered if candidate.within_budget]
     best, seconds = _fastest_measured(conv, wish, target, times) or (best_of(chosen), None)
     return Choice(
         layer=layer.name,
         op=layer.op,
         algorithm=best.algorithm,
         formats=Formats(),
-        reason=f"{describe(conv)}: {_reason(best, able[0], conv, target, times)}",
+        reason=f"{describe(conv)}: {_reason(best, offered[0], conv, target, times)}",
         declined=_declined(offered, wish, fits=bool(wished)),
         error=best.error,
         milliseconds=best.milliseconds if seconds is None else 1e3 * seconds,
@@ -173,20 +173,16 @@ def _reason(best: Candidate, direct: Candidate, conv: Conv, target: Target, time
     return f"{best.detail}, predicted {direct.cycles / best.cycles:.1f} times as fast as direct"
 
 
-def _left_to_the_rule(choice: Choice, obstacle: str | None) -> Choice:
-    if obstacle is None or choice.algorithm == GENERIC:
-        return choice
-    declined = (*choice.declined, f"{choice.algorithm}: {obstacle}")
-    return replace(choice, algorithm=GENERIC, reason=GENERIC_REASON, declined=declined, error=None, milliseconds=None)
-
-
-def _retreated(choice: Choice, obstacle: str | None) -> Choice:
-    if obstacle is None or choice.algorithm == DIRECT:
+def _instead(choice: Choice, algorithm: str, obstacle: str | None) -> Choice:
+    """What is done where there is an obstacle to the choice."""
+    if obstacle is None or choice.algorithm == algorithm:
         return choice
     declined = (*choice.declined, f"{choice.algorithm}: {obstacle}")
     shape = choice.reason.partition(": ")[0]
-    reason = f"{shape}: direct kernel with its epilogue fused"
-    return replace(choice, algorithm=DIRECT, reason=reason, declined=declined, error=None, milliseconds=None, sizes=())
+    reason = GENERIC_REASON if algorithm == GENERIC else f"{shape}: {DIRECT_REASON}"
+    return replace(
+        choice, algorithm=algorithm, reason=reason, declined=declined, error=None, milliseconds=None, sizes=()
+    )
 
 
 def _only_way(layer: Layer, target: Target) -> tuple[str, str]:
@@ -211,7 +207,7 @@ def _direct_reason(conv: Conv) -> str:
         return f"{conv.groups} groups, each a direct kernel"
     if conv.pointwise:
         return "pointwise, a matrix product over pixels"
-    return "direct kernel with its epilogue fused"
+    return DIRECT_REASON
 
 
 def describe(conv: Conv) -> str:

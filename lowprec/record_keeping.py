@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lowprec import __version__, strict_json
+from lowprec import strict_json
+from lowprec.convolution import Conv
 from lowprec.errors import EnvironmentMismatch, LowprecError, UsageError
-from lowprec.manifest import installed_version
-from lowprec.plan import table
-from lowprec.records import DAMAGED, KERNELS, RIGHT, Records, Trial
-from lowprec.tuning import conv_from
+from lowprec.plan import describe, table
+from lowprec.records import DAMAGED, RIGHT, Records, Trial, versions
 
 Reply = tuple[dict[str, Any], str, int]
 
@@ -48,7 +47,8 @@ def prune_records(path: Path, others: Sequence[Path]) -> Reply:
     """Remove what other versions measured, and what is damaged."""
     _alone("prune", others)
     with Records(path, must_exist=True) as store:
-        stale = [trial for trial in store.trials() if not _counts(trial)]
+        current = versions()
+        stale = [trial for trial in store.trials() if (_subject(trial) or {}).get("versions") != current]
         store.remove(stale)
         left = len(store.trials())
     return {"records": str(path), "removed": len(stale), "left": left}, f"{path}: {len(stale)} removed, {left} left", 0
@@ -84,19 +84,13 @@ def _subject(trial: Trial) -> dict[str, Any] | None:
         return None
     try:
         body = strict_json.loads(trial.subject)
-        if not isinstance(body, dict) or not isinstance(body["shape"], dict):
+        if not isinstance(body, dict):
             return None
-        conv_from(body["shape"])
+        strict_json.decode(Conv, body["shape"])
         whole = isinstance(body["versions"], dict) and type(body["threads"]) is int
-    except (ValueError, TypeError, KeyError, LowprecError):
+    except (ValueError, KeyError, LowprecError):
         return None
     return body if whole else None
-
-
-def _counts(trial: Trial) -> bool:
-    body = _subject(trial)
-    current = {"lowprec": __version__, "tvm": installed_version("apache-tvm"), "kernels": KERNELS}
-    return body is not None and body["versions"] == current
 
 
 def _entry(trial: Trial) -> dict[str, Any]:
@@ -118,10 +112,6 @@ def _row(trial: Trial) -> tuple[str, ...]:
     body = _subject(trial)
     milliseconds = "" if trial.seconds is None else f"{1e3 * trial.seconds:.3g}"
     sizes = "x".join(map(str, trial.sizes))
-    shape, threads = ("unreadable", "") if body is None else (_shape(body["shape"]), str(body["threads"]))
+    shape = "unreadable" if body is None else describe(strict_json.decode(Conv, body["shape"]))
+    threads = "" if body is None else str(body["threads"])
     return shape, trial.algorithm, sizes, trial.status, milliseconds, threads
-
-
-def _shape(shape: dict[str, Any]) -> str:
-    kernel, size = ("x".join(map(str, shape.get(name, ()))) for name in ("kernel", "size"))
-    return f"{kernel}, {shape.get('in_channels')} -> {shape.get('out_channels')} at {size}"

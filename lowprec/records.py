@@ -53,13 +53,18 @@ class Trial:
     row: int | None = field(default=None, compare=False)
 
 
+def versions() -> dict[str, Any]:
+    """What makes a kernel, as it is installed."""
+    return {"lowprec": __version__, "tvm": installed_version("apache-tvm"), "kernels": KERNELS}
+
+
 def environment_of(target: Target, threads: int) -> dict[str, Any]:
     """What a time depends on beside the layer."""
     return {
         "arch": target.arch,
         "features": list(target.required_features),
         "threads": threads,
-        "versions": {"lowprec": __version__, "tvm": installed_version("apache-tvm"), "kernels": KERNELS},
+        "versions": versions(),
     }
 
 
@@ -80,7 +85,7 @@ class Records:
             raise UsageError(f"records {str(path)!r} are no file: give the path of a file")
         if not path.parent.is_dir():
             raise UsageError(f"records {str(path)!r} cannot be made: {str(path.parent)!r} is no directory")
-        if path.exists() and path.stat().st_size and not path.read_bytes()[:16].startswith(b"SQLite format 3"):
+        if path.exists() and path.stat().st_size and not _header(path).startswith(b"SQLite format 3"):
             raise UsageError(f"{str(path)!r} is no file of records: give another file")
         with self._damage():
             self._db = sqlite3.connect(path, timeout=30.0)
@@ -150,6 +155,11 @@ class Records:
         except sqlite3.Error as error:
             advice = "restore it, or move it away and tune anew"
             raise EnvironmentMismatch(f"records {str(self.path)!r} cannot be used ({error}): {advice}") from error
+
+
+def _header(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(16)
 
 
 DAMAGED = "damaged record"

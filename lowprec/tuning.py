@@ -5,12 +5,10 @@ child goes on. A trial is kept the moment it is done, so that an interrupted ses
 where it ended. The layers that take most of the model's predicted time come first.
 """
 
-import json
 import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -19,19 +17,19 @@ from pathlib import Path
 from typing import Any
 
 from lowprec import strict_json
-from lowprec.choosing import Candidate, candidates, tunable
+from lowprec.choosing import Candidate, named, tunable
 from lowprec.compilation import Options, Shapes, as_recipe, model_file, run_on_model
 from lowprec.convolution import Conv
-from lowprec.engine_process import last_words
+from lowprec.engine_process import exchange, last_words
 from lowprec.errors import BuildFailed, EnvironmentMismatch, UsageError, shown
+from lowprec.options import DEFAULT_TRIALS
+from lowprec.plan import describe
 from lowprec.recipe import Recipe
 from lowprec.records import FAILED, LATE, RIGHT, WRONG, Records, Trial, environment_of, subject_of
 from lowprec.targets import Target, available_cores, native, parse_target
 
 TRIAL_SECONDS = 60.0
 """After so long a trial is given up."""
-
-DEFAULT_TRIALS = 500
 
 Say = Callable[[str], None]
 
@@ -69,7 +67,8 @@ class Tuned:
         lines = [
             f"{self.records}: {self.done} trials in {self.seconds:.1f} s, {self.known} known before, {self.left} left"
         ]
-        lines += [f"  {trial.algorithm} was {trial.status}: {trial.detail}" for trial in self.failed]
+        for trial in self.failed:
+            lines.append(f"  {named(trial.algorithm, trial.sizes)} was {trial.status}: {trial.detail}")
         return "\n".join(lines)
 
 
@@ -116,8 +115,7 @@ def is_conv(layer: Mapping[str, Any]) -> bool:
 
 def conv_from(fields: Mapping[str, Any]) -> Conv:
     """A convolution from its JSON."""
-    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
-    return Conv(**values)
+    return strict_json.decode(Conv, fields)
 
 
 def _runnable(target: Target) -> Target:
@@ -158,7 +156,7 @@ def tasks_of(convs: Counter[Conv], target: Target, environment: Mapping[str, Any
     """Every trial of a model, those first that its time depends on most."""
     found = []
     for conv, count in convs.items():
-        offered = tunable(candidates(conv, target), conv, target)
+        offered = tunable(conv, target)
         if len(offered) < 2:
             continue  # nothing to choose
         subject = subject_of(conv, environment)
@@ -174,30 +172,23 @@ def _progress(done: int, total: int, spent: float, budget: float | None, task: T
     if budget is not None:
         left = min(left, max(0.0, budget - spent))
     took = f"{1e3 * trial.seconds:.3g} ms" if trial.seconds is not None else trial.status
-    kernel = "x".join(map(str, task.conv.kernel))
-    size = "x".join(map(str, task.conv.size))
-    shape = f"{kernel}, {task.conv.in_channels} -> {task.conv.out_channels} at {size}"
-    return f"{done} of {total} trials, {left:.0f} s left: {shape}, {_named(trial)} {took}"
+    name = named(trial.algorithm, trial.sizes)
+    return f"{done} of {total} trials, {left:.0f} s left: {describe(task.conv)}, {name} {took}"
 
 
-def _named(trial: Trial) -> str:
-    return " ".join([trial.algorithm, "x".join(map(str, trial.sizes))]).strip()
-
-
-def _checked(line: bytes) -> dict[str, Any]:
+def _checked(line: bytes) -> dict[str, Any] | None:
     """A child's answer, if it is one."""
-    nonsense = {"status": FAILED, "detail": f"the trial answered {shown(line.decode(errors='replace').strip())}"}
     try:
         answer = strict_json.loads(line)
     except ValueError:
-        return nonsense
+        return None
     if not isinstance(answer, dict) or answer.get("status") not in (RIGHT, WRONG, FAILED):
-        return nonsense
+        return None
     if answer["status"] != RIGHT:
         return {"status": answer["status"], "detail": str(answer.get("detail", ""))}
     seconds, error = answer.get("seconds"), answer.get("error")
     if not (isinstance(seconds, float) and seconds > 0 and isinstance(error, float) and error >= 0):
-        return nonsense
+        return None
     return {"status": RIGHT, "seconds": seconds, "error": error}
 
 
@@ -231,30 +222,15 @@ class Bench:
         return Trial(subject=task.subject, algorithm=candidate.algorithm, sizes=candidate.sizes, **answer)
 
     def _ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        child = self._child or self._start()
-        assert child.stdin is not None
-        assert child.stdout is not None
-        late = threading.Event()
-
-        def give_up() -> None:
-            late.set()
-            child.kill()
-
-        guard = threading.Timer(TRIAL_SECONDS, give_up)
-        guard.daemon = True
-        try:
-            guard.start()
-            child.stdin.write(json.dumps(request).encode() + b"\n")
-            child.stdin.flush()
-            line = child.stdout.readline()
-        except BrokenPipeError:
-            line = b""
-        finally:
-            guard.cancel()
-        if line:
-            return _checked(line)
+        line, late = exchange(self._child or self._start(), request, TRIAL_SECONDS)
+        answer = _checked(line) if line and not late else None
+        if answer is not None:
+            return answer
         detail = self._end()
-        if late.is_set():
+        if line and not late:
+            said = shown(line.decode(errors="replace").strip())
+            return {"status": FAILED, "detail": f"the trial answered {said}"}
+        if late:
             return {"status": LATE, "detail": f"took longer than {TRIAL_SECONDS:g} s"}
         if "No module named" in detail:
             raise BuildFailed(f"trials cannot run here ({detail}): `lowprec doctor` may know more")

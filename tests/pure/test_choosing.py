@@ -145,6 +145,6 @@ def test_a_rule_forces_one_layer_alone() -> None:
 
 
 def test_a_layer_left_to_the_rule_has_no_prediction() -> None:
-    choice = plan_of(conv()).declining({"c": "the convolution is empty"}).choices[0]
-    assert (choice.algorithm, choice.error, choice.milliseconds) == ("generic", None, None)
+    choice = plan_of(conv(), "fft").declining({"c": "the convolution is empty"}).choices[0]
+    assert (choice.algorithm, choice.error, choice.milliseconds, choice.sizes) == ("generic", None, None, ())
     assert choice.declined[-1].endswith(": the convolution is empty")

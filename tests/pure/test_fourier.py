@@ -242,6 +242,6 @@ def test_every_size_that_is_offered_fits(high: int, wide: int, rows: int, column
 
 def test_several_sizes_are_measured() -> None:
     layer = conv(kernel=(15, 15), size=(40, 40), pads_begin=(7, 7), pads_end=(7, 7))
-    worth = [c for c in tunable(candidates(layer, TARGET), layer, TARGET) if c.algorithm == FFT]
+    worth = [c for c in tunable(layer, TARGET) if c.algorithm == FFT]
     assert [c.sizes for c in worth] == [sizes for sizes, _ in sizes_by_time(layer, TARGET)[:NEAR_SIZES]]
     assert len({c.detail for c in worth}) == NEAR_SIZES
