@@ -63,6 +63,27 @@ class Segment:
         return self.outputs + self.taps - 1
 
 
+def operations(size: int) -> int:
+    """About so many additions and multiplications, fused ones as one, take a line of complex numbers: equation 3."""
+    first, second = FACTORS[size]
+    return second * _operations(first) + first * _operations(second) + TURN * (first - 1) * (second - 1)
+
+
+TURN = 4
+"""Operations of a complex product."""
+
+BUTTERFLY = {4: 16, 2: 4, 3: 12, 5: 36}
+"""Operations of the transforms that others are made of."""
+
+
+def _operations(count: int) -> int:
+    if count == 1:
+        return 0
+    radix = next(radix for radix in BUTTERFLY if count % radix == 0)
+    rest = count // radix
+    return radix * _operations(rest) + rest * BUTTERFLY[radix] + TURN * (radix - 1) * (rest - 1)
+
+
 def frequencies(high: Segment, wide: Segment) -> int:
     """Complex numbers in half a spectrum, column by column."""
     return (wide.size // 2 + 1) * high.size

@@ -19,7 +19,7 @@ from lowprec.layers import Cost
 from lowprec.plan import Plan
 from lowprec.tensors import TensorSpec
 
-SCHEMA = "lowprec.artifact/3"
+SCHEMA = "lowprec.artifact/4"
 FILE_NAME = "manifest.json"
 LIBRARY = "model.so"
 WEIGHTS = "weights.bin"

@@ -6,12 +6,13 @@ the best that does.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from lowprec.choosing import DIRECT, Candidate, best_of, candidate_of, candidates
+from lowprec.choosing import DIRECT, IM2COL, Candidate, best_of, candidate_of, candidates
 from lowprec.convolution import Conv
 from lowprec.layers import Gemm, Layer
+from lowprec.predicting import FLOAT_BYTES
 from lowprec.recipe import Recipe
 from lowprec.targets import Target
 from lowprec.vocabulary import ALGORITHMS, PRECISIONS
@@ -43,7 +44,8 @@ class Choice:
     """The decision for one layer; `declined` holds a sentence for each wish that did not fit.
 
     `error` is the predicted relative error, `milliseconds` the predicted time on one core, where there is a choice.
-    `sizes` are the points of a Fourier transform along each axis.
+    `sizes` are the points of a Fourier transform along each axis; `transformed` are the bytes of the layer's weights,
+    and of these between transforms, where these are what is stored.
     """
 
     layer: str
@@ -55,6 +57,7 @@ class Choice:
     error: float | None = None
     milliseconds: float | None = None
     sizes: tuple[int, ...] = ()
+    transformed: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,8 +77,18 @@ class Plan:
         """The plan with those layers computed directly, each for its reason."""
         return Plan(choices=tuple(_instead(choice, DIRECT, obstacles.get(choice.layer)) for choice in self.choices))
 
+    @property
+    def transformed(self) -> str:
+        """What transforms make of weights, in a sentence; nothing where there are none."""
+        found = [choice.transformed for choice in self.choices if choice.transformed]
+        if not found:
+            return ""
+        before, after = (sum(sizes) / 1e6 for sizes in zip(*found, strict=True))
+        layers = f"{len(found)} layer{'s' * (len(found) > 1)}"
+        return f"transformed weights of {layers}: {after:.1f} MB, {before:.1f} MB in the model"
+
     def to_json(self) -> dict[str, Any]:
-        return {"choices": [{**asdict(c), "declined": list(c.declined), "sizes": list(c.sizes)} for c in self.choices]}
+        return {"choices": [_entry(choice) for choice in self.choices]}
 
     @classmethod
     def from_json(cls, plan: Mapping[str, Any]) -> "Plan":
@@ -89,7 +102,8 @@ class Plan:
             (f"({count} layer{'s' * (count > 1)})", op, GENERIC, "fp32", "", "", GENERIC_REASON)
             for op, count in generic.items()
         ]
-        return table([header, *(row for choice in products for row in _rows(choice)), *rest])
+        rows = table([header, *(row for choice in products for row in _rows(choice)), *rest])
+        return f"{rows}\n{self.transformed}".rstrip("\n")
 
 
 def make_plan(
@@ -141,7 +155,14 @@ def _convolution(layer: Layer, conv: Conv, wish: str, target: Target, times: Tim
         error=best.error,
         milliseconds=best.milliseconds if seconds is None else 1e3 * seconds,
         sizes=best.sizes,
+        transformed=_transformed(best, conv),
     )
+
+
+def _transformed(best: Candidate, conv: Conv) -> tuple[int, int] | None:
+    if best.prediction is None or best.algorithm in (DIRECT, IM2COL):
+        return None
+    return FLOAT_BYTES * conv.parameters, best.prediction.weight_bytes
 
 
 def _fastest_measured(conv: Conv, wish: str, target: Target, times: Times) -> tuple[Candidate, float] | None:
@@ -180,8 +201,13 @@ def _instead(choice: Choice, algorithm: str, obstacle: str | None) -> Choice:
     declined = (*choice.declined, f"{choice.algorithm}: {obstacle}")
     shape = choice.reason.partition(": ")[0]
     reason = GENERIC_REASON if algorithm == GENERIC else f"{shape}: {DIRECT_REASON}"
-    return replace(
-        choice, algorithm=algorithm, reason=reason, declined=declined, error=None, milliseconds=None, sizes=()
+    return Choice(
+        layer=choice.layer,
+        op=choice.op,
+        algorithm=algorithm,
+        formats=choice.formats,
+        reason=reason,
+        declined=declined,
     )
 
 
@@ -234,10 +260,17 @@ def _rows(choice: Choice) -> list[tuple[str, ...]]:
     return [first, *(("", "", "", "", "", "", f"declined {sentence}") for sentence in choice.declined)]
 
 
+def _entry(choice: Choice) -> dict[str, Any]:
+    """A choice as JSON has it."""
+    lists = {name: list(getattr(choice, name)) for name in ("declined", "sizes")}
+    return {**asdict(choice), **lists, "transformed": choice.transformed and list(choice.transformed)}
+
+
 def _choice(entry: Mapping[str, Any]) -> Choice:
     changed = {
         "formats": Formats(**entry["formats"]),
         "declined": tuple(entry["declined"]),
         "sizes": tuple(entry["sizes"]),
+        "transformed": entry["transformed"] and tuple(entry["transformed"]),
     }
     return Choice(**{**entry, **changed})

@@ -1,16 +1,16 @@
 """What a convolution between Fourier transforms will cost: the counterpart of `predicting` for `fourier`.
 
-A line of N points takes about N * (LINE + SLOPE * N) cycles, its way through the caches included; a tile of one vector
-of channels has half of its rows and its columns to go forward, its columns and half of the kept rows to come back.
+A tile of one vector of channels has half of its rows and its columns to go forward, its columns and half of the kept
+rows to come back.
 """
 
 from math import ceil, hypot, prod, sqrt
 from operator import gt
 
 from lowprec.convolution import Conv
-from lowprec.fourier import FACTORS, Segment, frequencies
+from lowprec.fourier import FACTORS, Segment, frequencies, operations
+from lowprec.phases import phase_count, taps_of
 from lowprec.predicting import (
-    CACHED_RATE,
     CHAIN,
     FLOAT_BYTES,
     MEMORY_RATE,
@@ -18,17 +18,23 @@ from lowprec.predicting import (
     SCRATCH,
     UNIT,
     Prediction,
+    far_cycles,
+    rate_again,
     scratch_width,
     widening,
 )
 from lowprec.targets import Target
 
-LINE, SLOPE = 12.0, 0.45
+OPERATION, POINT = 1.35, 7.3
+"""Cycles of a line: for each operation of its transform, and for each point on its way through the caches."""
 
 BUTTERFLIES = 4.5
 """What the transforms add to the error, as TRANSFORMS does for Winograd's; a complex sum has two terms a channel."""
 
-PRODUCTS_SHARE, SHARE_OF_ROW = 0.8, 0.35
+ALONE = 0.8
+"""So much of that a depthwise tile takes, which meets no other."""
+
+PRODUCTS_SHARE, SHARE_OF_ROW = 0.81, 0.71
 """Of the multipliers' peak in complex products: of high tiles, and for each row of lower ones."""
 
 
@@ -36,14 +42,14 @@ def fourier_obstacle(conv: Conv) -> str:
     """Why no Fourier kernel computes this layer; nothing where one does."""
     if conv.transposed:
         return "transposed: FFT needs a plain convolution"
-    if max(conv.stride) > 1:
-        return f"stride {max(conv.stride)}: FFT would compute what is not kept"
+    if conv.depthwise and max(conv.stride) > 1:
+        return f"stride {max(conv.stride)}: FFT computes depthwise convolutions with stride 1"
     if max(conv.dilation) > 1:
         return f"dilation {max(conv.dilation)}: FFT needs taps side by side"
     if len(conv.size) != 2:
         return f"{len(conv.size)} spatial axes: FFT is built for two"
-    if max(conv.kernel) >= max(FACTORS):
-        return f"{max(conv.kernel)} taps: the longest transform has {max(FACTORS)} points"
+    if max(taps_of(conv)) >= max(FACTORS):
+        return f"{max(taps_of(conv))} taps: the longest transform has {max(FACTORS)} points"
     if not tile_sizes(conv):
         return "its transforms would take more than 4 MiB of scratch"
     return ""
@@ -51,7 +57,7 @@ def fourier_obstacle(conv: Conv) -> str:
 
 def segments_of(conv: Conv, sizes: tuple[int, ...]) -> tuple[Segment, Segment]:
     """The tile of those sizes: as many outputs as it gives, and as there are."""
-    axes = zip(sizes, conv.kernel, conv.output_size, strict=True)
+    axes = zip(sizes, taps_of(conv), conv.output_size, strict=True)
     high, wide = (Segment(size=size, taps=taps, outputs=min(size - taps + 1, extent)) for size, taps, extent in axes)
     return high, wide
 
@@ -64,16 +70,16 @@ def sizes_by_time(conv: Conv, target: Target) -> list[tuple[tuple[int, int], Pre
 
 def tile_sizes(conv: Conv) -> list[tuple[int, int]]:
     """Square tiles, but no longer than covers an axis, nor larger than scratch."""
-    reaches = (extent + taps - 1 for extent, taps in zip(conv.output_size, conv.kernel, strict=True))
+    reaches = (extent + taps - 1 for extent, taps in zip(conv.output_size, taps_of(conv), strict=True))
     covers = [min((size for size in FACTORS if size >= reach), default=max(FACTORS)) for reach in reaches]
-    tried = {(min(n, covers[0]), min(n, covers[1])) for n in FACTORS if n > max(conv.kernel)}
+    tried = {(min(n, covers[0]), min(n, covers[1])) for n in FACTORS if n > max(taps_of(conv))}
     return sorted(sizes for sizes in tried if fits_scratch(conv, sizes))
 
 
 def is_tile(conv: Conv, sizes: tuple[int, ...]) -> bool:
     """Whether a layer that FFT fits can be computed in tiles of these sizes."""
     known = len(sizes) == 2 and all(size in FACTORS for size in sizes)
-    return known and all(map(gt, sizes, conv.kernel)) and fits_scratch(conv, sizes)
+    return known and all(map(gt, sizes, taps_of(conv))) and fits_scratch(conv, sizes)
 
 
 def fits_scratch(conv: Conv, sizes: tuple[int, ...]) -> bool:
@@ -100,21 +106,24 @@ def predict_fourier(conv: Conv, sizes: tuple[int, int], target: Target) -> Predi
     count = frequencies(high, wide)
     channels = conv.in_channels // conv.groups
     columns = wide.size // 2 + 1
-    column, row = (axis.size * (LINE + SLOPE * axis.size) for axis in (high, wide))
+    column, row = (OPERATION * operations(axis.size) + POINT * axis.size for axis in (high, wide))
     forward = ceil(high.reach / 2) * row + columns * column
     back = ceil(high.outputs / 2) * row + columns * column
-    weight_bytes = 2 * FLOAT_BYTES * count * channels * conv.out_channels
+    phases = phase_count(conv)
+    weight_bytes = 2 * FLOAT_BYTES * count * phases * channels * conv.out_channels
     if _is_plain_depthwise(conv):
-        work = tiles * ceil(conv.out_channels / target.lanes) * (forward + back)
+        work = ALONE * tiles * ceil(conv.out_channels / target.lanes) * (forward + back)
         memory = weight_bytes / MEMORY_RATE
     else:
         widths = (channels, conv.out_channels // conv.groups)
         inward, outward = (ceil(width / target.lanes) for width in widths)
         run = max(1, min(tiles, _run(conv, count)))
         share = min(PRODUCTS_SHARE, SHARE_OF_ROW * run)
-        products = 4 * tiles * count * channels * conv.out_channels * widening(conv, target)
+        products = 4 * tiles * count * phases * channels * conv.out_channels * widening(conv, target)
         work = products / (MULTIPLIERS * target.lanes * share)
-        work += tiles * conv.groups * (inward * forward + outward * back)
-        memory = weight_bytes / MEMORY_RATE + (ceil(tiles / run) - 1) * weight_bytes / CACHED_RATE
-    error = UNIT * sqrt(BUTTERFLIES + 2 * CHAIN * channels)
+        work += tiles * conv.groups * (phases * inward * forward + outward * back)
+        read = tiles * high.reach * wide.reach * conv.groups * phases * inward
+        work += far_cycles(conv, target, rows=(high.size, high.outputs), read=read)
+        memory = weight_bytes / MEMORY_RATE + (ceil(tiles / run) - 1) * weight_bytes / rate_again(weight_bytes)
+    error = UNIT * sqrt(BUTTERFLIES + 2 * CHAIN * phases * channels)
     return Prediction(cycles=hypot(work, memory), error=error, weight_bytes=weight_bytes)

@@ -21,7 +21,7 @@ from lowprec.targets import Target
 
 APPLICATION = 0x6C6F7770  # "lowp": SQLite's mark of whose file it is
 VERSION = 1
-KERNELS = 1
+KERNELS = 2
 """Raised when kernels change so that times measured before say nothing."""
 
 RIGHT, WRONG, FAILED, LATE = "right", "wrong", "failed", "late"

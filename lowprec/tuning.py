@@ -68,7 +68,8 @@ class Tuned:
             f"{self.records}: {self.done} trials in {self.seconds:.1f} s, {self.known} known before, {self.left} left"
         ]
         for trial in self.failed:
-            lines.append(f"  {named(trial.algorithm, trial.sizes)} was {trial.status}: {trial.detail}")
+            name = named(trial.algorithm, trial.sizes)
+            lines += [f"  {name} was {trial.status}: {trial.detail}"]
         return "\n".join(lines)
 
 

@@ -81,6 +81,8 @@ def compile(arguments: argparse.Namespace) -> Answer:
         "plan": manifest.plan.to_json(),
     }
     text = f"{arguments.output}: {size / 1e6:.1f} MB for {manifest.target.name}, compiled in {seconds:.1f} s"
+    if manifest.plan.transformed:
+        text += f"\n{manifest.plan.transformed}"
     return Answer(document=document, text=text)
 
 

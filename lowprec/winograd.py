@@ -73,9 +73,14 @@ class Filtering:
     @property
     def growth(self) -> float:
         """Equation 3."""
-        outward, taps, inward = map(as_floats, self.matrices)
-        sizes = np.square(inward).sum(axis=1) * np.square(taps).sum(axis=1)
-        return sqrt(float(np.mean(np.square(outward) @ sizes)) / self.taps)
+        return sqrt(float(np.mean(self.spread(self.taps))) / self.taps)
+
+    def spread(self, taps: int) -> NDArray[np.float64]:
+        """The sum of equation 3 for each output, where taps beyond some and the inputs that they see are zero."""
+        outward, forward, inward = map(as_floats, self.matrices)
+        sizes = np.square(inward[:, : self.outputs + taps - 1]).sum(axis=1) * np.square(forward[:, :taps]).sum(axis=1)
+        found: NDArray[np.float64] = np.square(outward) @ sizes
+        return found
 
 
 def _identities(extent: int) -> tuple[Matrix, Matrix, Matrix]:

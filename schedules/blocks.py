@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tvm import ir, tirx
 from tvm.script.ir_builder import tirx as T
 
+from lowprec.phases import Phases
 from lowprec.predicting import PATCHES, SCRATCH, SHORT, WHOLE
 from lowprec.schedules.direct import packed_columns
 from lowprec.schedules.tasks import any_of, decode, start_of
@@ -151,6 +152,45 @@ def walk_block(cut: Blocks, frequencies: int, part: Index, steps: Steps) -> None
             steps.products(turn, e, panel, rows)
         with T.serial(0, cut.run) as place:
             steps.out_of_m(turn, place)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """A vector of channels of one phase of a tile: `channel` of its group in X, `place` in V; `short` along which axes
+    there is one tap less."""
+
+    first: tuple[Index, Index]
+    strides: tuple[int, int]
+    channel: Index
+    place: Index
+    short: tuple[bool, bool]
+
+    def at(self, i: Index, j: Index) -> tuple[Index, Index]:
+        """Where the input at a row and column of the tile lies."""
+        return self.first[0] + i * self.strides[0], self.first[1] + j * self.strides[1]
+
+
+def walk_phases(
+    phases: Phases, starts: tuple[Index, Index], channels: int, lanes: int, visit: Callable[[Share], None]
+) -> None:
+    """The shares of a tile whose outputs begin at `starts`."""
+    high, wide = (start * stride for start, stride in zip(starts, phases.strides, strict=True))
+    width = min(lanes, channels)
+    before = 0
+    for region in phases.regions:
+        extents = (*region.counts, ceil_div(channels, width))
+        with T.serial(0, prod(extents)) as number:
+            i, j, vector = decode(number, extents)
+            channel = start_of(vector, width, channels)
+            share = Share(
+                first=(high + region.first[0] + i, wide + region.first[1] + j),
+                strides=phases.strides,
+                channel=channel,
+                place=T.bind((before + i * region.counts[1] + j) * channels + channel),
+                short=region.short,
+            )
+            visit(share)
+        before += region.size
 
 
 def unaliased(width: int, lanes: int) -> int:

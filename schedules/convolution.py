@@ -18,6 +18,7 @@ from tvm import tirx
 from lowprec.choosing import DIRECT, FFT, IM2COL, winograd_outputs
 from lowprec.convolution import Conv
 from lowprec.fourier import frequencies
+from lowprec.phases import phase_count, phases_of
 from lowprec.predicting import filterings
 from lowprec.predicting_fourier import segments_of
 from lowprec.schedules.blocks import Blocks, Products, Tiling, choose_blocks, choose_patches
@@ -185,6 +186,7 @@ def _winograd(request: ConvolutionRequest, axes: tuple[Filtering, ...], target: 
         size=tiling.size,
         axes=(high, wide),
         **_frame(request, target.lanes),
+        phases=phases_of(conv),
         blocks=_blocks(request, target, tiles=tiling.count, frequencies=high.inputs * wide.inputs),
     )
 
@@ -207,6 +209,7 @@ def _fourier(request: ConvolutionRequest, target: Target) -> Fourier | FourierDe
         size=size,
         axes=axes,
         **_frame(request, target.lanes),
+        phases=phases_of(conv),
         blocks=_blocks(request, target, tiles=tiling.count, frequencies=frequencies(*axes), parts=2),
     )
 
@@ -235,7 +238,7 @@ def _blocks(request: ConvolutionRequest, target: Target, *, tiles: int, frequenc
         tiles=tiles,
         frequencies=frequencies,
         groups=conv.groups,
-        channels=(conv.in_channels // conv.groups, conv.out_channels // conv.groups),
+        channels=(phase_count(conv) * conv.in_channels // conv.groups, conv.out_channels // conv.groups),
         parts=parts,
     )
     return choose_blocks(work, lanes=target.lanes, registers=target.vector_registers, threads=request.threads)

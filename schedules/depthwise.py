@@ -1,18 +1,19 @@
 """Depthwise convolution: nothing is summed over channels, so vectors run along them.
 
     before:  Y[n, p, c] = f(sum over taps t of X[n, p * stride + t * dilation, c] * W[t, c])
-    after:   for each row of pixels, in parallel:  for a few neighbouring pixels at once, for each vector of channels:
-                 for each row of taps:  each pixel and each weight is loaded once for all that use it
+    after:   for each row or two of pixels, in parallel:  for a few neighbouring pixels at once, for each vector of
+             channels:  for each row of taps:  each pixel and each weight is loaded once for all that use it
 
 Channels that a vector does not divide are handled by overlap, as in `direct`.
 """
 
 from dataclasses import dataclass
+from itertools import chain, product
 from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
-from tvm import tirx
+from tvm import ir, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
@@ -63,11 +64,21 @@ class Depthwise:
         return self.channels
 
     @property
-    def rows(self) -> int:
-        """Pixels computed at once: enough to hide latency, few enough for the registers."""
-        most = max(1, min(self.registers // 3, 8))
-        tiles = ceil_div(self.geometry.size[2], most)
-        return ceil_div(self.geometry.size[2], tiles)
+    def tile(self) -> tuple[int, int]:
+        """Rows and pixels of a row computed at once: enough to hide latency, few enough for the registers.
+
+        Two rows share most of what they read, which matters where it does not stay in L1.
+        """
+        geometry = self.geometry
+        neighbours = geometry.stride[1] == geometry.dilation[1] == 1 and geometry.kernel[1] > 1
+        tall = 2 if self.spread and neighbours and geometry.size[1] > 1 else 1
+        most = max(1, min(self.registers // (2 + tall), 8))
+        return tall, ceil_div(geometry.size[2], ceil_div(geometry.size[2], most))
+
+    @property
+    def spread(self) -> bool:
+        """Whether more is read and written than stays in L2."""
+        return FLOAT_BYTES * (prod(self.input.shape) + prod(self.output.shape)) > L2_SHARE
 
     @property
     def blocks(self) -> int:
@@ -82,8 +93,7 @@ class Depthwise:
         *_, reach = geometry.seen((0, 0, geometry.size[2] - 1), (0, 0, geometry.kernel[2] - 1))
         block_bytes = prod(geometry.kernel[:2]) * (reach + 1) * self.width * FLOAT_BYTES
         lines = self.batch * prod(geometry.size[:2])
-        moved = FLOAT_BYTES * (prod(self.input.shape) + prod(self.output.shape))
-        rows = ceil_div(self.blocks * block_bytes, L1_SHARE) if moved <= L2_SHARE else 1
+        rows = 1 if self.spread else ceil_div(self.blocks * block_bytes, L1_SHARE)
         return equal_parts(self.blocks, max(ceil_div(ENOUGH_TASKS, lines), rows), least=LEAST_BLOCKS)
 
 
@@ -98,12 +108,14 @@ def build_depthwise(spec: Depthwise) -> tirx.PrimFunc:
         weights = (*spec.geometry.kernel, spec.channels)
         buffers = begin_kernel(spec, weights=weights, bias=spec.bias)
         depth, height, width = spec.geometry.size
-        extents = (spec.batch, depth, spec.parts, height)
+        tall, wide = spec.tile
+        extents = (spec.batch, depth, spec.parts, ceil_div(height, tall))
         with T.parallel(0, prod(extents)) as task:
-            n, d, part, h = decode(task, extents)
+            n, d, part, number = decode(task, extents)
+            h = start_of(number, tall, height)
             blocks = spec.blocks // spec.parts
-            with T.serial(0, ceil_div(width, spec.rows)) as tile, T.serial(0, blocks) as block:
-                first = start_of(tile, spec.rows, width)
+            with T.serial(0, ceil_div(width, wide)) as tile, T.serial(0, blocks) as block:
+                first = start_of(tile, wide, width)
                 channel = start_of(part * blocks + block, spec.width, spec.channels)
                 _tile(spec, (n, d, h, first, channel), buffers)
     return builder.get()
@@ -111,22 +123,43 @@ def build_depthwise(spec: Depthwise) -> tirx.PrimFunc:
 
 def _tile(spec: Depthwise, at: tuple[Index, Index, Index, Index, Index], buffers: Buffers) -> None:
     n, d, h, first, channel = at
-    width = spec.width
-    accumulators = [register(width) for _ in range(spec.rows)]
-    zero = zeros(width)
-    begin = zero if buffers.bias is None else T.bind(load(buffers.bias, channel, width))
-    for accumulator in accumulators:
-        store(accumulator, 0, begin, width)
-    geometry = spec.geometry
-    planes, lines = geometry.seeing(0, d), geometry.seeing(1, h)
-    with T.serial(*planes) as r, T.serial(*lines) as s:
-        for t in range(geometry.kernel[2]):
-            weight = T.bind(load(buffers.w, geometry.number((r, s, t)) * spec.channels + channel, width))
-            for i, accumulator in enumerate(accumulators):
-                seen = geometry.seen((d, h, first + i), (r, s, t))
-                value = load(buffers.x, spec.input.address((n, *seen, channel)), width)
-                store(accumulator, 0, load(accumulator, 0, width) + value * weight, width)
-    for i, accumulator in enumerate(accumulators):
-        coordinates = (n, d, h, first + i, channel)
-        value = spec.epilogue.apply(load(accumulator, 0, width), buffers.operands, coordinates, width)
+    width, geometry, (tall, wide) = spec.width, spec.geometry, spec.tile
+    sums = [[register(width) for _ in range(wide)] for _ in range(tall)]
+    bias = buffers.bias_at(channel, width)
+    for total in chain(*sums):
+        store(total, 0, zeros(width) if bias is None else bias, width)
+    taps = geometry.kernel[1]
+    with T.serial(*geometry.seeing(0, d)) as r:
+        for s in range(tall - 1):
+            _add(spec, at, buffers, (r, s), dict(enumerate(sums[: s + 1])))
+        with T.serial(*(geometry.seeing(1, h) if tall == 1 else (tall - 1, taps))) as s:
+            _add(spec, at, buffers, (r, s), dict(enumerate(sums)))
+        for s in range(taps, taps + tall - 1):
+            _add(spec, at, buffers, (r, s), dict(enumerate(sums[s - taps + 1 :], s - taps + 1)))
+    for (row, i), total in zip(product(range(tall), range(wide)), chain(*sums), strict=True):
+        coordinates = (n, d, h + row, first + i, channel)
+        value = spec.epilogue.apply(load(total, 0, width), buffers.operands, coordinates, width)
         store(buffers.y, spec.output.address(coordinates), value, width)
+
+
+def _add(
+    spec: Depthwise,
+    at: tuple[Index, Index, Index, Index, Index],
+    buffers: Buffers,
+    taps: tuple[Index, Index],
+    sums: dict[int, list[tirx.Buffer]],
+) -> None:
+    """To some rows of sums, what row 0 sees by a row of taps, and each other row by the row of taps so far before."""
+    (n, d, h, first, channel), (r, s) = at, taps
+    width, geometry = spec.width, spec.geometry
+    line = T.bind(spec.input.address((n, *geometry.seen((d, h, first), (r, s, 0)), channel)))
+    pixels: dict[int, ir.Expr] = {}
+    for t in range(geometry.kernel[2]):
+        places = {row: geometry.number((r, s - row, t)) * spec.channels + channel for row in sums}
+        weights = {row: T.bind(load(buffers.w, place, width)) for row, place in places.items()}
+        for i in range(spec.tile[1]):
+            place = i * geometry.stride[2] + t * geometry.dilation[2]
+            if place not in pixels:
+                pixels[place] = T.bind(load(buffers.x, line + place * spec.input.strides[3], width))
+            for row, totals in sums.items():
+                store(totals[i], 0, load(totals[i], 0, width) + pixels[place] * weights[row], width)

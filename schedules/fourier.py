@@ -20,7 +20,8 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from lowprec.fourier import Segment, frequencies, transform_weights
-from lowprec.schedules.blocks import Blocks, Steps, Tiling, walk_block
+from lowprec.phases import Phases
+from lowprec.schedules.blocks import Blocks, Share, Steps, Tiling, walk_block, walk_phases
 from lowprec.schedules.buffers import Buffers, begin_kernel, write_output
 from lowprec.schedules.dft import Complex
 from lowprec.schedules.epilogue import Epilogue
@@ -46,7 +47,13 @@ class Fourier:
     bias: bool
     epilogue: Epilogue
     lanes: int
+    phases: Phases
     blocks: Blocks
+
+    @property
+    def in_channels(self) -> int:
+        """Of a group; a block's are those of all phases."""
+        return self.blocks.channels[0] // self.phases.count
 
     @property
     def frequencies(self) -> int:
@@ -77,7 +84,8 @@ def pack_fourier(weights: NDArray[np.float32], kernel: Fourier) -> NDArray[np.fl
     """[groups * K, C, taps...] -> U, and the roots of unity."""
     cut, (high, wide) = kernel.blocks, kernel.axes
     depth, columns = cut.channels
-    spectrum = transform_weights(weights.reshape(-1, depth, high.taps, wide.taps), high, wide)
+    split = kernel.phases.split(weights.reshape(len(weights), kernel.in_channels, *kernel.phases.kernel))
+    spectrum = transform_weights(split, high, wide)
     planes = spectrum.astype(np.complex64).reshape(cut.groups, columns, depth, kernel.frequencies)
     parts = np.stack([planes.real, planes.imag], axis=-1)
     packed = cut.pack(parts.transpose(0, 3, 2, 1, 4))
@@ -117,26 +125,27 @@ class _Block:
         walk_block(self.spec.blocks, self.spec.frequencies, part, steps)
 
     def _into_v(self, place: Index) -> None:
-        """The spectrum of a tile, for every vector of channels."""
+        """The spectrum of a tile, for every phase and vector of channels."""
         spec, cut = self.spec, self.spec.blocks
-        (n, *_), (h, w) = spec.tiling.at(self.first + place)
-        depth, row = cut.channels[0], cut.widths[0]
-        width = min(spec.lanes, depth)
-        tile = spec.transforms.tile(self.rooms, width, self.buffers.w)
-        with T.serial(0, ceil_div(depth, width)) as vector:
-            channel = start_of(vector, width, depth)
-            source = self.group * depth + channel
+        (n, *_), starts = spec.tiling.at(self.first + place)
+        width, row = min(spec.lanes, spec.in_channels), cut.widths[0]
+
+        def transform(share: Share) -> None:
+            tile = spec.transforms.tile(self.rooms, width, self.buffers.w, short=share.short)
+            source = self.group * spec.in_channels + share.channel
             tile.transform_rows(
-                lambda i, j: load(self.buffers.x, spec.input.address((n, 0, h + i, w + j, source)), width)
+                lambda i, j: load(self.buffers.x, spec.input.address((n, 0, *share.at(i, j), source)), width)
             )
             with T.serial(0, tile.columns) as k:
 
                 def keep(u: Index, value: Complex) -> None:
-                    base = (((k * spec.axes[0].size + u) * cut.run + place) * 2) * row + channel
+                    base = (((k * spec.axes[0].size + u) * cut.run + place) * 2) * row + share.place
                     store(self.v, base, value[0], width)
                     store(self.v, base + row, value[1], width)
 
                 tile.transform_column(k, keep)
+
+        walk_phases(spec.phases, starts, spec.in_channels, spec.lanes, transform)
 
     def _products(self, turn: Index, e: Index, panel: Index, rows: Index) -> None:
         """M of one frequency, for some tiles and a panel of channels."""

@@ -1,7 +1,7 @@
 """A tile of one vector of channels through the two-dimensional real transform, and back: see `lowprec.fourier`."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,9 +56,9 @@ class Transforms:
         half, line, work = (T.alloc_buffer((size * 2 * self.lanes,), "float32", scope="global") for size in sizes)
         return Rooms(half=half, line=line, work=work)
 
-    def tile(self, rooms: Rooms, width: int, w: tirx.Buffer) -> "Tile":
-        """Of vectors of that width."""
-        high, wide = self.axes
+    def tile(self, rooms: Rooms, width: int, w: tirx.Buffer, *, short: tuple[bool, bool] = (False, False)) -> "Tile":
+        """Of vectors of that width; `short` where there is one tap less."""
+        high, wide = (replace(axis, taps=axis.taps - less) for axis, less in zip(self.axes, short, strict=True))
         return Tile(high=high, wide=wide, lanes=self.lanes, width=width, rooms=rooms, w=w, tables=self.tables)
 
 

@@ -32,8 +32,13 @@ class Operands:
     parts: int = 1
 
 
-def multiply(operands: Operands, tile: Tile, *, depth: int, lanes: int) -> None:
-    """For row i and vector j: result(i, j, sum over k < depth of left(i, k) * right(k, j))."""
+def multiply(
+    operands: Operands, tile: Tile, *, depth: int, lanes: int, summed: tuple[Index, Index] | None = None
+) -> None:
+    """For row i and vector j: result(i, j, sum over k < depth of left(i, k) * right(k, j)).
+
+    With `summed` over its k alone, from the first on and before the second; all three divide by UNROLL.
+    """
     sums = [[[register(lanes) for _ in range(operands.parts)] for _ in range(tile.vectors)] for _ in range(tile.rows)]
     for row in sums:
         for total in row:
@@ -41,7 +46,8 @@ def multiply(operands: Operands, tile: Tile, *, depth: int, lanes: int) -> None:
                 store(part, 0, zeros(lanes), lanes)
     steps, rest = divmod(depth, UNROLL)
     if steps:
-        with T.serial(0, steps) as step:
+        first, end = (0, steps) if summed is None else (tirx.floordiv(bound, UNROLL) for bound in summed)
+        with T.serial(first, end) as step:
             operands.before_step(step, steps)
             for u in range(UNROLL):
                 _add(operands, sums, step * UNROLL + u, lanes)

@@ -11,6 +11,7 @@ U = G w G^T is made when the kernel is packed; equations are numbered in `lowpre
 """
 
 from dataclasses import dataclass
+from itertools import product
 from math import prod
 
 import numpy as np
@@ -19,12 +20,13 @@ from tvm import ir, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from lowprec.schedules.blocks import Blocks, Steps, Tiling, walk_block
+from lowprec.phases import Phases
+from lowprec.schedules.blocks import Blocks, Share, Steps, Tiling, walk_block, walk_phases
 from lowprec.schedules.buffers import Buffers, begin_kernel, write_output
 from lowprec.schedules.epilogue import Epilogue
 from lowprec.schedules.halo import Halo
 from lowprec.schedules.linear import apply
-from lowprec.schedules.panel_product import Number, Operands, multiply
+from lowprec.schedules.panel_product import UNROLL, Number, Operands, multiply
 from lowprec.schedules.prefetch import panel_ahead
 from lowprec.schedules.tasks import decode, start_of
 from lowprec.schedules.tiling import ceil_div
@@ -45,7 +47,13 @@ class Winograd:
     bias: bool
     epilogue: Epilogue
     lanes: int
+    phases: Phases
     blocks: Blocks
+
+    @property
+    def in_channels(self) -> int:
+        """Of a group; a block's are those of all phases."""
+        return self.blocks.channels[0] // self.phases.count
 
     @property
     def frequencies(self) -> int:
@@ -71,8 +79,8 @@ class Winograd:
 def pack_winograd(weights: NDArray[np.float32], kernel: Winograd) -> NDArray[np.float32]:
     """[groups * K, C, taps...] -> U."""
     depth, columns = kernel.blocks.channels
-    taps = (axis.taps for axis in kernel.axes)
-    transformed = transform_weights(weights.reshape(-1, depth, *taps), kernel.axes).astype(np.float32)
+    split = kernel.phases.split(weights.reshape(len(weights), kernel.in_channels, *kernel.phases.kernel))
+    transformed = transform_weights(split, kernel.axes).astype(np.float32)
     planes = transformed.reshape(kernel.blocks.groups, columns, depth, kernel.frequencies)
     return kernel.blocks.pack(planes.transpose(0, 3, 2, 1))
 
@@ -111,33 +119,36 @@ class _Block:
         walk_block(self.spec.blocks, self.spec.frequencies, part, steps)
 
     def _into_v(self, place: Index) -> None:
-        """B^T x B of a tile, for every vector of channels."""
+        """B^T x B of a tile, for every phase and vector of channels."""
         spec, cut = self.spec, self.spec.blocks
-        (n, *_), (h, w) = spec.tiling.at(self.first + place)
-        depth = cut.channels[0]
-        width = min(spec.lanes, depth)
+        (n, *_), starts = spec.tiling.at(self.first + place)
+        width = min(spec.lanes, spec.in_channels)
         high, wide = spec.axes
-        row = cut.widths[0]
-        with T.serial(0, ceil_div(depth, width)) as vector:
-            channel = start_of(vector, width, depth)
-            with T.serial(0, wide.inputs) as j:
-                seen = [(n, 0, h + i, w + j, self.group * depth + channel) for i in range(high.inputs)]
+
+        def transform(share: Share) -> None:
+            source = self.group * spec.in_channels + share.channel
+            rows, columns = (axis.inputs - less for axis, less in zip(spec.axes, share.short, strict=True))
+            with T.serial(0, columns) as j:
+                seen = [(n, 0, *share.at(i, j), source) for i in range(rows)]
                 column = [T.bind(load(self.buffers.x, spec.input.address(at), width)) for at in seen]
-                self._keep(apply(high.matrices[2], column, width), j, width)
+                self._keep(apply([row[:rows] for row in high.matrices[2]], column, width), j, width)
+            matrix = [row[:columns] for row in wide.matrices[2]]
             with T.serial(0, high.inputs) as i:
-                for j, value in enumerate(apply(wide.matrices[2], self._kept(i, width), width)):
-                    plane = (i * wide.inputs + j) * (cut.run * row)
-                    store(self.v, plane + place * row + channel, value, width)
+                for j, value in enumerate(apply(matrix, self._kept(i, columns, width), width)):
+                    plane = (i * wide.inputs + j) * (cut.run * cut.widths[0])
+                    store(self.v, plane + place * cut.widths[0] + share.place, value, width)
+
+        walk_phases(spec.phases, starts, spec.in_channels, spec.lanes, transform)
 
     def _keep(self, column: list[ir.Expr], j: Index, width: int) -> None:
         """Column j of a tile, half transformed."""
         for i, value in enumerate(column):
             store(self.half, (i * self.spec.axes[1].inputs + j) * self.spec.lanes, value, width)
 
-    def _kept(self, i: Index, width: int) -> list[ir.Expr]:
-        """Row i of a tile, half transformed."""
-        count, lanes = self.spec.axes[1].inputs, self.spec.lanes
-        return [T.bind(load(self.half, (i * count + j) * lanes, width)) for j in range(count)]
+    def _kept(self, i: Index, count: int, width: int) -> list[ir.Expr]:
+        """The first numbers of row i of a tile, half transformed."""
+        row, lanes = self.spec.axes[1].inputs, self.spec.lanes
+        return [T.bind(load(self.half, (i * row + j) * lanes, width)) for j in range(count)]
 
     def _products(self, turn: Index, e: Index, panel: Index, rows: Index) -> None:
         """M of one frequency, for some tiles and a panel of channels."""
@@ -160,7 +171,22 @@ class _Block:
             self.buffers.w, number, depth * cut.panel * FLOAT_BYTES, rows, ceil_div(cut.run, cut.tile.rows)
         )
         operands = Operands(left=left, right=right, result=result, before_step=ahead)
-        multiply(operands, cut.tile, depth=depth, lanes=lanes)
+        multiply(operands, cut.tile, depth=depth, lanes=lanes, summed=self._summed(e))
+
+    def _summed(self, e: Index) -> tuple[Index, Index] | None:
+        """The channels that have a product of a frequency: of short phases there is none at infinity."""
+        phases, channels = self.spec.phases, self.spec.in_channels
+        if phases.span((True, True)) == (0, phases.count) or channels % UNROLL:
+            return None
+        high, wide = self.spec.axes
+        low, right = tirx.floordiv(e, wide.inputs) == high.inputs - 1, tirx.floormod(e, wide.inputs) == wide.inputs - 1
+
+        def bound(side: int) -> ir.Expr:
+            values = {last: phases.span(last)[side] * channels for last in product((False, True), repeat=2)}
+            above, below = (tirx.Select(right, values[at, True], values[at, False]) for at in (False, True))
+            return T.bind(tirx.Select(low, below, above))
+
+        return bound(0), bound(1)
 
     def _out_of_m(self, turn: Index, place: Index) -> None:
         """f(A^T M A) of a tile, for every vector of a turn's channels."""
@@ -182,7 +208,7 @@ class _Block:
             self._keep(apply(high.matrices[0], column, width), j, width)
         bias = buffers.bias_at(channel, width)
         with T.serial(0, high.outputs) as i:
-            for j, value in enumerate(apply(wide.matrices[0], self._kept(i, width), width)):
+            for j, value in enumerate(apply(wide.matrices[0], self._kept(i, wide.inputs, width), width)):
                 coordinates = (numbers[0], 0, starts[0] + i, starts[1] + j, channel)
                 unless = spec.tiling.elsewhere(numbers, (i, j))
                 write_output(spec, buffers, value, coordinates, width, bias=bias, unless=unless)

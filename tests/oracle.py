@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,14 +42,16 @@ def winograd_bound(conv: Conv, axes: Axes, x: Array, w: Array, extra: Array) -> 
     A transform of n inputs rounds each at most n + 2 times, pairs included; weights are transformed in float64 and
     rounded once.
     """
+    conv, x, w = unstrided(conv, x, w)
     through = sum(2 * (axis.inputs + 2) for axis in axes if axis.taps > 1)
-    magnitudes = _transformed(conv, axes, x, w, np.abs) + np.abs(extra.astype(np.float64))
+    magnitudes = transformed(conv, axes, x, w, np.abs) + np.abs(extra.astype(np.float64))
     return sum_bound(w.shape[1] + 3 + through, magnitudes)
 
 
 def winograd_spread(conv: Conv, axes: Axes, x: Array, w: Array, extra: Array) -> NDArray[np.float64]:
     """What `lowprec.predicting` says of the error's size, `FAR` times, of each element and with the numbers at hand."""
-    sizes = np.sqrt(_transformed(conv, axes, x, w, np.square))
+    conv, x, w = unstrided(conv, x, w)
+    sizes = np.sqrt(transformed(conv, axes, x, w, np.square))
     far = FAR * UNIT * math.sqrt(TRANSFORMS + CHAIN * w.shape[1])
     return far * sizes + sum_bound(2, sizes + np.abs(extra))
 
@@ -58,15 +61,40 @@ def fourier_spread(conv: Conv, axes: tuple[Segment, ...], x: Array, w: Array, ex
 
     Errors of a transform are about equal at all places, so those of a result follow its tile's size, not its window's.
     """
+    conv, x, w = unstrided(conv, x, w)
     sizes = np.sqrt(_of_tiles(conv, axes, x, w))
     far = FAR * UNIT * math.sqrt(BUTTERFLIES + 2 * CHAIN * w.shape[1])
     return far * sizes + sum_bound(2, sizes + np.abs(extra))
 
 
+def unstrided(conv: Conv, x: Array, w: Array) -> tuple[Conv, Array, Array]:
+    """The same results without padding and strides: a channel for each place of a tap in a stride, zero where no tap of
+    its own is."""
+    assert max(conv.dilation) == 1
+    pads = list(zip(conv.pads_begin, conv.pads_end, strict=True))
+    padded = np.pad(x, [(0, 0), (0, 0), *pads])
+    inputs = padded.reshape(conv.batch, conv.groups, -1, *padded.shape[2:])
+    for axis, (k, s, o) in enumerate(zip(conv.kernel, conv.stride, conv.output_size, strict=True)):
+        most, phases = -(-k // s), range(min(k, s))
+        seen = [range(f, (o - 1) * s + k, s) for f in phases]
+        inputs = np.concatenate([_taken(inputs, axis + 3, at, o + most - 1) for at in seen], axis=2)
+        w = np.concatenate([_taken(w, axis + 2, range(f, k, s), most) for f in phases], axis=1)
+    size, ones, none = inputs.shape[3:], (1,) * len(conv.size), (0,) * len(conv.size)
+    x = inputs.reshape(conv.batch, -1, *size)
+    plain = replace(conv, in_channels=x.shape[1], size=size, kernel=w.shape[2:], stride=ones)
+    return replace(plain, pads_begin=none, pads_end=none), x, w
+
+
+def _taken(array: Array, axis: int, places: range, extent: int) -> Array:
+    """What lies at those places, and zeros up to an extent."""
+    widths = [(0, 0)] * array.ndim
+    widths[axis] = (0, extent - len(places))
+    return np.pad(array.take(places, axis), widths)
+
+
 def _of_tiles(conv: Conv, axes: tuple[Segment, ...], x: Array, w: Array) -> NDArray[np.float64]:
     """Of each output the sum over channels of |x|^2 |w|^2, the mean square of its tile's results times their number."""
-    pads = list(zip(conv.pads_begin, conv.pads_end, strict=True))
-    squares = np.pad(np.square(x.astype(np.float64)), [(0, 0), (0, 0), *pads])
+    squares = np.square(x.astype(np.float64))
     for axis, segment in enumerate(axes, 2):
         extent = conv.output_size[axis - 2]
         starts = [min(o // segment.outputs * segment.outputs, extent - segment.outputs) for o in range(extent)]
@@ -78,15 +106,13 @@ def _of_tiles(conv: Conv, axes: tuple[Segment, ...], x: Array, w: Array) -> NDAr
     return sums.reshape(conv.batch, conv.out_channels, *conv.output_size)
 
 
-def _transformed(
+def transformed(
     conv: Conv, axes: Axes, x: Array, w: Array, size: Callable[[NDArray[np.float64]], NDArray[np.float64]]
 ) -> NDArray[np.float64]:
-    """The sizes of what the inverse adds up, if everything before it had the sizes given."""
+    """The sizes of what the inverse of an `unstrided` convolution adds up, if everything before had the sizes given."""
     high, wide = (Filtering(outputs=1, taps=1),) * (2 - len(axes)) + axes
-    pads = list(zip(conv.pads_begin, conv.pads_end, strict=True))
-    padded = np.pad(size(x.astype(np.float64)), [(0, 0), (0, 0), *pads])
-    rows, columns = (1,) * (2 - len(axes)) + padded.shape[2:]
-    inside = padded.reshape(conv.batch, conv.groups, -1, rows, columns)
+    rows, columns = (1,) * (2 - len(axes)) + conv.size
+    inside = size(x.astype(np.float64)).reshape(conv.batch, conv.groups, -1, rows, columns)
     taps = w.astype(np.float64).reshape(conv.groups, -1, w.shape[1], high.taps, wide.taps)
     (b_high, a_high), (b_wide, a_wide) = (_along(axis, n, size) for axis, n in ((high, rows), (wide, columns)))
     v = np.einsum("aei,bfj,ngcij->ngcaebf", b_high, b_wide, inside, optimize=True)

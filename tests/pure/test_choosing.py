@@ -30,7 +30,8 @@ def made(algorithm: str, cycles: float, error: float) -> Candidate:
 def test_every_algorithm_is_a_candidate_and_direct_fits_always() -> None:
     names = [name for name in ALGORITHMS.built if name not in ("auto", "winograd")]
     assert set(names) >= {"direct", *(f"winograd:{outputs}" for outputs in TILES)}
-    for geometry in (conv(), volume(), line(), conv(stride=(2, 2)), conv(groups=64), conv(transposed=True)):
+    strided = conv(stride=(2, 2)), conv(stride=(3, 3)), conv(stride=(2, 2), groups=64), conv(dilation=(2, 2))
+    for geometry in (conv(), volume(), line(), *strided, conv(groups=64), conv(transposed=True)):
         offered = candidates(geometry, TARGET)
         assert [candidate.algorithm for candidate in offered] == names
         assert offered[0].prediction is not None
@@ -70,28 +71,54 @@ def test_a_wide_layer_of_nine_taps_takes_winograd(target: str, size: int) -> Non
     assert "times as fast as direct" in plan.choices[0].reason
 
 
+@pytest.mark.parametrize("target", ["x86-64", "x86-64-v3", "x86-64-v4"])
+@pytest.mark.parametrize(
+    "geometry",
+    [conv(stride=(2, 2)), conv(stride=(1, 2)), conv(kernel=(11, 11), stride=(4, 4))],
+    ids=["3x3 stride 2", "3x3 stride 1x2", "11x11 stride 4"],
+)
+def test_so_does_a_wide_layer_with_strides(geometry: Conv, target: str) -> None:
+    plan = make_plan([layer("c", "Conv", geometry)], recipe=Recipe(), target=parse_target(target))
+    assert winograd_outputs(plan.choices[0].algorithm)
+    assert "times as fast as direct" in plan.choices[0].reason
+
+
 @pytest.mark.parametrize(
     "geometry",
     [
         conv(in_channels=3),
-        conv(stride=(2, 2)),
+        conv(stride=(3, 3)),
+        conv(in_channels=3, stride=(2, 2)),
+        conv(groups=64, stride=(2, 2)),
+        conv(dilation=(2, 2)),
         conv(kernel=(1, 1), pads_begin=(0, 0), pads_end=(0, 0)),
         conv(groups=64),
         volume(),
         conv(in_channels=4, out_channels=4),
     ],
-    ids=["stem", "stride", "pointwise", "depthwise", "volume", "narrow"],
+    ids=[
+        "stem",
+        "stride",
+        "strided stem",
+        "strided depthwise",
+        "dilation",
+        "pointwise",
+        "depthwise",
+        "volume",
+        "narrow",
+    ],
 )
 def test_other_layers_stay_direct(geometry: Conv) -> None:
     choice = choice_of(geometry)
     assert (choice.algorithm, choice.declined) == ("direct", ())
 
 
-@pytest.mark.parametrize("algorithm", ["direct", *(f"winograd:{outputs}" for outputs in TILES)])
-def test_a_forced_algorithm_that_fits_is_taken(algorithm: str) -> None:
-    choice = choice_of(conv(), algorithm)
+@pytest.mark.parametrize("geometry", [conv(), conv(stride=(2, 2))], ids=["plain", "strided"])
+@pytest.mark.parametrize("algorithm", ["direct", "fft", *(f"winograd:{outputs}" for outputs in TILES)])
+def test_a_forced_algorithm_that_fits_is_taken(algorithm: str, geometry: Conv) -> None:
+    choice = choice_of(geometry, algorithm)
     assert (choice.algorithm, choice.declined) == (algorithm, ())
-    predicted = next(candidate for candidate in candidates(conv(), TARGET) if candidate.algorithm == algorithm)
+    predicted = next(candidate for candidate in candidates(geometry, TARGET) if candidate.algorithm == algorithm)
     assert (choice.error, choice.milliseconds) == (predicted.error, predicted.milliseconds)
 
 
@@ -102,9 +129,9 @@ def test_a_forced_algorithm_is_taken_though_it_is_slower() -> None:
 
 
 def test_a_forced_algorithm_that_does_not_fit_leaves_its_sentence() -> None:
-    choice = choice_of(conv(stride=(2, 2)), "winograd:4")
+    choice = choice_of(conv(dilation=(2, 2)), "winograd:4")
     assert choice.algorithm == "direct"
-    assert choice.declined == ("winograd:4: stride 2: Winograd needs stride 1",)
+    assert choice.declined == ("winograd:4: dilation 2: Winograd needs taps side by side",)
 
 
 def test_one_sentence_for_all_tiles_that_do_not_fit() -> None:

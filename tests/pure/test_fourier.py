@@ -140,12 +140,16 @@ def test_equation_one_is_the_convolution(
     ("layer", "sentence"),
     [
         (conv(transposed=True), "transposed: FFT needs a plain convolution"),
-        (conv(stride=(1, 2)), "stride 2: FFT would compute what is not kept"),
+        (conv(groups=64, stride=(1, 2)), "stride 2: FFT computes depthwise convolutions with stride 1"),
         (conv(dilation=(3, 1)), "dilation 3: FFT needs taps side by side"),
         (line(), "1 spatial axes: FFT is built for two"),
         (volume(), "3 spatial axes: FFT is built for two"),
         (conv(kernel=(1, 128), size=(5, 200)), "128 taps: the longest transform has 128 points"),
+        (conv(kernel=(1, 255), size=(5, 400), stride=(1, 2)), "128 taps: the longest transform has 128 points"),
         (conv(kernel=(127, 1), size=(200, 5)), ""),
+        (conv(kernel=(1, 254), size=(5, 400), stride=(1, 2)), ""),
+        (conv(stride=(1, 2)), ""),
+        (conv(groups=2, stride=(3, 4)), ""),
         (conv(), ""),
         (conv(kernel=(1, 1)), ""),
         (conv(groups=64), ""),
@@ -198,6 +202,8 @@ def test_wider_vectors_are_faster() -> None:
 
 def test_errors_are_of_the_channels_that_are_summed() -> None:
     assert predict_fourier(conv(), (16, 16), TARGET).error == pytest.approx(UNIT * sqrt(BUTTERFLIES + 2 * CHAIN * 64))
+    strided = predict_fourier(conv(stride=(2, 4)), (16, 16), TARGET)
+    assert strided.error == pytest.approx(UNIT * sqrt(BUTTERFLIES + 2 * CHAIN * 64 * 2 * 3))
     few = predict_fourier(conv(groups=4), (16, 16), TARGET)
     assert few.error == pytest.approx(UNIT * sqrt(BUTTERFLIES + 2 * CHAIN * 16))
     assert (
@@ -209,6 +215,7 @@ def test_errors_are_of_the_channels_that_are_summed() -> None:
 def test_weights_are_half_a_spectrum() -> None:
     assert predict_fourier(conv(), (12, 16), TARGET).weight_bytes == 8 * 64 * 64 * 12 * 9
     assert predict_fourier(conv(groups=64), (12, 16), TARGET).weight_bytes == 8 * 64 * 12 * 9
+    assert predict_fourier(conv(stride=(2, 4)), (12, 16), TARGET).weight_bytes == 8 * 64 * 64 * 12 * 9 * 2 * 3
 
 
 @given(st.integers(1, 127), st.integers(1, 127), st.integers(1, 300), st.integers(1, 300), st.sampled_from([1, 2, 64]))

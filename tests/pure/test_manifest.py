@@ -113,7 +113,7 @@ def test_true_is_no_number() -> None:
 
 
 REFUSALS = [
-    (("schema",), "lowprec.artifact/1", "schema is 'lowprec.artifact/1', this lowprec reads 'lowprec.artifact/3'"),
+    (("schema",), "lowprec.artifact/1", "schema is 'lowprec.artifact/1', this lowprec reads 'lowprec.artifact/4'"),
     (("calls", 0, "cost", "macs"), -1, "calls[0].cost.macs is -1, not 0 or more"),
     (("inputs", 0, "dtype"), "float31", "inputs[0].dtype is 'float31', not one of"),
     (("inputs", 0, "shape"), [3, -1], "inputs[0].shape is [3, -1]"),

@@ -16,7 +16,7 @@ TARGET = parse_target("x86-64-v3")
 
 
 LAYERS = (
-    layer("c1", "Conv", conv(stride=(2, 2))),
+    layer("c1", "Conv", conv(stride=(2, 2), dilation=(2, 2))),
     layer("r1", "Relu", None),
     layer("fc", "Gemm", Gemm(batch=1, rows=1, cols=1000, depth=2048)),
     layer("r2", "Relu", None),

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from math import prod
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lowprec.convolution import Conv
+from lowprec.phases import phase_count, taps_of
 from lowprec.predicting import (
     CHAIN,
     TILES,
@@ -22,6 +25,7 @@ from lowprec.predicting import (
 from lowprec.targets import parse_target
 from lowprec.winograd import POINTS, Filtering
 from tests.layers import conv, line, volume
+from tests.oracle import transformed, unstrided
 
 TARGET = parse_target("x86-64-v3")
 
@@ -30,14 +34,21 @@ TARGET = parse_target("x86-64-v3")
     ("layer", "outputs", "sentence"),
     [
         (conv(transposed=True), 4, "transposed: Winograd needs a plain convolution"),
-        (conv(stride=(1, 2)), 4, "stride 2: Winograd needs stride 1"),
         (conv(dilation=(3, 1)), 4, "dilation 3: Winograd needs taps side by side"),
         (volume(), 2, "3 spatial axes: Winograd is built for one and two"),
         (conv(groups=64), 2, "depthwise: nothing is summed between the transforms"),
+        (conv(groups=64, stride=(2, 2)), 2, "depthwise: nothing is summed between the transforms"),
         (conv(kernel=(1, 1)), 2, "one tap: there are no products to save"),
+        (conv(kernel=(1, 1), stride=(2, 2)), 2, "one tap: there are no products to save"),
+        (conv(stride=(3, 4)), 2, "one tap a phase of its stride: there are no products to save"),
+        (conv(kernel=(7, 7), stride=(2, 2)), 6, "F(6, 4) needs more points than keep its error small"),
         (conv(kernel=(3, 7)), 3, "F(3, 7) needs more points than keep its error small"),
         (conv(kernel=(11, 11), size=(224, 224)), 2, "F(2, 11) needs more points than keep its error small"),
         (conv(), 4, ""),
+        (conv(stride=(1, 2)), 4, ""),
+        (conv(stride=(2, 3)), 6, ""),
+        (conv(kernel=(11, 11), size=(224, 224), stride=(4, 4)), 6, ""),
+        (line(kernel=(11,), stride=(3,)), 4, ""),
         (conv(groups=2), 6, ""),
         (conv(kernel=(1, 7)), 4, ""),
         (line(kernel=(2,)), 6, ""),
@@ -58,16 +69,23 @@ def test_an_axis_with_few_outputs_needs_few_points() -> None:
 def test_an_axis_of_one_tap_is_not_transformed() -> None:
     flat = conv(kernel=(1, 3), pads_begin=(0, 1), pads_end=(0, 1))
     assert filterings(flat, 4) == (Filtering(outputs=1, taps=1), Filtering(outputs=4, taps=3))
+    assert filterings(conv(stride=(3, 2)), 4) == (Filtering(outputs=1, taps=1), Filtering(outputs=4, taps=2))
 
 
-@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 30), st.integers(1, 30), st.sampled_from(TILES))
-def test_what_has_no_obstacle_has_its_matrices(high: int, wide: int, rows: int, columns: int, outputs: int) -> None:
-    layer = conv(kernel=(high, wide), size=(rows + high - 1, columns + wide - 1), pads_begin=(0, 0), pads_end=(0, 0))
+STRIDES = st.tuples(st.integers(1, 3), st.integers(1, 3))
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 30), st.integers(1, 30), st.sampled_from(TILES), STRIDES)
+def test_what_has_no_obstacle_has_its_matrices(
+    high: int, wide: int, rows: int, columns: int, outputs: int, stride: tuple[int, int]
+) -> None:
+    size = (rows + high - 1, columns + wide - 1)
+    layer = conv(kernel=(high, wide), size=size, stride=stride, pads_begin=(0, 0), pads_end=(0, 0))
     if not winograd_obstacle(layer, outputs):
         axes = filterings(layer, outputs)
         assert all(axis.taps == 1 or axis.inputs - 1 in POINTS for axis in axes)
         assert predict_winograd(layer, outputs, TARGET).cycles > 0
-    elif max(high, wide) > 1:
+    elif max(taps_of(layer)) > 1:
         with pytest.raises(ValueError, match="has no points"):
             filterings(layer, outputs)
 
@@ -112,6 +130,49 @@ def test_errors_are_equation_two() -> None:
     growth = Filtering(outputs=2, taps=3).growth ** 2
     assert predict_winograd(conv(), 2, TARGET).error == pytest.approx(UNIT * growth * (TRANSFORMS + CHAIN * 64) ** 0.5)
     assert predict_winograd(conv(groups=4), 2, TARGET).error < predict_winograd(conv(), 2, TARGET).error
+
+
+@pytest.mark.parametrize(
+    ("layer", "outputs"),
+    [
+        (conv(), 4),
+        (conv(stride=(2, 2)), 2),
+        (conv(stride=(2, 1)), 6),
+        (conv(stride=(3, 2), groups=2), 3),
+        (conv(kernel=(7, 7), stride=(2, 2)), 4),
+        (conv(kernel=(11, 11), stride=(4, 4)), 4),
+        (conv(kernel=(5, 2), stride=(3, 4)), 4),
+        (line(kernel=(5,), stride=(2,)), 6),
+    ],
+)
+def test_errors_are_those_of_the_middle_at_each_place_of_a_tile(layer: Conv, outputs: int) -> None:
+    """Of ones, and of one tap at a time, by the oracle of kernels: what is squared everywhere adds up as variances."""
+    axes, count = filterings(layer, outputs), prod(layer.kernel)
+    extents = zip(axes, layer.kernel, layer.stride, strict=True)
+    size, none = tuple((axis.outputs - 1) * s + k for axis, k, s in extents), (0,) * len(axes)
+    tile = replace(layer, in_channels=1, out_channels=count, groups=1, size=size, pads_begin=none, pads_end=none)
+    taps = np.eye(count, dtype=np.float32).reshape(tile.weight_shape)
+    plain, x, w = unstrided(tile, np.ones((1, 1, *size), np.float32), taps)
+    of_places = transformed(plain, axes, x, w, np.square).sum(1) / count
+    channels = layer.in_channels // layer.groups * phase_count(layer)
+    found = predict_winograd(layer, outputs, TARGET)
+    assert found.error == pytest.approx(UNIT * (of_places.mean() * (TRANSFORMS + CHAIN * channels)) ** 0.5)
+    assert found.peak == pytest.approx((of_places.max() / of_places.mean()) ** 0.5)
+    assert found.peak >= 1
+
+
+def test_strided_weights_are_those_of_every_phase() -> None:
+    for outputs in TILES:
+        assert (
+            predict_winograd(conv(stride=(2, 2)), outputs, TARGET).weight_bytes == 4 * 64 * 64 * 4 * (outputs + 1) ** 2
+        )
+
+
+def test_strides_save_less_than_they_leave_out() -> None:
+    """Of F(4x4, 3x3) a tile of stride 2 has 81 products, and the four of stride 1 in its place 144."""
+    wide = conv(in_channels=256, out_channels=256)
+    plain, strided = (predict_winograd(layer, 4, TARGET) for layer in (wide, replace(wide, stride=(2, 2))))
+    assert 0.45 < strided.cycles / plain.cycles < 0.75
 
 
 def test_wider_vectors_are_faster() -> None:

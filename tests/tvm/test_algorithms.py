@@ -25,7 +25,8 @@ def constant(name: str, *shape: int, seed: int) -> onnx.TensorProto:
 
 
 def network() -> bytes:
-    """Convolutions that fit and one that does not; a residual, two that are concatenated, and 5 x 5 taps in groups."""
+    """Convolutions that fit, one of them strided, and one that does not; a residual, two that are concatenated, and
+    5 x 5 taps in groups."""
     same = [1, 1, 1, 1]
     nodes = [
         helper.make_node("Conv", ["x", "w0", "b"], ["first"], pads=same),
@@ -36,14 +37,16 @@ def network() -> bytes:
         helper.make_node("Conv", ["block", "w2"], ["left"], group=2, pads=[2, 2, 2, 2]),
         helper.make_node("Conv", ["block", "w3"], ["right"], pads=[0, 1, 0, 1]),
         helper.make_node("Concat", ["left", "right"], ["both"], axis=1),
-        helper.make_node("Conv", ["both", "w4"], ["y"], strides=[2, 2], pads=same),
+        helper.make_node("Conv", ["both", "w4"], ["down"], strides=[2, 2], pads=same),
+        helper.make_node("Conv", ["down", "w5"], ["y"], dilations=[2, 2], pads=[2, 2, 2, 2]),
     ]
     weights = [
         constant("w0", 24, 16, 3, 3, seed=0),
         constant("w1", 24, 24, 3, 3, seed=1),
         constant("w2", 20, 12, 5, 5, seed=2),
         constant("w3", 9, 24, 1, 3, seed=3),
-        constant("w4", 8, 29, 3, 3, seed=4),
+        constant("w4", 12, 29, 3, 3, seed=4),
+        constant("w5", 8, 12, 3, 3, seed=6),
         constant("b", 24, seed=5),
     ]
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in "xy"]
@@ -54,7 +57,7 @@ def network() -> bytes:
 
 
 MODEL = network()
-FITTING = ("first", "second", "left", "right")
+FITTING = ("first", "second", "left", "right", "down")
 
 
 @pytest.fixture(scope="module")
@@ -86,13 +89,14 @@ def test_the_plan_shows_it(artifact: Artifact) -> None:
     assert "winograd:4" in rows["first"]
     assert "Winograd F(4x4, 3x3), predicted" in rows["first"]
     assert "Winograd F(1x4, 1x3), predicted" in rows["right"]
-    assert artifact.plan.choice("y").declined == ("winograd:4: stride 2: Winograd needs stride 1",)
+    assert "Winograd F(4x4, 2x2), predicted" in rows["down"]
+    assert artifact.plan.choice("y").declined == ("winograd:4: dilation 2: Winograd needs taps side by side",)
 
 
 def test_it_verifies(artifact: Artifact) -> None:
     report = lowprec.verify(artifact, MODEL)
     assert report.passed, str(report)
-    assert {entry.name for entry in report.layers} >= {"first", "second", "y"}
+    assert {entry.name for entry in report.layers} >= {"first", "second", "down", "y"}
     assert report.first_bad is None
 
 
@@ -108,7 +112,7 @@ def test_a_forced_one_runs_where_it_fits_shows_and_verifies(algorithm: str) -> N
     assert algorithm in rows["first"]
     if algorithm == "fft":
         assert f"FFT in tiles of {'x'.join(map(str, first.sizes))}, predicted" in rows["first"]
-        assert other.declined == ("fft: stride 2: FFT would compute what is not kept",)
+        assert other.declined == ("fft: dilation 2: FFT needs taps side by side",)
     else:
         assert "patches copied, a matrix product, predicted" in rows["first"]
         assert (first.sizes, other.declined) == ((), ())
@@ -169,7 +173,7 @@ def test_weights_that_are_not_finite_spoil_what_they_spoil_directly(taps: int, g
     "algorithm", ["auto", "direct", "winograd", "winograd:2", "winograd:3", "winograd:6", "fft", "im2col"]
 )
 def test_every_algorithm_gives_the_models_answer(algorithm: str, reference: NDArray[np.float32]) -> None:
-    """Nothing is larger than a few, and the least exact loses 1e-5 of that in each of four layers."""
+    """Nothing is larger than a few, and the least exact loses 1e-5 of that in each of five layers."""
     artifact = lowprec.compile(MODEL, algorithm=algorithm, threads=1)
     assert np.abs(np.asarray(artifact(X)) - reference).max() <= 1e-4 * np.abs(reference).max()
     wished = algorithm.partition(":")[0]

@@ -4,13 +4,14 @@ The result is full of NaN before; so is what lies around the source and the resi
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from tvm import tirx
 
 from lowprec.convolution import Conv, convolve
+from lowprec.phases import Phases, Region
 from lowprec.schedules.convolution import (
     ConvolutionRequest,
     Kernel,
@@ -49,7 +50,7 @@ class Case:
     @property
     def source(self) -> Window:
         conv, rank = self.conv, len(self.conv.size)
-        return padded((conv.batch, *conv.size, conv.in_channels), (0, *(1,) * rank, 0), (0, *(0,) * rank, 0))
+        return padded((conv.batch, *conv.size, conv.in_channels), (0, *(1,) * rank, 0), (0, *(2,) * rank, 0))
 
     @property
     def result(self) -> Window:
@@ -175,3 +176,15 @@ def judged(case: Case, got: Array) -> Judged:
     rest = got.copy()
     cut(case.result, rest)[...] = 0
     return Judged(error=np.abs(cut(case.result, got) - expected), extra=extra, border=rest)
+
+
+regions = vars(Phases)["regions"].fget
+
+
+def never_short(axis: int, phases: Phases) -> tuple[Region, ...]:
+    """`Phases.regions`, not short along an axis: a mistake by which a kernel reads too far."""
+    found = []
+    for region in regions(phases):
+        high, wide = (short and at != axis for at, short in enumerate(region.short))
+        found.append(replace(region, short=(high, wide)))
+    return tuple(found)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lowprec.convolution import Conv, convolve
+from lowprec.schedules import depthwise
 from lowprec.schedules.bundles import bundle_starts, bundle_weights, choose_bundle
 from lowprec.schedules.convolution import (
     ConvolutionRequest,
@@ -124,6 +125,41 @@ def test_threads_do_not_change_bits(conv: Conv) -> None:
         check(conv, target, border=1, residual=True, bias=True, seed=3, threads=threads) for threads in (1, 2, 3)
     )
     assert one.tobytes() == two.tobytes() == three.tobytes()
+
+
+LARGE = replace(PLAIN, in_channels=20, out_channels=20, groups=20, batch=2)
+SOLID = replace(
+    LARGE,
+    size=(4, 8, 11),
+    kernel=(2, 3, 3),
+    stride=(1, 1, 1),
+    dilation=(1, 1, 1),
+    pads_begin=(0, 0, 0),
+    pads_end=(0, 0, 0),
+    output_padding=(0, 0, 0),
+)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(
+    "conv",
+    [
+        LARGE,
+        replace(LARGE, size=(6, 19), kernel=(5, 2), stride=(1, 2), dilation=(1, 3)),
+        replace(LARGE, size=(8, 9), kernel=(2, 7)),
+        replace(LARGE, size=(9, 19), kernel=(9, 3)),
+        replace(LARGE, size=(13, 13), dilation=(2, 1)),
+        replace(LARGE, size=(13, 13), stride=(2, 1)),
+        SOLID,
+    ],
+    ids=["odd rows", "even rows", "wide", "one row", "dilated", "strided", "three axes"],
+)
+def test_two_rows_at_once_equal_the_oracle(monkeypatch: pytest.MonkeyPatch, conv: Conv, target: str) -> None:
+    """What depthwise layers do that are larger than L2; with one row the bits are the same."""
+    alone = check(conv, parse_target(target), border=1, residual=True, bias=True, seed=5)
+    monkeypatch.setattr(depthwise, "L2_SHARE", 0)
+    both = check(conv, parse_target(target), border=1, residual=True, bias=True, seed=5, threads=3)
+    assert alone.tobytes() == both.tobytes()
 
 
 @pytest.mark.parametrize(

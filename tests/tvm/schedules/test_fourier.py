@@ -6,7 +6,8 @@ the plan predicts.
 
 from collections.abc import Callable
 from dataclasses import replace
-from math import log2, prod
+from functools import partial
+from math import ceil, log2, prod
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from lowprec import fourier
 from lowprec.choosing import FFT
 from lowprec.convolution import convolve
 from lowprec.fourier import FACTORS, Segment, frequencies, roots
+from lowprec.phases import Phases
 from lowprec.predicting import UNIT
 from lowprec.predicting_fourier import predict_fourier, segments_of
 from lowprec.schedules import fourier as dense
@@ -34,10 +36,22 @@ from lowprec.schedules.views import Index, load, splat, store
 from lowprec.targets import parse_target
 from tests.oracle import fourier_spread
 from tests.tvm.kernels import Array, cut, run_kernel
-from tests.tvm.schedules.cases import CHANNELS, TARGETS, Case, Judged, conv_of, judged, kernel_of, numbers_of, run
+from tests.tvm.schedules.cases import (
+    CHANNELS,
+    TARGETS,
+    Case,
+    Judged,
+    conv_of,
+    judged,
+    kernel_of,
+    never_short,
+    numbers_of,
+    run,
+)
 
 Spectrum = NDArray[np.complex128]
 LANES = 4
+STRIDES = (1, 1, 1, 1, 1, 2, 2, 3, 4)
 LIMIT = 8  # times the predicted error, in the root mean square
 
 
@@ -169,12 +183,14 @@ def inexact(case: Case, found: Judged) -> str:
 
 @st.composite
 def cases(draw: st.DrawFn, *, alone: bool = False) -> Case:
-    """Taps odd and even, and outputs around a tile's: one, one less, one more, twice; `alone` is depthwise."""
+    """Taps odd and even, and outputs around a tile's: one, one less, one more, twice; `alone` is depthwise, whose
+    strides are 1."""
     sizes = tuple(draw(st.sampled_from([8, 12, 16, 20, 24, 30, 32, 36, 40, 48])) for _ in range(2))
-    kernel = tuple(draw(st.integers(1, min(33, size - 1))) for size in sizes)
+    strides = tuple(1 if alone else draw(st.sampled_from(STRIDES)) for _ in sizes)
+    kernel = tuple(draw(st.integers(1, min(33, s * (size - 1)))) for size, s in zip(sizes, strides, strict=True))
     output = []
-    for size, taps in zip(sizes, kernel, strict=True):
-        full = size - taps + 1
+    for size, taps, stride in zip(sizes, kernel, strides, strict=True):
+        full = size - ceil(taps / stride) + 1
         near = {1, full - 1, full, full + 1, 2 * full + 1, full // 2} - {0}
         output.append(draw(st.sampled_from(sorted(n for n in near if n > 0 and n < 50))))
     if alone:
@@ -184,7 +200,7 @@ def cases(draw: st.DrawFn, *, alone: bool = False) -> Case:
         widths = CHANNELS if groups == 1 else CHANNELS[1:4]
         channels = (groups, draw(st.sampled_from(widths)), draw(st.sampled_from(widths)))
     return Case(
-        conv=conv_of(kernel, tuple(output), channels, batch=draw(st.sampled_from((1, 1, 2)))),
+        conv=conv_of(kernel, tuple(output), channels, batch=draw(st.sampled_from((1, 1, 2))), stride=strides),
         algorithm=FFT,
         sizes=sizes,
         target=draw(st.sampled_from(TARGETS)),
@@ -235,7 +251,19 @@ def test_several_panels_equal_the_oracle(case: Case, target: str) -> None:
     assert problem(case, run(case, good_for=3)) == ""
 
 
-@pytest.mark.parametrize("case", ALL.values(), ids=ALL)
+STRIDED = replace(RAGGED, conv=conv_of((7, 7), (9, 11), (2, 17, 35), stride=(2, 2)))
+NINE = replace(RAGGED, conv=conv_of((11, 11), (11, 19), (1, 3, 33), stride=(4, 4)))
+MIXED = replace(RAGGED, conv=conv_of((5, 4), (11, 15), (1, 5, 18), batch=2, stride=(3, 1)))
+ONE_TAP = replace(RAGGED, conv=conv_of((2, 5), (11, 19), (1, 8, 18), stride=(3, 2)))
+STRIDED_ONES = {"strided": STRIDED, "nine": NINE, "mixed": MIXED, "one axis of one tap": ONE_TAP}
+
+
+@pytest.mark.parametrize("case", STRIDED_ONES.values(), ids=STRIDED_ONES)
+def test_strided_kernels_equal_the_oracle(case: Case) -> None:
+    assert problem(case, run(case, good_for=3)) == ""
+
+
+@pytest.mark.parametrize("case", [*ALL.values(), STRIDED], ids=[*ALL, "strided"])
 def test_threads_do_not_change_bits(case: Case) -> None:
     one, two, three = (run(case, threads=threads, good_for=2) for threads in (1, 2, 3))
     assert one.tobytes() == two.tobytes() == three.tobytes()
@@ -276,6 +304,27 @@ def test_an_output_is_its_own_tiles_though_another_computes_it_too(
     assert np.array_equal(np.isnan(run(case, numbers=numbers)), expected)
     monkeypatch.setattr(Tiling, "elsewhere", lambda *_: None)
     assert not np.array_equal(np.isnan(run(case, numbers=numbers)), expected)
+
+
+@pytest.mark.parametrize("order", [(1, 0, 2, 3), (0, 1, 3, 2)], ids=str)
+def test_phases_of_the_weights_in_another_order_are_seen(
+    monkeypatch: pytest.MonkeyPatch, order: tuple[int, ...]
+) -> None:
+    split = Phases.split
+
+    def wrong(self: Phases, weights: NDArray[np.floating]) -> NDArray[np.floating]:
+        found = split(self, weights)
+        return found.reshape(len(found), self.count, -1, *found.shape[2:])[:, order].reshape(found.shape)
+
+    monkeypatch.setattr(Phases, "split", wrong)
+    assert problem(STRIDED, run(STRIDED)) == "an element is wrong"
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_an_input_beyond_the_source_is_seen(monkeypatch: pytest.MonkeyPatch, axis: int) -> None:
+    """That of a tap that short phases do not have; what is there is NaN."""
+    monkeypatch.setattr(Phases, "regions", property(partial(never_short, axis)))
+    assert np.isnan(run(replace(STRIDED, residual=False))).any()
 
 
 def rows_of_a_pair_exchanged(self: Tile, write: Callable[[Index, Index, ir.Expr, ir.Expr | None], None]) -> None:

@@ -7,6 +7,7 @@ square, to 8 times what the plan predicts.
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 import pytest
@@ -19,7 +20,8 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from lowprec.choosing import winograd_outputs
-from lowprec.convolution import convolve
+from lowprec.convolution import Conv, convolve
+from lowprec.phases import Phases
 from lowprec.predicting import TILES, UNIT, filterings, predict_winograd, winograd_obstacle
 from lowprec.schedules import linear
 from lowprec.schedules import winograd as schedule
@@ -28,10 +30,24 @@ from lowprec.schedules.winograd import Winograd
 from lowprec.targets import parse_target
 from tests.oracle import winograd_bound, winograd_spread
 from tests.tvm.kernels import Array, cut, run_kernel
-from tests.tvm.schedules.cases import CHANNELS, TARGETS, Case, conv_of, judged, kernel_of, numbers_of, run, unchanged
+from tests.tvm.schedules.cases import (
+    CHANNELS,
+    TARGETS,
+    Case,
+    conv_of,
+    judged,
+    kernel_of,
+    never_short,
+    numbers_of,
+    run,
+    unchanged,
+)
 
 Mask = NDArray[np.bool_]
-KERNELS = ((3, 3), (3, 3), (5, 5), (2, 2), (7, 7), (1, 3), (3, 1), (1, 7), (3, 2), (3,), (2,), (5,), (7,))
+Floats = NDArray[np.floating]
+TAPS = ((3, 3), (3, 3), (5, 5), (2, 2), (7, 7), (1, 3), (3, 1), (1, 7), (3, 2), (3,), (2,), (5,), (7,))
+STRIDES = (1, 1, 1, 1, 1, 2, 2, 3, 4)
+INNER = (1, 3, 4, 15, 16, 5, 17, 20, 33)
 PRIMES = (5, 7, 11, 13)
 LIMIT = 8  # times the predicted error, in the root mean square
 
@@ -52,7 +68,7 @@ def problem(case: Case, got: Array) -> str:
     outputs = winograd_outputs(case.algorithm)
     assert outputs is not None
     axes = filterings(conv, outputs)
-    extra = np.moveaxis(found.extra, -1, 1)
+    extra = np.moveaxis(found.extra, -1, 1).astype(np.float32)
     for bound in (winograd_bound, winograd_spread):
         if not (np.moveaxis(found.error, -1, 1) <= bound(conv, axes, numbers.x, numbers.w, extra)).all():
             return "an element is wrong"
@@ -66,15 +82,17 @@ def problem(case: Case, got: Array) -> str:
 
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
-    """Kernels for which the tile has points, and outputs around it: one, one less, one more, twice, primes."""
+    """Phases for which the tile has points, and outputs around it: one, one less, one more, twice, primes."""
     outputs = draw(st.sampled_from(TILES))
-    kernel = draw(st.sampled_from(KERNELS))
+    taps = draw(st.sampled_from(TAPS))
+    stride = tuple(draw(st.sampled_from(STRIDES)) for _ in taps)
+    kernel = tuple(most * s - draw(st.integers(0, s - 1)) for most, s in zip(taps, stride, strict=True))
     sizes = (1, outputs - 1, outputs, outputs + 1, 2 * outputs + 1, draw(st.sampled_from(PRIMES)))
     output = tuple(draw(st.sampled_from(sizes)) for _ in kernel)
     groups = draw(st.sampled_from((1, 1, 1, 2, 3)))
-    inner = draw(st.sampled_from(CHANNELS if groups == 1 else CHANNELS[1:5]))
+    inner = draw(st.sampled_from(INNER if groups == 1 else INNER[1:5]))
     outer = draw(st.sampled_from(CHANNELS if groups == 1 else CHANNELS[:5]))
-    conv = conv_of(kernel, output, (groups, inner, outer), batch=draw(st.sampled_from((1, 1, 2))))
+    conv = conv_of(kernel, output, (groups, inner, outer), batch=draw(st.sampled_from((1, 1, 2))), stride=stride)
     fitting = [width for width in (outputs, *TILES) if not winograd_obstacle(conv, width)]
     return Case(
         conv=conv,
@@ -106,7 +124,36 @@ def test_several_panels_equal_the_oracle(case: Case, outputs: int) -> None:
     assert problem(case, run(case, good_for=3)) == ""
 
 
-@pytest.mark.parametrize("case", [RAGGED, DEEP, replace(RAGGED, conv=conv_of((5,), (101,), (1, 16, 33)))])
+# At infinity a product is summed over some of the phases, or over every one where steps do not divide the channels.
+SOME = replace(RAGGED, conv=conv_of((3, 3), (6, 13), (2, 20, 35), stride=(2, 2)))
+EVERY = replace(RAGGED, conv=conv_of((3, 3), (6, 13), (2, 17, 35), stride=(2, 2)))
+NINE = replace(RAGGED, conv=conv_of((11, 11), (6, 9), (1, 3, 33), stride=(4, 4)))
+STRIDED = {
+    "some": SOME,
+    "every": EVERY,
+    "nine": NINE,
+    "stem": replace(RAGGED, conv=conv_of((7, 7), (6, 13), (1, 3, 35), stride=(2, 2))),
+    "mixed": replace(RAGGED, conv=conv_of((5, 4), (6, 13), (1, 8, 33), batch=2, stride=(3, 1))),
+    "one axis of one tap": replace(RAGGED, conv=conv_of((2, 5), (6, 13), (1, 8, 33), batch=2, stride=(3, 2))),
+    "line": replace(RAGGED, conv=conv_of((7,), (101,), (1, 16, 33), stride=(2,))),
+}
+
+
+@pytest.mark.parametrize("case", STRIDED.values(), ids=STRIDED)
+def test_strided_kernels_equal_the_oracle(case: Case) -> None:
+    assert problem(case, run(case, good_for=3)) == ""
+
+
+@pytest.mark.parametrize("outputs", [2, 6])
+def test_strided_kernels_of_other_tiles_equal_the_oracle(outputs: int) -> None:
+    case = replace(SOME, algorithm=tile(outputs), target="x86-64-v3")
+    assert problem(case, run(case)) == ""
+
+
+ONE_AXIS = replace(RAGGED, conv=conv_of((5,), (101,), (1, 16, 33)))
+
+
+@pytest.mark.parametrize("case", [RAGGED, DEEP, ONE_AXIS, SOME], ids=["ragged", "deep", "line", "strided"])
 def test_threads_do_not_change_bits(case: Case) -> None:
     one, two, three = (run(case, threads=threads, good_for=2) for threads in (1, 2, 3))
     assert one.tobytes() == two.tobytes() == three.tobytes()
@@ -202,6 +249,99 @@ def test_weights_in_another_order_are_seen(axis: int) -> None:
         return np.ascontiguousarray(np.roll(packed, 1, axis))
 
     assert problem(case, run(case, pack=turned))
+
+
+def moved(last: tuple[bool, bool], by: tuple[int, int]) -> Callable[[Phases, tuple[bool, bool]], tuple[int, int]]:
+    """`Phases.span` with other ends for products of those last taps."""
+
+    def wrong(self: Phases, of: tuple[bool, bool]) -> tuple[int, int]:
+        begin, end = span(self, of)
+        return (begin + by[0], end + by[1]) if of == last else (begin, end)
+
+    return wrong
+
+
+span = Phases.span
+
+
+@pytest.mark.parametrize(
+    ("high", "wide", "by"),
+    [
+        (False, False, (1, 0)),
+        (False, False, (0, -1)),
+        (True, False, (0, -1)),
+        (False, True, (-1, -1)),
+        (True, True, (1, 1)),
+    ],
+)
+def test_a_phase_that_is_not_summed_is_seen(
+    monkeypatch: pytest.MonkeyPatch, high: bool, wide: bool, by: tuple[int, int]
+) -> None:
+    monkeypatch.setattr(Phases, "span", moved((high, wide), by))
+    assert problem(SOME, run(SOME)) == "an element is wrong"
+
+
+def test_spans_that_steps_of_the_product_do_not_divide_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedule, "UNROLL", 1)
+    assert problem(EVERY, run(EVERY)) == "an element is wrong"
+
+
+@pytest.mark.parametrize(
+    ("case", "order"),
+    [(SOME, (1, 0, 2, 3)), (SOME, (0, 2, 1, 3)), (SOME, (0, 1, 3, 2)), (NINE, (1, 2, 3, 0))],
+    ids=["first two", "middle two", "last two", "nine"],
+)
+def test_phases_of_the_weights_in_another_order_are_seen(
+    monkeypatch: pytest.MonkeyPatch, case: Case, order: tuple[int, ...]
+) -> None:
+    """The first four."""
+    split = Phases.split
+
+    def wrong(self: Phases, weights: Floats) -> Floats:
+        found = split(self, weights)
+        phases = found.reshape(len(found), self.count, -1, *found.shape[2:])
+        return phases[:, [*order, *range(4, self.count)]].reshape(found.shape)
+
+    monkeypatch.setattr(Phases, "split", wrong)
+    assert problem(case, run(case)) == "an element is wrong"
+
+
+@pytest.mark.parametrize(
+    ("case", "axis"), [(SOME, 0), (SOME, 1), (EVERY, 0), (NINE, 1)], ids=["some", "some", "every", "nine"]
+)
+def test_an_input_beyond_the_source_is_seen(monkeypatch: pytest.MonkeyPatch, case: Case, axis: int) -> None:
+    """That of a tap that short phases do not have; what is there is NaN."""
+    monkeypatch.setattr(Phases, "regions", property(partial(never_short, axis)))
+    assert np.isnan(run(replace(case, residual=False))).any()
+
+
+# Of whole tiles, and nothing added.
+MEASURED = {
+    "3x3 stride 2, F(2)": (conv_of((3, 3), (24, 24), (1, 32, 32), stride=(2, 2)), 2),
+    "3x3 stride 2, F(6)": (conv_of((3, 3), (24, 24), (1, 32, 32), stride=(2, 2)), 6),
+    "11x11 stride 4, F(4)": (conv_of((11, 11), (24, 24), (1, 3, 64), stride=(4, 4)), 4),
+    "7 stride 2, F(4)": (conv_of((7,), (96,), (1, 16, 64), stride=(2,)), 4),
+}
+
+
+@pytest.mark.parametrize(("conv", "outputs"), MEASURED.values(), ids=MEASURED)
+def test_errors_are_as_predicted_and_so_is_the_worst_place(conv: Conv, outputs: int) -> None:
+    case = Case(conv=conv, algorithm=tile(outputs))
+    numbers, predicted = numbers_of(case), predict_winograd(conv, outputs, parse_target(case.target))
+    squares = np.square(judged(case, run(case)).error)
+    error = np.sqrt(squares.mean() / np.mean(convolve(conv, np.square(numbers.x), np.square(numbers.w))))
+    assert error == pytest.approx(predicted.error, rel=0.25)
+    peak = np.sqrt(of_places(squares, outputs).max() / squares.mean())
+    assert peak == pytest.approx(predicted.peak, rel=0.25)
+
+
+def of_places(squares: NDArray[np.float64], outputs: int) -> NDArray[np.float64]:
+    """The mean at each place of a tile."""
+    found: NDArray[np.float64] = squares.mean((0, -1))
+    for axis, extent in enumerate(found.shape):
+        parts = (found.take(range(first, extent, outputs), axis).mean(axis) for first in range(outputs))
+        found = np.stack(list(parts), axis)
+    return found
 
 
 def test_an_element_that_is_not_written_is_seen() -> None:

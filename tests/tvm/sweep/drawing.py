@@ -67,7 +67,7 @@ def blocks(family: Kernel, channels: int, target: str) -> Blocks:
             tile = kernel.blocks.tile
             return Blocks(rows=TILE * tile.rows, channels=tile.vectors * parse_target(target).lanes)
         case Depthwise():
-            return Blocks(rows=kernel.rows, channels=kernel.width)
+            return Blocks(rows=kernel.tile[1], channels=kernel.width)
         case Dots():
             return Blocks(rows=kernel.rows, channels=kernel.lanes)
         case Direct():
@@ -281,7 +281,7 @@ def _inner(family: str, target: str, spent: int) -> st.SearchStrategy[int]:
 @st.composite
 def _axis(draw: st.DrawFn, output: int, kernel: int, family: str) -> tuple[int, int, int, int, int]:
     """Size, stride, dilation and padding of an axis with that many outputs."""
-    strides = {"stem": (1, 2, 3, 4), "winograd": (1,), "fourier": (1,)}
+    strides = {"stem": (1, 2, 3, 4), "winograd": (1, 1, 1, 2, 4), "fourier": (1, 1, 1, 2, 3)}
     stride = draw(st.sampled_from(strides.get(family, (1, 1, 2, 3))))
     dilation = draw(st.sampled_from((1,) if family in TRANSFORMED else (1, 1, 2, 3)))
     reach = (kernel - 1) * dilation + 1

@@ -12,8 +12,11 @@ from pathlib import Path
 import lowprec.building
 import lowprec.choosing
 import lowprec.convolution
+import lowprec.fourier
 import lowprec.passes
+import lowprec.phases
 import lowprec.predicting
+import lowprec.predicting_fourier
 import lowprec.runtime
 import lowprec.schedules
 import lowprec.targets
@@ -28,7 +31,10 @@ MODULES = (
     lowprec.building,
     lowprec.choosing,
     lowprec.convolution,
+    lowprec.fourier,
+    lowprec.phases,
     lowprec.predicting,
+    lowprec.predicting_fourier,
     lowprec.runtime,
     lowprec.targets,
     lowprec.winograd,

@@ -69,8 +69,8 @@ def test_every_candidate_is_tried_once_and_kept(records: Path) -> None:
         assert each.error is not None
         candidate = candidate_of(CONV, each.algorithm, each.sizes, native())
         assert candidate is not None
-        assert candidate.error is not None
-        assert 0 < each.error < trials.FAR * candidate.error
+        assert candidate.prediction is not None
+        assert 0 < each.error < trials.FAR * candidate.prediction.error * candidate.prediction.peak
     assert len(heard) == len(wanted)
     assert heard[0].startswith(f"1 of {len(wanted)} trials, ")
     assert "3x3, 32 -> 32 at 10x10" in heard[0]

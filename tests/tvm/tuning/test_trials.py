@@ -38,7 +38,9 @@ SMALL = conv(size=(9, 8), in_channels=5, out_channels=18)
         ("im2col", (), replace(SMALL, stride=(2, 1), groups=1)),
         ("im2col", (), replace(SMALL, in_channels=6, groups=2)),
         ("winograd:4", (), replace(SMALL, batch=2)),
+        ("winograd:6", (), replace(SMALL, size=(25, 24), in_channels=8, stride=(2, 1), batch=2)),
         ("fft", (12, 16), SMALL),
+        ("fft", (12, 16), replace(SMALL, size=(25, 24), stride=(2, 2))),
         ("fft", (12, 12), replace(SMALL, in_channels=18, groups=18)),
         ("direct", (), replace(SMALL, in_channels=18, groups=18, dilation=(2, 1))),
     ],
@@ -48,7 +50,7 @@ def test_a_right_kernel_is_found_right(
     algorithm: str, sizes: tuple[int, ...], geometry: Conv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trials, "SECONDS", 0.0)
-    answer = trials.attempt(request(algorithm, sizes, geometry))
+    answer = trials.attempt(request(algorithm, sizes, geometry), trials.Yardstick())
     assert answer["status"] == RIGHT, answer
     assert answer["seconds"] > 0
 
@@ -66,19 +68,19 @@ def test_a_kernel_that_answers_wrongly_is_wrong(
 
     monkeypatch.setattr(trials, "pack_convolution", wrong)
     monkeypatch.setattr(trials, "SECONDS", 0.0)
-    answer = trials.attempt(request(algorithm, sizes, SMALL))
+    answer = trials.attempt(request(algorithm, sizes, SMALL), trials.Yardstick())
     assert answer["status"] == WRONG
     assert "seconds" not in answer
     assert answer["detail"].startswith("off by ")
 
 
 def test_what_does_not_fit_fails_with_its_sentence() -> None:
-    answer = trials.attempt(request("winograd:4", (), conv(stride=(2, 2))))
-    assert answer == {"status": FAILED, "detail": "stride 2: Winograd needs stride 1"}
+    answer = trials.attempt(request("winograd:4", (), conv(stride=(3, 3))), trials.Yardstick())
+    assert answer == {"status": FAILED, "detail": "one tap a phase of its stride: there are no products to save"}
 
 
 def test_the_child_answers_a_line_a_request() -> None:
-    asked = [request("im2col", (), SMALL), request("winograd:4", (), replace(SMALL, stride=(2, 2)))]
+    asked = [request("im2col", (), SMALL), request("winograd:4", (), replace(SMALL, stride=(3, 3)))]
     lines = "".join(json.dumps(each) + "\n" for each in asked) + "nonsense\n"
     done = subprocess.run(
         [sys.executable, "-P", "-m", "lowprec.trials"], input=lines, capture_output=True, text=True, check=True
