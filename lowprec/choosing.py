@@ -6,17 +6,9 @@ from functools import lru_cache
 from math import inf
 
 from lowprec.convolution import Conv
-from lowprec.predicting import (
-    BUDGET,
-    TILES,
-    Prediction,
-    filterings,
-    predict_direct,
-    predict_im2col,
-    predict_winograd,
-    winograd_obstacle,
-)
+from lowprec.predicting import BUDGET, Prediction, predict_direct, predict_im2col
 from lowprec.predicting_fourier import fourier_obstacle, is_tile, predict_fourier, sizes_by_time
+from lowprec.predicting_winograd import TILES, filterings, predict_winograd, winograd_obstacle
 from lowprec.targets import Target
 
 DIRECT = "direct"

@@ -6,30 +6,23 @@ from memory, which overlap in part:
     cycles = sqrt(work^2 + memory^2)                                                                    (1)
 
 Error is relative, in the root mean square, for inputs and weights that are independent. With u = 2^-24, a chain of n
-multiply-adds has u * sqrt(CHAIN * n); a transform before and after multiplies it by its growth (winograd, equation 3):
+multiply-adds has
 
-    direct      u * sqrt(CHAIN * taps * C)
-    Winograd    u * growth * sqrt(TRANSFORMS + CHAIN * C)                                               (2)
+    u * sqrt(CHAIN * n)                                                                                 (2)
 
-Both constants were fitted to errors measured at 4 to 256 channels, which they give within 8 %.
+which was fitted to errors measured at 4 to 256 channels, and gives them within 8 %. Here are the direct kernels and
+im2col; `predicting_winograd` and `predicting_fourier` have the others.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import reduce
 from math import ceil, hypot, prod, sqrt
 
-import numpy as np
-from numpy.typing import NDArray
-
 from lowprec.convolution import Conv
-from lowprec.phases import Phases, phase_count, phases_of, taps_of
+from lowprec.phases import phase_count
 from lowprec.targets import Target
-from lowprec.winograd import POINTS, Filtering
 
 UNIT = 2.0**-24
 CHAIN = 0.0917
-TRANSFORMS = 0.9
 
 BUDGET = 1e-5
 """Relative error that a layer in fp32 may have by default."""
@@ -43,15 +36,12 @@ MEMORY_RATE = 6.5
 GIGAHERTZ = 2.55
 """The clock that turns cycles to time where none was measured."""
 
-DIRECT_SHARE, PATCHES_SHARE, PRODUCTS_SHARE = 0.847, 0.756, 0.804
-"""Of the multipliers' peak, in a direct kernel, in a product over patches, and between transforms. These and all cycles
-below were fitted to the times of 193 layers that were drawn."""
+DIRECT_SHARE, PATCHES_SHARE = 0.847, 0.756
+"""Of the multipliers' peak, in a direct kernel and in a product over patches. These and all cycles here, in
+`predicting_winograd` and in `predicting_fourier`, were fitted to the times of 193 layers that were drawn."""
 
 DEPTHWISE_SHARE, DEPTHWISE_RATE = 0.5, 8.0
 """The same of depthwise kernels, which load for every product, and bytes a cycle that they read and write beside."""
-
-INTO, OUT_OF = (5.4, 0.155), (3.4, 0.096)
-"""Cycles for a vector of one of F frequencies into a transform, and out of it: the first, and F times the second."""
 
 FAR = 3 << 20
 """Bytes of activations that do not stay in L2."""
@@ -68,18 +58,11 @@ SUMS = 17
 SCRATCH, MOST_LANES = 4 << 20, 16
 """Bytes between the transforms, and the widest vectors there are."""
 
-SHORT, WHOLE = 42, 56
-"""Tiles that pass over the transformed weights together while these come fast enough from L3, and so many that are one
-block."""
-
 CACHED_RATE, CACHED = 17.7, 64 << 20
 """Bytes a cycle of one core that come from L3, of weights of at most so many bytes."""
 
 L2_SHARE = 1 << 20
 """Bytes of weights that stay in L2 from one block of tiles to the next."""
-
-TILES = (2, 3, 4, 6)
-"""Outputs of a Winograd tile along an axis."""
 
 FLOAT_BYTES = 4
 
@@ -145,32 +128,6 @@ def predict_im2col(conv: Conv, target: Target) -> Prediction:
     )
 
 
-def predict_winograd(conv: Conv, outputs: int, target: Target) -> Prediction:
-    """Winograd with tiles of `outputs`; the layer must be one that it fits."""
-    axes = filterings(conv, outputs)
-    tiles = conv.batch * prod(ceil(extent / axis.outputs) for extent, axis in zip(conv.output_size, axes, strict=True))
-    frequencies = prod(axis.inputs for axis in axes)
-    phases, channels = phases_of(conv), conv.in_channels // conv.groups
-    high, wide = (1, *(axis.inputs for axis in axes))[-2:]
-    products = tiles * phases.products(high, wide) * channels * conv.out_channels * widening(conv, target)
-    work = products / (MULTIPLIERS * target.lanes * PRODUCTS_SHARE)
-    inward, outward = (ceil(width / target.lanes) for width in (channels, conv.out_channels // conv.groups))
-    into, out_of = (first + slope * frequencies for first, slope in (INTO, OUT_OF))
-    seen = phases.count * inward * tiles * conv.groups
-    work += frequencies * (into * seen + out_of * outward * tiles * conv.groups)
-    work += far_cycles(conv, target, rows=(axes[0].inputs, axes[0].outputs), read=frequencies * seen)
-    weight_bytes = FLOAT_BYTES * frequencies * phases.count * channels * conv.out_channels
-    growth = _growth(phases, axes)
-    again = ceil(tiles / SHORT) - 1 if tiles > WHOLE and weight_bytes / conv.groups > L2_SHARE else 0
-    memory = weight_bytes / MEMORY_RATE + again * weight_bytes / rate_again(weight_bytes)
-    return Prediction(
-        cycles=hypot(work, memory),
-        error=UNIT * sqrt(growth.mean() * (TRANSFORMS + CHAIN * channels * phases.count)),
-        weight_bytes=weight_bytes,
-        peak=sqrt(growth.max() / growth.mean()),
-    )
-
-
 def far_cycles(conv: Conv, target: Target, *, rows: tuple[int, int], read: int) -> float:
     """What it takes that activations lie beyond L2: tiles of so many rows, in and out, `read` vectors in all."""
     source, result = activations(conv)
@@ -183,60 +140,9 @@ def rate_again(weight_bytes: int) -> float:
     return CACHED_RATE if weight_bytes <= CACHED else MEMORY_RATE
 
 
-def _growth(phases: Phases, axes: tuple[Filtering, ...]) -> NDArray[np.float64]:
-    """The square of Winograd's equation 3 for each output of a tile, over all axes and phases."""
-    total = np.zeros([axis.outputs for axis in axes])
-    for region in phases.regions:
-        short = region.short[-len(axes) :]
-        spreads = (axis.spread(axis.taps - less) for axis, less in zip(axes, short, strict=True))
-        total += region.size * reduce(np.multiply.outer, spreads)
-    return total / prod(phases.kernel)
-
-
-def filterings(conv: Conv, outputs: int) -> tuple[Filtering, ...]:
-    """F(outputs, taps) of each axis: no more outputs than there are, and one at a time where there is one tap."""
-    extents = zip(taps_of(conv), conv.output_size, strict=True)
-    return tuple(Filtering(outputs=1 if taps == 1 else min(outputs, extent), taps=taps) for taps, extent in extents)
-
-
-def winograd_obstacle(conv: Conv, outputs: int) -> str:
-    """Why Winograd with tiles of `outputs` does not compute this layer; nothing where it does."""
-    checks: tuple[tuple[bool, Callable[[], str]], ...] = (
-        (conv.transposed, lambda: "transposed: Winograd needs a plain convolution"),
-        (max(conv.dilation) > 1, lambda: f"dilation {max(conv.dilation)}: Winograd needs taps side by side"),
-        (len(conv.size) > 2, lambda: f"{len(conv.size)} spatial axes: Winograd is built for one and two"),
-        (conv.depthwise, lambda: "depthwise: nothing is summed between the transforms"),
-        (max(taps_of(conv)) == 1, lambda: f"{_one_tap(conv)}: there are no products to save"),
-        (_bulky(conv, outputs), lambda: "its transforms would take more than 4 MiB of scratch"),
-        (_pointless(conv, outputs), lambda: f"{_named(conv, outputs)} needs more points than keep its error small"),
-    )
-    return next((sentence() for holds, sentence in checks if holds), "")
-
-
-def _bulky(conv: Conv, outputs: int) -> bool:
-    """Whether one tile of all channels is too much, at the widest vectors there are."""
-    frequencies = prod(
-        min(outputs, extent) + taps - 1 for extent, taps in zip(conv.output_size, taps_of(conv), strict=True)
-    )
-    return FLOAT_BYTES * frequencies * scratch_width(conv) > SCRATCH
-
-
 def scratch_width(conv: Conv) -> int:
     """Numbers of a frequency and tile between the transforms: the channels, and two vectors of output channels."""
     return phase_count(conv) * conv.in_channels // conv.groups + 4 * MOST_LANES
-
-
-def _pointless(conv: Conv, outputs: int) -> bool:
-    axes = zip(taps_of(conv), conv.output_size, strict=True)
-    return any(taps > 1 and min(outputs, extent) + taps - 2 not in POINTS for taps, extent in axes)
-
-
-def _named(conv: Conv, outputs: int) -> str:
-    return f"F({outputs}, {max(taps_of(conv))})"
-
-
-def _one_tap(conv: Conv) -> str:
-    return "one tap" if max(conv.kernel) == 1 else "one tap a phase of its stride"
 
 
 def widening(conv: Conv, target: Target) -> float:

@@ -15,7 +15,8 @@ from tvm import ir, tirx
 from tvm.script.ir_builder import tirx as T
 
 from lowprec.phases import Phases
-from lowprec.predicting import PATCHES, SCRATCH, SHORT, WHOLE
+from lowprec.predicting import PATCHES, SCRATCH
+from lowprec.predicting_winograd import SHORT, WHOLE
 from lowprec.schedules.direct import packed_columns
 from lowprec.schedules.tasks import any_of, decode, start_of
 from lowprec.schedules.tiling import Pace, Tile, Workload, ceil_div, choose_tile, divisors

@@ -19,8 +19,8 @@ from lowprec.choosing import DIRECT, FFT, IM2COL, winograd_outputs
 from lowprec.convolution import Conv
 from lowprec.fourier import frequencies
 from lowprec.phases import phase_count, phases_of
-from lowprec.predicting import filterings
 from lowprec.predicting_fourier import segments_of
+from lowprec.predicting_winograd import filterings
 from lowprec.schedules.blocks import Blocks, Products, Tiling, choose_blocks, choose_patches
 from lowprec.schedules.bundles import bundle_weights, choose_bundle
 from lowprec.schedules.depthwise import Depthwise, build_depthwise, pack_depthwise

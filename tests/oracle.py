@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from lowprec.convolution import Conv, convolve
 from lowprec.fourier import Segment
-from lowprec.predicting import CHAIN, TRANSFORMS
+from lowprec.predicting import CHAIN
 from lowprec.predicting_fourier import BUTTERFLIES
+from lowprec.predicting_winograd import TRANSFORMS
 from lowprec.winograd import Filtering
 
 Array = NDArray[np.float32]

@@ -5,7 +5,8 @@ import pytest
 from lowprec.choosing import ABOUT, Candidate, best_of, candidates, winograd_outputs
 from lowprec.convolution import Conv
 from lowprec.plan import Choice, Plan, make_plan
-from lowprec.predicting import BUDGET, TILES, Prediction
+from lowprec.predicting import BUDGET, Prediction
+from lowprec.predicting_winograd import TILES
 from lowprec.recipe import Recipe, Rule
 from lowprec.targets import parse_target
 from lowprec.vocabulary import ALGORITHMS

@@ -11,17 +11,8 @@ from hypothesis import strategies as st
 
 from lowprec.convolution import Conv
 from lowprec.phases import phase_count, taps_of
-from lowprec.predicting import (
-    CHAIN,
-    TILES,
-    TRANSFORMS,
-    UNIT,
-    Prediction,
-    filterings,
-    predict_direct,
-    predict_winograd,
-    winograd_obstacle,
-)
+from lowprec.predicting import CHAIN, UNIT, Prediction, predict_direct
+from lowprec.predicting_winograd import TILES, TRANSFORMS, filterings, predict_winograd, winograd_obstacle
 from lowprec.targets import parse_target
 from lowprec.winograd import POINTS, Filtering
 from tests.layers import conv, line, volume

@@ -22,7 +22,8 @@ from tvm.script.ir_builder import tirx as T
 from lowprec.choosing import winograd_outputs
 from lowprec.convolution import Conv, convolve
 from lowprec.phases import Phases
-from lowprec.predicting import TILES, UNIT, filterings, predict_winograd, winograd_obstacle
+from lowprec.predicting import UNIT
+from lowprec.predicting_winograd import TILES, filterings, predict_winograd, winograd_obstacle
 from lowprec.schedules import linear
 from lowprec.schedules import winograd as schedule
 from lowprec.schedules.views import load, store

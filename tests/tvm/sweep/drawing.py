@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from lowprec.choosing import DIRECT, FFT, IM2COL
 from lowprec.convolution import Conv
-from lowprec.predicting import TILES, winograd_obstacle
 from lowprec.predicting_fourier import fourier_obstacle, sizes_by_time
+from lowprec.predicting_winograd import TILES, winograd_obstacle
 from lowprec.schedules.depthwise import Depthwise
 from lowprec.schedules.direct import Direct
 from lowprec.schedules.dots import Dots

@@ -5,8 +5,8 @@ from numpy.typing import NDArray
 
 from lowprec.choosing import FFT, winograd_outputs
 from lowprec.convolution import Conv, convolve
-from lowprec.predicting import filterings
 from lowprec.predicting_fourier import segments_of
+from lowprec.predicting_winograd import filterings
 from lowprec.schedules.epilogue import Argument, Constant, Operand, Value
 from tests.intervals import STEPS, Interval, exactly
 from tests.oracle import fourier_spread, sum_bound, winograd_spread

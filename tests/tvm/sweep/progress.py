@@ -17,6 +17,7 @@ import lowprec.passes
 import lowprec.phases
 import lowprec.predicting
 import lowprec.predicting_fourier
+import lowprec.predicting_winograd
 import lowprec.runtime
 import lowprec.schedules
 import lowprec.targets
@@ -35,6 +36,7 @@ MODULES = (
     lowprec.phases,
     lowprec.predicting,
     lowprec.predicting_fourier,
+    lowprec.predicting_winograd,
     lowprec.runtime,
     lowprec.targets,
     lowprec.winograd,
