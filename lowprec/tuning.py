@@ -142,7 +142,8 @@ def run_session(
         trial = bench.attempt(task)
         store.add([trial])
         made.append(trial)
-        say(_progress(len(made), min(most, len(todo)), time.monotonic() - began, budget, task, trial))
+        left = _left(len(made), min(most, len(todo)), time.monotonic() - began, budget)
+        say(f"{len(made)} of {min(most, len(todo))} trials, {left:.0f} s left: {_outcome(store, task, trial)}")
     return Tuned(
         records=str(store.path),
         done=len(made),
@@ -168,13 +169,20 @@ def tasks_of(convs: Counter[Conv], target: Target, environment: Mapping[str, Any
     return sorted(found, key=lambda task: (-weight[task.subject], task.subject, task.candidate.cycles))
 
 
-def _progress(done: int, total: int, spent: float, budget: float | None, task: Task, trial: Trial) -> str:
+def _left(done: int, total: int, spent: float, budget: float | None) -> float:
+    """Seconds, if the rest takes as long as what is done."""
     left = spent / done * (total - done)
-    if budget is not None:
-        left = min(left, max(0.0, budget - spent))
+    return left if budget is None else min(left, max(0.0, budget - spent))
+
+
+def _outcome(store: Records, task: Task, trial: Trial) -> str:
+    """What a trial came to, beside the layer's best so far."""
     took = f"{1e3 * trial.seconds:.3g} ms" if trial.seconds is not None else trial.status
-    name = named(trial.algorithm, trial.sizes)
-    return f"{done} of {total} trials, {left:.0f} s left: {describe(task.conv)}, {name} {took}"
+    outcome = f"{describe(task.conv)}, {named(trial.algorithm, trial.sizes)} {took}"
+    best = min((t for t in store.trials(task.subject) if t.seconds), key=lambda t: t.seconds or 0.0, default=None)
+    if best is None or best == trial or best.seconds is None:
+        return outcome
+    return f"{outcome}, best {named(best.algorithm, best.sizes)} {1e3 * best.seconds:.3g} ms"
 
 
 def _checked(line: bytes) -> dict[str, Any] | None:

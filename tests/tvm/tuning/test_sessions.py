@@ -13,7 +13,7 @@ import pytest
 
 import lowprec
 from lowprec import trials, tuning
-from lowprec.choosing import candidate_of
+from lowprec.choosing import candidate_of, named
 from lowprec.errors import UsageError
 from lowprec.records import FAILED, LATE, RIGHT
 from lowprec.targets import native
@@ -74,6 +74,10 @@ def test_every_candidate_is_tried_once_and_kept(records: Path) -> None:
     assert len(heard) == len(wanted)
     assert heard[0].startswith(f"1 of {len(wanted)} trials, ")
     assert "3x3, 32 -> 32 at 10x10" in heard[0]
+    assert "best" not in heard[0]
+    best = min(done.trials, key=lambda trial: trial.seconds or 0.0)
+    after = heard[done.trials.index(best) + 1 :]
+    assert all(f", best {named(best.algorithm, best.sizes)} " in line for line in after)
 
     again = tune(records)
     assert (again.done, again.known, again.left) == (0, len(wanted), 0)
