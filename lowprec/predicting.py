@@ -52,9 +52,6 @@ ROW_READ, ROW_WRITTEN = 0.67, 3.1
 COPY_CYCLES, PATCHES = 4.0, 512 << 10
 """For a vector of a patch, and bytes of the patches that are multiplied together."""
 
-SUMS = 17
-"""Vectors of sums, of one line of pixels, from which on the multipliers are busy in a direct kernel."""
-
 SCRATCH, MOST_LANES = 4 << 20, 16
 """Bytes between the transforms, and the widest vectors there are."""
 
@@ -94,10 +91,7 @@ def predict_direct(conv: Conv, target: Target) -> Prediction:
 
 
 def _direct_work(conv: Conv, target: Target) -> float:
-    line = conv.batch * prod(conv.output_size) if conv.pointwise else conv.output_size[-1]
-    sums = line * ceil(conv.out_channels // conv.groups / target.lanes)
-    share = DIRECT_SHARE * min(1.0, sums / SUMS)
-    return conv.macs * widening(conv, target) / (MULTIPLIERS * target.lanes * share)
+    return conv.macs * widening(conv, target) / (MULTIPLIERS * target.lanes * DIRECT_SHARE)
 
 
 def _depthwise_work(conv: Conv, target: Target) -> float:
