@@ -8,7 +8,7 @@ compared with float64 at a few pixels, all channels of them.
 
 A machine is slower in one second than in another, so candidates of a layer are not compared by when they had their
 turn: the first right one stays, every other runs alternately with it, and its time is the first's time, multiplied by
-the ratio of the two then.
+the ratio of the two, turn by turn.
 """
 
 import json
@@ -75,19 +75,19 @@ class Yardstick:
         """The time of a kernel."""
         if self.built is None or conv != self.conv:
             self.conv, self.built = conv, built
-            (self.own,) = medians([built])
+            self.own = float(np.median(turns([built])))
             return self.own
-        one, other = medians([self.built, built])
-        return self.own * other / one
+        found = turns([self.built, built])
+        return self.own * float(np.median(found[:, 1] / found[:, 0]))
 
 
-def medians(kernels: Sequence[Built]) -> list[float]:
-    """The median time of each, run in turns."""
+def turns(kernels: Sequence[Built]) -> NDArray[np.float64]:
+    """The seconds of each in every turn."""
     found: list[list[float]] = []
     began = time.perf_counter()
-    while len(found) < RUNS or (time.perf_counter() - began < SECONDS * len(kernels) and len(found) < 200):
+    while len(found) < RUNS or time.perf_counter() - began < SECONDS * len(kernels):
         found.append([kernel.seconds(len(found)) for kernel in kernels])
-    return [float(median) for median in np.median(found, axis=0)]
+    return np.array(found)
 
 
 def attempt(request: Mapping[str, Any], yardstick: Yardstick) -> dict[str, Any]:
