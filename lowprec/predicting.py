@@ -40,8 +40,9 @@ DIRECT_SHARE, PATCHES_SHARE = 0.847, 0.756
 """Of the multipliers' peak, in a direct kernel and in a product over patches. These and all cycles here, in
 `predicting_winograd` and in `predicting_fourier`, were fitted to the times of 193 layers that were drawn."""
 
-DEPTHWISE_SHARE, DEPTHWISE_RATE = 0.5, 8.0
-"""The same of depthwise kernels, which load for every product, and bytes a cycle that they read and write beside."""
+DEPTHWISE_SHARE, DEPTHWISE_RATES = 0.75, (4.0, 8.0)
+"""The same of depthwise kernels, and bytes a cycle that they read and write beside: where L2 holds both, and beyond,
+where they compute two rows at once."""
 
 FAR = 3 << 20
 """Bytes of activations that do not stay in L2."""
@@ -95,7 +96,8 @@ def _direct_work(conv: Conv, target: Target) -> float:
 
 
 def _depthwise_work(conv: Conv, target: Target) -> float:
-    return conv.macs / (MULTIPLIERS * target.lanes * DEPTHWISE_SHARE) + sum(activations(conv)) / DEPTHWISE_RATE
+    moved = sum(activations(conv))
+    return conv.macs / (MULTIPLIERS * target.lanes * DEPTHWISE_SHARE) + moved / DEPTHWISE_RATES[moved > FAR]
 
 
 def activations(conv: Conv) -> tuple[int, int]:
