@@ -7,7 +7,8 @@
                  for each tile, vector of channels:      Y = f(inverse DFT(M))
 
 U = conj(DFT(w)) is made when the kernel is packed. Real and imaginary parts lie side by side, vector by vector; a
-product of complex numbers is four multiply-adds for two loads.
+product of complex numbers is four multiply-adds for two loads. With strides, c goes over the phases of all channels, as
+`lowprec.phases` has them.
 """
 
 from dataclasses import dataclass

@@ -7,7 +7,7 @@
                  for each tile, vector of channels:      Y = f(A^T M A)
 
 U = G w G^T is made when the kernel is packed; equations are numbered in `lowprec.winograd`, the cut is that of
-`blocks`.
+`blocks`. With strides, c goes over the phases of all channels, as `lowprec.phases` has them.
 """
 
 from dataclasses import dataclass
