@@ -11,7 +11,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import tvm
@@ -20,10 +19,9 @@ from numpy.typing import NDArray
 from benchmarks import command, machine
 from lowprec.choosing import Candidate, candidates
 from lowprec.convolution import Conv
-from lowprec.schedules.convolution import ConvolutionRequest, build_convolution, convolution_kernel, pack_convolution
-from lowprec.schedules.epilogue import Epilogue
-from lowprec.schedules.windows import whole
+from lowprec.schedules.convolution import pack_convolution
 from lowprec.targets import Target, parse_target
+from lowprec.trials import build
 from lowprec.vocabulary import Vocabulary
 
 PIXELS = 64
@@ -124,22 +122,9 @@ def errors(name: str, conv: Conv, target: Target, rng: np.random.Generator) -> l
 def _run(
     conv: Conv, candidate: Candidate, target: Target, x: NDArray[np.float32], w: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    shape = (1, *conv.output_size, conv.out_channels)
-    request = ConvolutionRequest(
-        conv=conv,
-        source=whole(x.shape),
-        result=whole(shape),
-        epilogue=Epilogue(),
-        bias=False,
-        algorithm=candidate.algorithm,
-        sizes=candidate.sizes,
-    )
-    kernel = convolution_kernel(request, target)
-    library: Any = tvm.compile(
-        tvm.IRModule({"main": build_convolution(kernel)}), target=tvm.target.Target(target.tvm_target(1))
-    )
-    y = tvm.runtime.tensor(np.full(shape, np.nan, np.float32))
-    library["main"](*map(tvm.runtime.tensor, (x, *pack_convolution(kernel, conv, w, None))), y)
+    kernel, function = build(conv, candidate, target)
+    y = tvm.runtime.tensor(np.full((1, *conv.output_size, conv.out_channels), np.nan, np.float32))
+    function(*map(tvm.runtime.tensor, (x, *pack_convolution(kernel, conv, w, None))), y)
     result: NDArray[np.float32] = y.numpy()
     return result
 

@@ -73,13 +73,18 @@ TURN = 4
 """Operations of a complex product."""
 
 BUTTERFLY = {4: 16, 2: 4, 3: 12, 5: 36}
-"""Operations of the transforms that others are made of."""
+"""Operations of the transforms that others are made of, in the order they are taken out."""
+
+
+def radix_of(count: int) -> int:
+    """The transform that one of `count` values begins with."""
+    return next(radix for radix in BUTTERFLY if count % radix == 0)
 
 
 def _operations(count: int) -> int:
     if count == 1:
         return 0
-    radix = next(radix for radix in BUTTERFLY if count % radix == 0)
+    radix = radix_of(count)
     rest = count // radix
     return radix * _operations(rest) + rest * BUTTERFLY[radix] + TURN * (radix - 1) * (rest - 1)
 

@@ -39,10 +39,8 @@ class Histogram:
         if not found.size:
             return
         low, high = float(found.min()), float(found.max())
-        self.low, self.high = (min(self.low, low), max(self.high, high)) if self.count else (low, high)
         nonzero = found[found != 0]
-        self.count += found.size
-        self.zeros += found.size - nonzero.size
+        self._include(low, high, found.size, found.size - nonzero.size)
         if nonzero.size:
             self._widen(max(LEAST, frexp(max(-low, high))[1]))
             places = np.floor(nonzero / self.width).astype(np.int64) + HALF
@@ -52,10 +50,7 @@ class Histogram:
         """What another has seen, too."""
         if not other.count:
             return
-        self.low, self.high = (
-            (min(self.low, other.low), max(self.high, other.high)) if self.count else (other.low, other.high)
-        )
-        self.count, self.zeros = self.count + other.count, self.zeros + other.zeros
+        self._include(other.low, other.high, other.count, other.zeros)
         if other._exponent is not None:
             self._widen(other._exponent)
             assert self._exponent is not None
@@ -70,6 +65,15 @@ class Histogram:
     def centres(self) -> NDArray[np.float64]:
         """The middle of each bin."""
         return np.asarray((np.arange(-HALF, HALF) + 0.5) * self.width, np.float64)
+
+    @property
+    def sides(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The bins below zero and those above, from zero outwards."""
+        return self.counts[:HALF][::-1], self.counts[HALF:]
+
+    def _include(self, low: float, high: float, count: int, zeros: int) -> None:
+        self.low, self.high = (min(self.low, low), max(self.high, high)) if self.count else (low, high)
+        self.count, self.zeros = self.count + count, self.zeros + zeros
 
     def _widen(self, exponent: int) -> None:
         """Bins that hold what is smaller than 2^exponent, or -2^exponent itself."""

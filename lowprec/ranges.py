@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from lowprec.errors import UsageError
 from lowprec.formats import Int
-from lowprec.histograms import HALF, Histogram
+from lowprec.histograms import Histogram
 from lowprec.quantizing import SMALLEST
 
 Range = tuple[float, float]
@@ -89,10 +89,9 @@ def mean_square(seen: Histogram, found: Range, fmt: Int) -> float:
 
 def _percentile(seen: Histogram, whole: Range, percentile: float) -> Range:
     """Where the share outside is at most what is given up, half of it on each side that has values."""
-    sides = [side for side in (-1, 1) if (whole[0] < 0 if side < 0 else whole[1] > 0)]
-    allowed = seen.count * (1 - percentile / 100) / len(sides)
-    reach = {side: _reach(seen.counts[HALF:] if side > 0 else seen.counts[:HALF][::-1], allowed) for side in sides}
-    return _within(whole, (-reach.get(-1, 0) * seen.width, reach.get(1, 0) * seen.width))
+    allowed = seen.count * (1 - percentile / 100) / sum(end != 0 for end in whole)
+    below, above = (_reach(counts, allowed) * seen.width for counts in seen.sides)
+    return _within(whole, (-below, above))
 
 
 def _reach(counts: NDArray[np.int64], allowed: float) -> int:
@@ -103,7 +102,8 @@ def _reach(counts: NDArray[np.int64], allowed: float) -> int:
 
 def _least_divergent(seen: Histogram) -> Range:
     """Of magnitudes cut off at some bin, the cut that loses least; both sides of zero are cut there."""
-    magnitudes = (seen.counts[HALF:] + seen.counts[:HALF][::-1]).astype(np.float64)
+    below, above = seen.sides
+    magnitudes = (above + below).astype(np.float64)
     last = int(np.flatnonzero(magnitudes)[-1]) + 1
     tried = range(min(WORDS, last), last + 1, max(1, last // (4 * WORDS)))
     best = min(tried, key=lambda bins: _divergence(magnitudes, bins))

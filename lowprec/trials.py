@@ -24,16 +24,21 @@ import numpy as np
 import tvm
 from numpy.typing import NDArray
 
-from lowprec import runtime
-from lowprec.choosing import candidate_of, candidates
+from lowprec import runtime, strict_json
+from lowprec.choosing import Candidate, candidate_of, candidates
 from lowprec.convolution import Conv
 from lowprec.errors import LowprecError
 from lowprec.records import FAILED, RIGHT, WRONG
-from lowprec.schedules.convolution import ConvolutionRequest, build_convolution, convolution_kernel, pack_convolution
+from lowprec.schedules.convolution import (
+    ConvolutionRequest,
+    Kernel,
+    build_convolution,
+    convolution_kernel,
+    pack_convolution,
+)
 from lowprec.schedules.epilogue import Epilogue
 from lowprec.schedules.windows import whole
-from lowprec.targets import parse_target
-from lowprec.tuning import conv_from
+from lowprec.targets import Target, parse_target
 
 Floats = NDArray[np.float32]
 
@@ -92,7 +97,7 @@ def turns(kernels: Sequence[Built]) -> NDArray[np.float64]:
 
 def attempt(request: Mapping[str, Any], yardstick: Yardstick) -> dict[str, Any]:
     """The answer to a request."""
-    conv = conv_from(request["conv"])
+    conv = strict_json.decode(Conv, request["conv"])
     target = parse_target(request["target"])
     candidate = candidate_of(conv, request["algorithm"], tuple(request["sizes"]), target)
     if candidate is None:
@@ -101,29 +106,13 @@ def attempt(request: Mapping[str, Any], yardstick: Yardstick) -> dict[str, Any]:
         return {"status": FAILED, "detail": obstacle or f"{request['algorithm']} is no algorithm for this layer"}
     bare = unpadded(conv)
     threads = request["threads"]
-    source, result = (bare.batch, *bare.size, bare.in_channels), (bare.batch, *bare.output_size, bare.out_channels)
-    kernel = convolution_kernel(
-        ConvolutionRequest(
-            conv=bare,
-            source=whole(source),
-            result=whole(result),
-            epilogue=Epilogue(),
-            bias=True,
-            algorithm=candidate.algorithm,
-            sizes=candidate.sizes,
-            threads=threads,
-        ),
-        target,
-    )
+    kernel, function = build(bare, candidate, target, threads=threads, bias=True)
+    source, result = _shapes(bare)
     rng = np.random.default_rng(0)
     x = rng.standard_normal(source, np.float32)
     w = rng.standard_normal(bare.weight_shape, np.float32) / np.float32(np.sqrt(prod(bare.weight_shape[1:])))
     bias = rng.standard_normal(bare.out_channels, np.float32)
     packed = pack_convolution(kernel, bare, w, bias)
-    function = tvm.compile(
-        tvm.IRModule({"main": build_convolution(kernel)}),
-        target=tvm.target.Target(target.tvm_target(threads)),
-    )["main"]
     copies = max(1, min(MOST_COPIES, -(-CACHE // max(1, sum(array.nbytes for array in packed)))))
     y = tvm.runtime.tensor(np.full(result, np.nan, np.float32))
     banks = [[tvm.runtime.tensor(array) for array in (x, *packed)] for _ in range(copies)]
@@ -136,6 +125,31 @@ def attempt(request: Mapping[str, Any], yardstick: Yardstick) -> dict[str, Any]:
         return {"status": WRONG, "detail": f"off by {error:.1e}, predicted was {prediction.error:.1e}"}
     built = Built(function=function, banks=banks, y=y)
     return {"status": RIGHT, "seconds": yardstick.measure(conv, built), "error": error}
+
+
+def build(
+    conv: Conv, candidate: Candidate, target: Target, *, threads: int = 1, bias: bool = False
+) -> tuple[Kernel, Any]:
+    """The kernel that computes an unpadded convolution alone, and its function."""
+    source, result = map(whole, _shapes(conv))
+    request = ConvolutionRequest(
+        conv=conv,
+        source=source,
+        result=result,
+        epilogue=Epilogue(),
+        bias=bias,
+        algorithm=candidate.algorithm,
+        sizes=candidate.sizes,
+        threads=threads,
+    )
+    kernel = convolution_kernel(request, target)
+    module = tvm.IRModule({"main": build_convolution(kernel)})
+    return kernel, tvm.compile(module, target=tvm.target.Target(target.tvm_target(threads)))["main"]
+
+
+def _shapes(conv: Conv) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Of an unpadded convolution's input and result, channels last."""
+    return (conv.batch, *conv.size, conv.in_channels), (conv.batch, *conv.output_size, conv.out_channels)
 
 
 def unpadded(conv: Conv) -> Conv:

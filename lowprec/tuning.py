@@ -103,7 +103,7 @@ def tune(
     chosen, workers = _runnable(parse_target(target)), threads or available_cores()
     with model_file(model) as path:
         layers = run_on_model("inspect", path, {"input_shapes": options.to_json()["input_shapes"]})["layers"]
-    convs = Counter(conv_from(layer["geometry"]) for layer in layers if is_conv(layer))
+    convs = Counter(strict_json.decode(Conv, layer["geometry"]) for layer in layers if is_conv(layer))
     tasks = tasks_of(convs, chosen, environment_of(chosen, workers))
     with Records(Path(records)) as store, Bench(target, workers) as bench:
         return run_session(store, tasks, bench, most=trials, budget=budget, say=say or (lambda _: None))
@@ -112,11 +112,6 @@ def tune(
 def is_conv(layer: Mapping[str, Any]) -> bool:
     """Whether a layer of `inspect` is a convolution that a kernel of ours computes."""
     return layer["geometry"] is not None and "kernel" in layer["geometry"] and not layer["obstacle"]
-
-
-def conv_from(fields: Mapping[str, Any]) -> Conv:
-    """A convolution from its JSON."""
-    return strict_json.decode(Conv, fields)
 
 
 def _runnable(target: Target) -> Target:

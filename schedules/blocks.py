@@ -99,6 +99,11 @@ class Blocks:
         return ceil_div(self.channels[1], self.panel)
 
     @property
+    def visits(self) -> int:
+        """Register tiles of a block's rows: how often it comes to each panel."""
+        return ceil_div(self.run, self.tile.rows)
+
+    @property
     def turns(self) -> int:
         """How often a block's V is multiplied: each time with some panels."""
         return self.panels // self.at_once
@@ -148,7 +153,7 @@ def walk_block(cut: Blocks, frequencies: int, part: Index, steps: Steps) -> None
         steps.into_v(place)
     with T.serial(0, cut.turns // cut.parts) as index:
         turn = part * (cut.turns // cut.parts) + index
-        extents = (frequencies, cut.at_once, ceil_div(cut.run, cut.tile.rows))
+        extents = (frequencies, cut.at_once, cut.visits)
         with T.serial(0, extents[0]) as e, T.serial(0, extents[1]) as panel, T.serial(0, extents[2]) as rows:
             steps.products(turn, e, panel, rows)
         with T.serial(0, cut.run) as place:

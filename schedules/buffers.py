@@ -29,6 +29,18 @@ class Framed(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """What most kernels' parameters say of their arguments."""
+
+    input: View
+    output: View
+    halo: Halo | None
+    bias: bool
+    epilogue: Epilogue
+    lanes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Buffers:
     """The kernel's arguments."""
 

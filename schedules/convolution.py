@@ -85,7 +85,7 @@ def convolution_kernel(request: ConvolutionRequest, target: Target) -> Kernel:
 
 
 class _Frame(TypedDict):
-    """What kernels that work on whole windows have in common."""
+    """`buffers.Frame`'s fields, to be given to kernels that have them."""
 
     input: View
     output: View

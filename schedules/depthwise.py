@@ -17,13 +17,11 @@ from tvm import ir, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from lowprec.schedules.buffers import Buffers, begin_kernel
-from lowprec.schedules.epilogue import Epilogue
+from lowprec.schedules.buffers import Buffers, Frame, begin_kernel
 from lowprec.schedules.geometry import Geometry, Triple
-from lowprec.schedules.halo import Halo
 from lowprec.schedules.tasks import decode, start_of
 from lowprec.schedules.tiling import ceil_div, equal_parts
-from lowprec.schedules.views import FLOAT_BYTES, Index, View, load, register, store, zeros
+from lowprec.schedules.views import FLOAT_BYTES, Index, load, register, store, zeros
 
 ENOUGH_TASKS = 24
 """Tasks that keep the cores of most machines evenly busy."""
@@ -39,18 +37,12 @@ LEAST_BLOCKS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Depthwise:
+class Depthwise(Frame):
     """One depthwise kernel: geometry, views and epilogue."""
 
     batch: int
     channels: int
     geometry: Geometry
-    input: View
-    output: View
-    halo: Halo | None
-    bias: bool
-    epilogue: Epilogue
-    lanes: int
     registers: int
 
     @property

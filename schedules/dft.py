@@ -12,7 +12,7 @@ from typing import TypeAlias
 from tvm import ir, tirx
 from tvm.script.ir_builder import tirx as T
 
-from lowprec.fourier import FACTORS
+from lowprec.fourier import FACTORS, radix_of
 from lowprec.schedules.views import Index, load, splat, store
 
 Complex: TypeAlias = tuple[ir.Expr, ir.Expr]
@@ -59,7 +59,7 @@ def dft(values: Sequence[Complex], lanes: int) -> list[Complex]:
     count = len(values)
     if count == 1:
         return list(values)
-    radix = next(factor for factor in (4, 2, 3, 5) if count % factor == 0)
+    radix = radix_of(count)
     parts = [dft(values[residue::radix], lanes) for residue in range(radix)]
     rest = count // radix
     results: list[Complex] = [values[0]] * count

@@ -19,13 +19,11 @@ from tvm import ir, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from lowprec.schedules.buffers import Buffers, begin_kernel
-from lowprec.schedules.epilogue import Epilogue
+from lowprec.schedules.buffers import Buffers, Frame, begin_kernel
 from lowprec.schedules.geometry import Geometry
-from lowprec.schedules.halo import Halo
 from lowprec.schedules.tasks import decode, start_of
 from lowprec.schedules.tiling import ceil_div
-from lowprec.schedules.views import Index, View, load, register, store, zeros
+from lowprec.schedules.views import Index, load, register, store, zeros
 
 SUM_COST = 16
 """What the sum of an accumulator's lanes costs, in multiply-adds of vectors."""
@@ -36,19 +34,13 @@ was at least 1.6 times faster."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Dots:
+class Dots(Frame):
     """One kernel: geometry, views and epilogue; `lanes` input channels at once."""
 
     batch: int
     in_channels: int
     out_channels: int
     geometry: Geometry
-    input: View
-    output: View
-    halo: Halo | None
-    bias: bool
-    epilogue: Epilogue
-    lanes: int
     registers: int
 
     @property

@@ -23,31 +23,23 @@ from tvm.script.ir_builder import tirx as T
 from lowprec.fourier import Segment, frequencies, transform_weights
 from lowprec.phases import Phases
 from lowprec.schedules.blocks import Blocks, Share, Steps, Tiling, walk_block, walk_phases
-from lowprec.schedules.buffers import Buffers, begin_kernel, write_output
+from lowprec.schedules.buffers import Buffers, Frame, begin_kernel, write_output
 from lowprec.schedules.dft import Complex
-from lowprec.schedules.epilogue import Epilogue
 from lowprec.schedules.fourier_tile import Rooms, Transforms
-from lowprec.schedules.halo import Halo
 from lowprec.schedules.panel_product import Operands, multiply
 from lowprec.schedules.prefetch import panel_ahead
 from lowprec.schedules.tasks import any_of, decode, start_of
 from lowprec.schedules.tiling import ceil_div
-from lowprec.schedules.views import FLOAT_BYTES, Index, View, load, store
+from lowprec.schedules.views import FLOAT_BYTES, Index, load, store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fourier:
+class Fourier(Frame):
     """One kernel, whole."""
 
     batch: int
     size: tuple[int, int]
     axes: tuple[Segment, Segment]
-    input: View
-    output: View
-    halo: Halo | None
-    bias: bool
-    epilogue: Epilogue
-    lanes: int
     phases: Phases
     blocks: Blocks
 
@@ -169,9 +161,7 @@ class _Block:
             store(self.m, at, re, lanes)
             store(self.m, at + m_row, im, lanes)
 
-        ahead = panel_ahead(
-            self.buffers.w, number, depth * 2 * cut.panel * FLOAT_BYTES, rows, ceil_div(cut.run, cut.tile.rows)
-        )
+        ahead = panel_ahead(self.buffers.w, number, depth * 2 * cut.panel * FLOAT_BYTES, rows, cut.visits)
         operands = Operands(left=left, right=right, result=result, before_step=ahead, parts=2)
         multiply(operands, cut.tile, depth=depth, lanes=lanes)
 

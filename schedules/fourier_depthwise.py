@@ -17,30 +17,22 @@ from tvm.script.ir_builder import tirx as T
 
 from lowprec.fourier import Segment, frequencies, transform_weights
 from lowprec.schedules.blocks import Tiling
-from lowprec.schedules.buffers import Buffers, begin_kernel, write_output
+from lowprec.schedules.buffers import Buffers, Frame, begin_kernel, write_output
 from lowprec.schedules.dft import Complex, times
-from lowprec.schedules.epilogue import Epilogue
 from lowprec.schedules.fourier_tile import Transforms
-from lowprec.schedules.halo import Halo
 from lowprec.schedules.tasks import any_of, decode, start_of
 from lowprec.schedules.tiling import ceil_div
-from lowprec.schedules.views import Index, View, load, store
+from lowprec.schedules.views import Index, load, store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FourierDepthwise:
+class FourierDepthwise(Frame):
     """One kernel, whole."""
 
     batch: int
     channels: int
     size: tuple[int, int]
     axes: tuple[Segment, Segment]
-    input: View
-    output: View
-    halo: Halo | None
-    bias: bool
-    epilogue: Epilogue
-    lanes: int
 
     @property
     def width(self) -> int:

@@ -19,30 +19,22 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from lowprec.schedules.blocks import Blocks, unaliased
-from lowprec.schedules.buffers import Buffers, begin_kernel, write_output
-from lowprec.schedules.epilogue import Epilogue
+from lowprec.schedules.buffers import Buffers, Frame, begin_kernel, write_output
 from lowprec.schedules.geometry import Geometry
-from lowprec.schedules.halo import Halo
 from lowprec.schedules.panel_product import Number, Operands, multiply
 from lowprec.schedules.prefetch import panel_ahead
 from lowprec.schedules.tasks import decode, start_of
 from lowprec.schedules.tiling import ceil_div
-from lowprec.schedules.views import FLOAT_BYTES, Index, View, load, store
+from lowprec.schedules.views import FLOAT_BYTES, Index, load, store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Im2col:
+class Im2col(Frame):
     """One kernel, whole; the `blocks` are of pixels, their channels of the patches' length."""
 
     batch: int
     in_channels: int
     geometry: Geometry
-    input: View
-    output: View
-    halo: Halo | None
-    bias: bool
-    epilogue: Epilogue
-    lanes: int
     blocks: Blocks
 
     @property
@@ -94,7 +86,7 @@ def build_im2col(spec: Im2col) -> tirx.PrimFunc:
             with T.serial(0, cut.run) as place:
                 _copy(spec, buffers.x, patches, group, first + place, place * row)
             turns = cut.turns // cut.parts
-            with T.serial(0, turns * cut.at_once) as panel, T.serial(0, ceil_div(cut.run, cut.tile.rows)) as rows:
+            with T.serial(0, turns * cut.at_once) as panel, T.serial(0, cut.visits) as rows:
                 number = part * (turns * cut.at_once) + panel
                 _products(spec, buffers, patches, group, first, number, rows)
     return builder.get()
@@ -143,6 +135,6 @@ def _products(
         coordinates = (*decode(first + begin + i, spec.pixels), channel)
         write_output(spec, buffers, value, coordinates, width, bias=buffers.bias_at(channel, width))
 
-    ahead = panel_ahead(buffers.w, number, spec.depth * cut.panel * FLOAT_BYTES, rows, ceil_div(cut.run, cut.tile.rows))
+    ahead = panel_ahead(buffers.w, number, spec.depth * cut.panel * FLOAT_BYTES, rows, cut.visits)
     operands = Operands(left=left, right=right, result=result, before_step=ahead)
     multiply(operands, cut.tile, depth=spec.depth, lanes=lanes)

@@ -22,31 +22,23 @@ from tvm.script.ir_builder import tirx as T
 
 from lowprec.phases import Phases
 from lowprec.schedules.blocks import Blocks, Share, Steps, Tiling, walk_block, walk_phases
-from lowprec.schedules.buffers import Buffers, begin_kernel, write_output
-from lowprec.schedules.epilogue import Epilogue
-from lowprec.schedules.halo import Halo
+from lowprec.schedules.buffers import Buffers, Frame, begin_kernel, write_output
 from lowprec.schedules.linear import apply
 from lowprec.schedules.panel_product import UNROLL, Number, Operands, multiply
 from lowprec.schedules.prefetch import panel_ahead
 from lowprec.schedules.tasks import decode, start_of
 from lowprec.schedules.tiling import ceil_div
-from lowprec.schedules.views import FLOAT_BYTES, Index, View, load, store
+from lowprec.schedules.views import FLOAT_BYTES, Index, load, store
 from lowprec.winograd import Filtering, transform_weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Winograd:
+class Winograd(Frame):
     """One kernel, whole."""
 
     batch: int
     size: tuple[int, int]
     axes: tuple[Filtering, Filtering]
-    input: View
-    output: View
-    halo: Halo | None
-    bias: bool
-    epilogue: Epilogue
-    lanes: int
     phases: Phases
     blocks: Blocks
 
@@ -167,9 +159,7 @@ class _Block:
         def result(i: int, j: int, value: ir.Expr) -> None:
             store(self.m, (e * cut.run + first + i) * m_row + panel * cut.panel + j * lanes, value, lanes)
 
-        ahead = panel_ahead(
-            self.buffers.w, number, depth * cut.panel * FLOAT_BYTES, rows, ceil_div(cut.run, cut.tile.rows)
-        )
+        ahead = panel_ahead(self.buffers.w, number, depth * cut.panel * FLOAT_BYTES, rows, cut.visits)
         operands = Operands(left=left, right=right, result=result, before_step=ahead)
         multiply(operands, cut.tile, depth=depth, lanes=lanes, summed=self._summed(e))
 
