@@ -4,7 +4,7 @@ Layers are drawn from the seed: shapes as networks have them, dense, grouped and
 timed twice, each time in a fresh process, as `lowprec tune` does it, and judged by the second times:
 
 - untuned: the algorithm that is predicted to be fastest;
-- with records: the one that was fastest the first time.
+- with records: the one that was fastest the first time, or about as fast and predicted to be.
 
 A choice is good if it took at most 1.1 times as long as the fastest.
 """
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import command, machine
-from lowprec.choosing import best_of, candidates, named
+from lowprec.choosing import best_of, candidate_of, candidates, fastest_measured, named
 from lowprec.convolution import Conv
 from lowprec.plan import describe
 from lowprec.records import Records, environment_of, times_in
@@ -30,6 +30,7 @@ from lowprec.tuning import Bench, run_session, tasks_of
 from lowprec.vocabulary import Vocabulary
 
 GOOD = 1.1
+TAKEN = (("predicted", "untuned"), ("measured", "with_records"))
 NO_PEERS = Vocabulary(kind="engine", built=())
 
 SIZES = (7, 13, 14, 17, 27, 28, 35, 56, 112)
@@ -55,7 +56,9 @@ def measure(options: argparse.Namespace) -> int:
     rows = [row(conv, target, first[conv], second[conv]) for conv in layers if conv in first and conv in second]
     for entry in rows:
         if max(entry["untuned"], entry["with_records"]) > GOOD:
-            print(f"{entry['layer']:<44} {entry['predicted']:<12} {entry['untuned']:.2f}   {entry['fastest']}")
+            print(
+                f"{entry['layer']:<44} {entry['predicted']:<12} {entry['untuned']:.2f}   {entry['measured']:<12} {entry['with_records']:.2f}"
+            )
     for name in ("untuned", "with_records"):
         good = sum(entry[name] <= GOOD for entry in rows)
         mean = np.exp(np.mean([np.log(entry[name]) for entry in rows]))
@@ -112,15 +115,18 @@ def row(conv: Conv, target: Target, first: dict[Any, float], second: dict[Any, f
     """How much longer than the fastest each choice took."""
     predicted = best_of([candidate for candidate in candidates(conv, target) if candidate.within_budget])
     untuned = (predicted.algorithm, predicted.sizes)
-    fastest = min(first, key=lambda entry: first[entry])
+    measured = [(candidate_of(conv, *entry, target), seconds) for entry, seconds in first.items()]
+    found = fastest_measured([(candidate, seconds) for candidate, seconds in measured if candidate is not None])
+    assert found is not None
+    fastest = (found[0].algorithm, found[0].sizes)
     return {
         "layer": describe(conv),
         "conv": asdict(conv),
         "predicted": named(*untuned),
         "untuned": second.get(untuned, float("inf")) / min(second.values()),
         "with_records": second.get(fastest, float("inf")) / min(second.values()),
-        "fastest": named(*fastest),
-        "seconds": {named(*entry): seconds for entry, seconds in first.items()},
+        "measured": named(*fastest),
+        "seconds": [{named(*entry): seconds for entry, seconds in run.items()} for run in (first, second)],
     }
 
 
