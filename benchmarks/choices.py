@@ -31,6 +31,7 @@ from lowprec.vocabulary import Vocabulary
 
 GOOD = 1.1
 TAKEN = (("predicted", "untuned"), ("measured", "with_records"))
+TAKEN = (("predicted", "untuned"), ("measured", "with_records"))
 NO_PEERS = Vocabulary(kind="engine", built=())
 
 SIZES = (7, 13, 14, 17, 27, 28, 35, 56, 112)
@@ -56,9 +57,8 @@ def measure(options: argparse.Namespace) -> int:
     rows = [row(conv, target, first[conv], second[conv]) for conv in layers if conv in first and conv in second]
     for entry in rows:
         if max(entry["untuned"], entry["with_records"]) > GOOD:
-            print(
-                f"{entry['layer']:<44} {entry['predicted']:<12} {entry['untuned']:.2f}   {entry['measured']:<12} {entry['with_records']:.2f}"
-            )
+            taken = (f"{entry[what]:<12} {entry[how]:.2f}" for what, how in TAKEN)
+            print(f"{entry['layer']:<44} {'   '.join(taken)}")
     for name in ("untuned", "with_records"):
         good = sum(entry[name] <= GOOD for entry in rows)
         mean = np.exp(np.mean([np.log(entry[name]) for entry in rows]))
