@@ -115,7 +115,7 @@ def row(conv: Conv, target: Target, first: dict[Any, float], second: dict[Any, f
     """How much longer than the fastest each choice took."""
     predicted = best_of([candidate for candidate in candidates(conv, target) if candidate.within_budget])
     untuned = (predicted.algorithm, predicted.sizes)
-    measured = [(candidate_of(conv, *entry, target), seconds) for entry, seconds in first.items()]
+    measured = [(candidate_of(conv, name, sizes, target), seconds) for (name, sizes), seconds in first.items()]
     found = fastest_measured([(candidate, seconds) for candidate, seconds in measured if candidate is not None])
     assert found is not None
     fastest = (found[0].algorithm, found[0].sizes)
