@@ -104,7 +104,8 @@ def _compiling(parser: argparse.ArgumentParser) -> None:
     _threads(parser)
     _shapes(parser)
     parser.add_argument("--records", metavar="DB", help="times measured by `lowprec tune`, to choose algorithms by")
-    for option in ("--calibration", "--min-sqnr", "--max-ms", "--write-recipe"):
+    parser.add_argument("--calibration", metavar="FILE", help="an .npz of samples, from which int8 takes its ranges")
+    for option in ("--min-sqnr", "--max-ms", "--write-recipe"):
         parser.add_argument(option, help=argparse.SUPPRESS)
 
 

@@ -7,9 +7,9 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,19 @@ import numpy as np
 
 from lowprec import isolation, storage, targets
 from lowprec.artifact import Artifact, load
+from lowprec.calibration import COUNT
+from lowprec.engines import save_sets
 from lowprec.errors import Unsupported, UsageError
 from lowprec.recipe import Recipe
 from lowprec.vocabulary import ALGORITHMS, PRECISIONS, ROUNDINGS
+
+CALIBRATED = ("int8",)
+"""Precisions that take the ranges of tensors."""
 
 Shapes = Mapping[str, Sequence[int]]
 
 # Arguments of the contract that nothing built so far can use, and what each is for.
 _NOT_BUILT = {
-    "calibration": "precisions that need ranges (int8, qI.F)",
     "min_sqnr": "precision 'auto'",
     "max_ms": "precision 'auto'",
     "write_recipe": "precision 'auto'",
@@ -45,6 +49,7 @@ class Options:
     seed: int = 0
     input_shapes: Shapes | None = None
     records: str | os.PathLike[str] | None = None
+    calibration: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
         PRECISIONS.check(self.precision)
@@ -63,6 +68,9 @@ class Options:
             if not isinstance(self.records, (str, os.PathLike)):
                 raise UsageError(f"records is a {type(self.records).__name__}: give the path of a file")
             existing_file(self.records, "records")
+        if self.calibration is not None and self.precision not in CALIBRATED:
+            allowed = ", ".join(CALIBRATED)
+            raise UsageError(f"calibration is for precision {allowed}; {self.precision} has no ranges: leave it out")
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -75,6 +83,7 @@ class Options:
             "seed": int(self.seed),
             "input_shapes": {name: list(map(int, shape)) for name, shape in (self.input_shapes or {}).items()},
             "records": None if self.records is None else os.path.abspath(self.records),
+            "calibration": None if self.calibration is None else os.path.abspath(self.calibration),
         }
 
 
@@ -109,8 +118,9 @@ def compile(
         input_shapes=input_shapes,
         records=records,
     )
-    refuse_not_built(calibration=calibration, min_sqnr=min_sqnr, max_ms=max_ms)
-    with model_file(model) as path:
+    refuse_not_built(min_sqnr=min_sqnr, max_ms=max_ms)
+    with model_file(model) as path, sample_files(calibration) as samples:
+        options = replace(options, calibration=samples)
         directory = tempfile.mkdtemp(prefix="lowprec-")
         try:
             compile_to(directory, path, options, command=_call_text(model, options))
@@ -123,6 +133,9 @@ def compile(
 def compile_to(directory: str, model: Path, options: Options, *, command: str, probe: bool = False) -> dict[str, Any]:
     """Compile the model's file into `directory` and answer what the child process says of it."""
     storage.check_replaceable(Path(directory))
+    if options.precision in CALIBRATED and options.calibration is None:
+        samples = f"{COUNT} samples of N(0, 1), seed {options.seed}"
+        _warn(f"{options.precision} without calibration: the ranges of tensors are seen on {samples}")
     request = options.to_json() | {"out": os.path.abspath(directory), "probe": probe, "command": command}
     return run_on_model("compile", model, request)
 
@@ -170,6 +183,31 @@ def existing_file(path: str | os.PathLike[str], kind: str) -> Path:
     if not found.is_file():
         raise UsageError(f"{kind} {str(found)!r} is not a file: give the path of a file")
     return found
+
+
+@contextmanager
+def sample_files(samples: Any) -> Iterator[str | os.PathLike[str] | None]:
+    """Calibration samples as the child process takes them: an `.npz`, or a folder with a file for each sample."""
+    if samples is None or isinstance(samples, (str, os.PathLike)):
+        yield None if samples is None else existing_file(samples, "calibration")
+        return
+    if isinstance(samples, (Mapping, bytes)) or not isinstance(samples, Iterable):
+        raise UsageError(
+            f"calibration is a {type(samples).__name__}: give the path of an .npz, or an iterable of arrays or dicts"
+        )
+    with tempfile.TemporaryDirectory(prefix="lowprec-samples-") as folder:
+        for index, sample in enumerate(samples):
+            named = sample if isinstance(sample, Mapping) else {"": sample}
+            arrays = {str(name): _plain(index, value) for name, value in named.items()}
+            save_sets(Path(folder) / f"{index:06}.npz", [arrays])
+        yield folder
+
+
+def _plain(index: int, value: object) -> Any:
+    array = np.asarray(value)
+    if array.dtype == object:
+        raise UsageError(f"calibration sample {index} is a {type(value).__name__}: give an array, or a dict of arrays")
+    return array
 
 
 def _serialized(model: object) -> bytes:

@@ -6,7 +6,7 @@ on the values alone, not on their order, nor on how they came in batches. Zeros 
 full of them, and every format has a zero.
 """
 
-from math import frexp
+from math import frexp, isfinite
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,6 +15,12 @@ from lowprec.errors import UsageError
 
 HALF = 2048
 """Bins on each side of zero."""
+
+AT_ONCE = 1 << 15
+"""Values counted at once, which stay in the cache meanwhile."""
+
+SMALL = 2.0**-60
+"""Widths below which, or above whose inverse, float32 might not hold quotients."""
 
 LEAST = -1000
 """The least e there is: of numbers that are smaller than 2^-1000 no bin tells more."""
@@ -33,18 +39,29 @@ class Histogram:
 
     def add(self, values: ArrayLike) -> None:
         """Values of another batch, all finite."""
-        found = np.asarray(values, np.float64).ravel()
-        if not np.isfinite(found).all():
-            raise UsageError("the values hold a NaN or an infinity: they have no range, give finite ones")
+        found = np.asarray(values)
+        found = found.ravel() if found.dtype == np.float32 else found.astype(np.float64).ravel()
         if not found.size:
             return
         low, high = float(found.min()), float(found.max())
-        nonzero = found[found != 0]
-        self._include(low, high, found.size, found.size - nonzero.size)
-        if nonzero.size:
+        if not isfinite(low) or not isfinite(high):  # what is NaN is the least, too
+            raise UsageError("the values hold a NaN or an infinity: they have no range, give finite ones")
+        zeros = found.size - int(np.count_nonzero(found))
+        self._include(low, high, found.size, zeros)
+        if zeros < found.size:
             self._widen(max(LEAST, frexp(max(-low, high))[1]))
-            places = np.floor(nonzero / self.width).astype(np.int64) + HALF
-            self.counts += np.bincount(places, minlength=2 * HALF)
+            self._count(found)
+            self.counts[HALF] -= zeros
+
+    def _count(self, found: NDArray[np.floating]) -> None:
+        """Each value in its bin. Times a power of two is exact in float32 too, unless it leaves its range."""
+        per_width = 1 / self.width
+        if not SMALL < self.width < 1 / SMALL:
+            found = found.astype(np.float64)
+        factor = found.dtype.type(per_width)
+        for begin in range(0, found.size, AT_ONCE):
+            places = np.floor(found[begin : begin + AT_ONCE] * factor).astype(np.intp)
+            self.counts += np.bincount(places + HALF, minlength=2 * HALF)
 
     def join(self, other: "Histogram") -> None:
         """What another has seen, too."""

@@ -9,6 +9,7 @@ from lowprec.convolution import Conv
 from lowprec.frontend.graph import Graph
 from lowprec.frontend.layering import layers_of
 from lowprec.plan import Plan, make_plan
+from lowprec.precision import Prepared, sketch
 from lowprec.recipe import Recipe
 from lowprec.records import Records, environment_of, times_in
 from lowprec.targets import available_cores, parse_target
@@ -26,19 +27,19 @@ def inspect_task(_request: Mapping[str, Any], graph: Graph) -> dict[str, Any]:
 
 def plan_task(request: Mapping[str, Any], graph: Graph) -> dict[str, Any]:
     """The plan, as JSON."""
-    return plan_for(graph, request).to_json()
+    return plan_for(sketch(graph, request), request).to_json()
 
 
-def plan_for(graph: Graph, request: Mapping[str, Any]) -> Plan:
-    """The plan of a graph under the request's options."""
+def plan_for(prepared: Prepared, request: Mapping[str, Any]) -> Plan:
+    """The plan of a graph in its precision, under the request's options."""
     target = parse_target(request["target"])
-    layers = layers_of(graph)
+    layers = layers_of(prepared.graph)
     measured = None
     if request.get("records"):
         convs = {layer.geometry for layer in layers if isinstance(layer.geometry, Conv)}
         with Records(Path(request["records"]), must_exist=True) as store:
             measured = times_in(store, convs, environment_of(target, request.get("threads") or available_cores()))
-    return make_plan(
+    plan = make_plan(
         layers,
         recipe=Recipe.from_json(request["recipe"]),
         algorithm=request["algorithm"],
@@ -46,3 +47,4 @@ def plan_for(graph: Graph, request: Mapping[str, Any]) -> Plan:
         target=target,
         measured=measured,
     )
+    return plan.staying(request["precision"], prepared.declined)

@@ -41,7 +41,7 @@ class Layer:
     """One operator of a model; `name` is what users call it, `output` the tensor it makes.
 
     `parameters` counts the constant elements it reads, `bytes` all it reads and writes once. `obstacle` says why no
-    kernel template computes a convolution or product, when none does.
+    kernel template computes a convolution or product, when none does. `integers` says whether its operands are.
     """
 
     name: str
@@ -54,6 +54,7 @@ class Layer:
     bytes: int
     geometry: Conv | Gemm | None = None
     obstacle: str = ""
+    integers: bool = False
 
     @property
     def intensity(self) -> float:

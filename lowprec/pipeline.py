@@ -17,19 +17,25 @@ from lowprec.convolution import Conv
 from lowprec.frontend.convert import to_relax
 from lowprec.frontend.graph import Graph
 from lowprec.frontend.guards import guards_of
+from lowprec.frontend.integers import to_integers
 from lowprec.frontend.layering import layers_of
 from lowprec.inspection import plan_for
 from lowprec.layers import Cost, Layer
 from lowprec.manifest import CallSpec, Manifest, ModelSource, ProbeSpec, TargetNeeds, current_versions
+from lowprec.observing import observed_ranges, samples_of
 from lowprec.passes import PASSES
 from lowprec.passes.editing import Array
 from lowprec.passes.lowering import LoweredCall, lower_units
 from lowprec.passes.probes import Probe, add_probes
 from lowprec.passes.templates import Wish
 from lowprec.plan import Plan
+from lowprec.precision import Ranges, prepare
 from lowprec.targets import Target, available_cores, parse_target
 
 _FLOAT_BYTES = 4
+
+PASSING = ("out", "probe", "command", "model", "calibration")
+"""Of a request, what does not belong to the artifact's options: of samples, the ranges do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +52,7 @@ def compile_graph(
     graph: Graph, target: Target, plan: Plan, *, threads: int, library: Path, probe: bool = False
 ) -> Built:
     """Build the graph's library at `library`; with `probe`, every unit's result is an output as well."""
-    module = rewrite(to_relax(graph))
+    module = rewrite(to_relax(to_integers(graph)))
     probes: tuple[Probe, ...] = ()
     if probe:
         module, probes = add_probes(module)
@@ -69,7 +75,11 @@ def rewrite(module: IRModule) -> IRModule:
 def compile_task(request: Mapping[str, Any], graph: Graph) -> dict[str, Any]:
     """The child's task `compile`: an artifact at request["out"]."""
     target = parse_target(request["target"])
-    plan = plan_for(graph, request)
+    prepared = prepare(graph, request, lambda graph, names: _observe(graph, names, request))
+    graph = prepared.graph
+    if prepared.ranges is not None:
+        request = {**request, "ranges": prepared.ranges}
+    plan = plan_for(prepared, request)
     threads = request.get("threads")
     with tempfile.TemporaryDirectory(prefix="lowprec-build-") as folder:
         library = Path(folder) / "model.so"
@@ -85,12 +95,22 @@ def compile_task(request: Mapping[str, Any], graph: Graph) -> dict[str, Any]:
     return {"kernels": len({call.symbol for call in built.calls}), "calls": len(built.calls)}
 
 
+def _observe(graph: Graph, names: Sequence[str], request: Mapping[str, Any]) -> Ranges:
+    """Ranges seen in a float32 build for this machine."""
+    own = {**request, "precision": "fp32", "target": "native", "algorithm": "auto", "recipe": [], "records": None}
+
+    def build(watched: Graph, directory: Path) -> None:
+        compile_task({**own, "out": str(directory), "probe": False}, watched)
+
+    return observed_ranges(graph, names, samples_of(request, graph.inputs), build)
+
+
 def _manifest(request: Mapping[str, Any], graph: Graph, target: Target, built: Built) -> Manifest:
     return Manifest(
         inputs=graph.inputs,
         outputs=graph.outputs,
         plan=built.plan,
-        options={key: value for key, value in request.items() if key not in ("out", "probe", "command", "model")},
+        options={key: value for key, value in request.items() if key not in PASSING},
         target=TargetNeeds(name=target.name, arch=target.arch, features=target.required_features),
         versions=current_versions(),
         calls=_call_specs(graph, built.calls),

@@ -6,7 +6,7 @@ the best that does.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from lowprec.choosing import DIRECT, IM2COL, Candidate, best_of, candidate_of, candidates, fastest_measured
@@ -39,6 +39,9 @@ class Formats:
         return f"{self.weights} x {self.activations} in {self.sums}"
 
 
+INTEGERS = Formats(weights="int8", activations="uint8", sums="int32")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
     """The decision for one layer; `declined` holds a sentence for each wish that did not fit.
@@ -68,6 +71,17 @@ class Plan:
 
     def choice(self, layer: str) -> Choice:
         return next(choice for choice in self.choices if choice.layer == layer)
+
+    def staying(self, precision: str, reasons: Mapping[str, str]) -> "Plan":
+        """The plan with a sentence for each layer that is not in the precision asked for."""
+        return Plan(
+            choices=tuple(
+                replace(choice, declined=(*choice.declined, f"{precision}: {reasons[choice.layer]}"))
+                if choice.layer in reasons
+                else choice
+                for choice in self.choices
+            )
+        )
 
     def declining(self, obstacles: Mapping[str, str]) -> "Plan":
         """The plan with those layers left to the generic rule, each for its reason."""
@@ -125,7 +139,7 @@ def make_plan(
 
 
 def _choose(layer: Layer, wish: str, target: Target, measured: Measured) -> Choice:
-    if isinstance(layer.geometry, Conv) and not layer.obstacle:
+    if isinstance(layer.geometry, Conv) and not layer.obstacle and not layer.integers:
         return _convolution(layer, layer.geometry, wish, target, measured.get(layer.geometry, {}))
     algorithm, reason = _only_way(layer, target)
     declined: tuple[str, ...] = ()
@@ -134,9 +148,10 @@ def _choose(layer: Layer, wish: str, target: Target, measured: Measured) -> Choi
         algorithm, reason = GENERIC, GENERIC_REASON
     elif wish not in ("auto", algorithm) and layer.geometry is not None:
         declined = (f"{wish}: this layer is a matrix product, and {wish} needs a convolution",)
-    return Choice(
-        layer=layer.name, op=layer.op, algorithm=algorithm, formats=Formats(), reason=reason, declined=declined
-    )
+    elif layer.integers and wish not in ("auto", algorithm):
+        declined = (f"{wish}: sums of 8-bit products are exact, and {wish} is built for fp32",)
+    formats = INTEGERS if layer.integers else Formats()
+    return Choice(layer=layer.name, op=layer.op, algorithm=algorithm, formats=formats, reason=reason, declined=declined)
 
 
 def _convolution(layer: Layer, conv: Conv, wish: str, target: Target, times: Times) -> Choice:
@@ -215,13 +230,17 @@ def _only_way(layer: Layer, target: Target) -> tuple[str, str]:
     """The algorithm and reason of a layer that offers no choice."""
     match layer.geometry:
         case Conv() as conv:
-            return DIRECT, f"{describe(conv)}: {_direct_reason(conv)}, {target.lanes} fp32 lanes"
+            return DIRECT, f"{describe(conv)}: {_direct_reason(conv)}, {_lanes(layer, target)}"
         case Gemm() as gemm:
             times = f"{gemm.batch} times " if gemm.batch > 1 else ""
             size = f"{times}{gemm.rows} x {gemm.depth} by {gemm.depth} x {gemm.cols}"
-            return "gemm", f"{size}: blocked product, {target.lanes} fp32 lanes"
+            return "gemm", f"{size}: blocked product, {_lanes(layer, target)}"
         case None:
             return GENERIC, GENERIC_REASON
+
+
+def _lanes(layer: Layer, target: Target) -> str:
+    return f"exact sums in {target.lanes} lanes of int32" if layer.integers else f"{target.lanes} fp32 lanes"
 
 
 def _direct_reason(conv: Conv) -> str:

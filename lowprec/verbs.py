@@ -219,12 +219,12 @@ def _options(arguments: argparse.Namespace) -> Options:
         seed=arguments.seed,
         input_shapes=gather_shapes(arguments.input_shape),
         records=arguments.records,
+        calibration=arguments.calibration and existing_file(arguments.calibration, "calibration"),
     )
 
 
 def _refuse_not_built(arguments: argparse.Namespace) -> None:
     refuse_not_built(
-        calibration=arguments.calibration,
         min_sqnr=arguments.min_sqnr,
         max_ms=arguments.max_ms,
         write_recipe=arguments.write_recipe,

@@ -45,8 +45,8 @@ class Vocabulary:
 
 PRECISIONS = Vocabulary(
     kind="precision",
-    built=("fp32",),
-    planned=("bf16", "fp16", "int8", "binary", "auto"),
+    built=("fp32", "int8"),
+    planned=("bf16", "fp16", "binary", "auto"),
     planned_pattern=r"q[1-9]\d*\.\d+",
 )
 ROUNDINGS = Vocabulary(kind="rounding", built=("nearest",), planned=("stochastic",))

@@ -39,6 +39,7 @@ from lowprec.passes.editing import (
 )
 from lowprec.passes.elementwise import ELEMENTWISE_OPS
 from lowprec.passes.reshaping import regroup
+from lowprec.passes.widening import chain_of, source_of
 
 Axes = tuple[int, ...]
 DEFAULT_LAYOUTS = ("NCW", "NCHW", "NCDHW")
@@ -103,10 +104,17 @@ class _Value:
 class _Rewriter:
     emitter: Emitter = field(default_factory=Emitter)
     values: dict[relax.Var, _Value] = field(default_factory=dict)
+    definitions: dict[relax.Var, relax.Expr] = field(default_factory=dict)
     copies: dict[tuple[relax.Var, Axes], relax.Var] = field(default_factory=dict)  # by physical order of the source
     orders: dict[str, Axes] = field(default_factory=dict)
+    chains: dict[relax.Var, relax.Call] = field(
+        default_factory=dict
+    )  # steps that widen a narrow tensor, see `widening`
 
     def rewrite(self, var: relax.Var, value: relax.Expr) -> None:
+        self.definitions[var] = value
+        if chain_of(var, self.definitions):
+            self.chains[var] = value
         rule = RULES.get(op_name(value))
         done = rule(self, var, value) if rule is not None else None
         if done is None:
@@ -124,12 +132,24 @@ class _Rewriter:
         value = self.look_up(expression)
         if value.axes == axes:
             return value.physical
+        if expression in self.chains:
+            return self._moved_chain(expression, axes)
         order = tuple(value.axes.index(axis) for axis in axes)
         if is_constant(value.physical):
             return relax.const(np.ascontiguousarray(array_of(value.physical).transpose(order)), dtype_of(expression))
         key = (value.physical, order)
         if key not in self.copies:
             self.copies[key] = self.emitter.emit(_moved(value.physical, order))
+        return self.copies[key]
+
+    def _moved_chain(self, expression: relax.Var, axes: Axes) -> relax.Expr:
+        """The narrow tensor is moved, and made wide again."""
+        key = (expression, axes)
+        if key not in self.copies:
+            step = self.chains[expression]
+            source = source_of(step)
+            moved = replace_tensors(step, {source: self.arranged(source, axes)})
+            self.copies[key] = self.emitter.emit(moved)
         return self.copies[key]
 
     def in_order(self, expression: relax.Expr) -> relax.Expr:

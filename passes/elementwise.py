@@ -16,6 +16,7 @@ EPILOGUE_OPS: dict[str, str] = {
     "relax.nn.leakyrelu": "leakyrelu",
     "relax.nn.relu": "relu",
     "relax.nn.silu": "silu",
+    "relax.round": "round",
     "relax.sigmoid": "sigmoid",
     "relax.sqrt": "sqrt",
     "relax.square": "square",
@@ -23,9 +24,12 @@ EPILOGUE_OPS: dict[str, str] = {
     "relax.tanh": "tanh",
 }
 
+CONVERSION = "relax.astype"
+"""Follows in a kernel too, where the epilogue knows both types."""
+
 _OTHERS = (
     *("acos", "acosh", "asin", "asinh", "atan", "atanh", "ceil", "cos", "cosh", "floor", "isfinite", "isinf", "isnan"),
-    *("log", "logical_not", "round", "rsqrt", "sign", "sin", "sinh", "tan", "trunc", "bitwise_not", "astype"),
+    *("log", "logical_not", "rsqrt", "sign", "sin", "sinh", "tan", "trunc", "bitwise_not", "astype"),
     *(
         "power",
         "floor_divide",

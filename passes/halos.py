@@ -20,28 +20,40 @@ from lowprec.passes.editing import (
     MAIN,
     WINDOWS,
     Emitter,
+    array_of,
     attributes_of,
     bindings,
     convolution_like,
+    op_name,
     replace_tensors,
     result_of,
     shape_of,
     tensors_in,
 )
-from lowprec.passes.units import KIND, LAYER, OPERATORS, Kind
+from lowprec.passes.units import CONVOLUTIONS, KIND, LAYER, OPERATORS, Kind
+from lowprec.passes.widening import source_of
 
-Pads = tuple[tuple[int, int], ...]  # (before, after) of each physical axis
+Widths = tuple[tuple[int, int], ...]  # (before, after) of each physical axis
+Line = tuple[relax.Var, relax.Expr]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Border:
+    """What is around a tensor: `value` is its zero, as an integer where it holds integers."""
+
+    widths: Widths
+    value: int = 0
 
 
 def move_padding(module: IRModule) -> IRModule:
     """The pass, over main and its units."""
     main = module[MAIN]
-    pads = _halos(module, main)
-    mover = _Mover(module=module, halos=pads)
+    halos = _halos(module, main)
+    mover = _Mover(module=module, halos=halos)
     for var, value in bindings(main):
         mover.move(var, value)
     windows = {
-        var.name: [*(before for before, _ in widths), *shape_of(var)] for var, widths in pads.items() if var.name
+        var.name: [*(before for before, _ in halo.widths), *shape_of(var)] for var, halo in halos.items() if var.name
     }
     result = replace_tensors(result_of(main), mover.new)
     updated = mover.emitter.function(list(main.params), result, attributes_of(main) | {WINDOWS: windows})
@@ -57,9 +69,9 @@ def unit_of(module: IRModule, value: relax.Expr) -> relax.Function | None:
     return None
 
 
-def _halos(module: IRModule, main: relax.Function) -> dict[relax.Var, Pads]:
+def _halos(module: IRModule, main: relax.Function) -> dict[relax.Var, Border]:
     """How much border each tensor of main will be written with."""
-    wanted: dict[relax.Var, Pads] = {}
+    wanted: dict[relax.Var, Border] = {}
     barred: set[relax.Expr] = {*main.params, *tensors_in(result_of(main))}
     for var, value in bindings(main):
         function = unit_of(module, value)
@@ -68,28 +80,43 @@ def _halos(module: IRModule, main: relax.Function) -> dict[relax.Var, Pads]:
             continue
         source = _padded_source(function)
         if source is not None:
-            param, pads = source
+            param, border = source
             argument = value.args[list(function.params).index(param)]
-            wanted[argument] = _widest(wanted.get(argument), pads)
-    return {var: pads for var, pads in wanted.items() if var not in barred}
+            known = wanted.setdefault(argument, border)
+            if known.value != border.value:
+                barred.add(argument)
+            wanted[argument] = Border(widths=_widest(known.widths, border.widths), value=known.value)
+    return {var: border for var, border in wanted.items() if var not in barred}
 
 
-def _widest(first: Pads | None, second: Pads) -> Pads:
-    if first is None:
-        return second
+def _widest(first: Widths, second: Widths) -> Widths:
     return tuple((max(a, c), max(b, d)) for (a, b), (c, d) in zip(first, second, strict=True))
 
 
-def _padded_source(function: relax.Function) -> tuple[relax.Var, Pads] | None:
-    """The parameter that a unit's convolution pads, and by how much."""
+def _padded_source(function: relax.Function) -> tuple[relax.Var, Border] | None:
+    """The parameter that a unit's convolution pads, and with what."""
     if function.attrs[KIND] != Kind.CONVOLUTION:
         return None
-    _, anchor = next(iter(bindings(function)))
-    pads = _pads_of(anchor)
-    return (anchor.args[0], pads) if any(map(any, pads)) else None
+    chain, (_, convolution) = _up_to_convolution(function)
+    widths = _widths_of(convolution)
+    if not any(map(any, widths)):
+        return None
+    zeros = (value.args[1] for _, value in chain if op_name(value) == "relax.subtract")
+    source = source_of(chain[0][1]) if chain else convolution.args[0]
+    return source, Border(widths=widths, value=sum(int(array_of(zero).reshape(())) for zero in zeros))
 
 
-def _pads_of(convolution: relax.Call) -> Pads:
+def _up_to_convolution(function: relax.Function) -> tuple[list[Line], Line]:
+    """The chain that a unit begins with, and its convolution."""
+    chain: list[Line] = []
+    for var, value in bindings(function):
+        if op_name(value) in CONVOLUTIONS:
+            return chain, (var, value)
+        chain.append((var, value))
+    raise ValueError("a unit of a convolution has none")
+
+
+def _widths_of(convolution: relax.Call) -> Widths:
     padding = [int(width) for width in convolution.attrs.padding]
     half = len(padding) // 2
     return ((0, 0), *zip(padding[:half], padding[half:], strict=True), (0, 0))
@@ -98,11 +125,11 @@ def _pads_of(convolution: relax.Call) -> Pads:
 @dataclass(slots=True, kw_only=True)
 class _Mover:
     module: IRModule
-    halos: Mapping[relax.Var, Pads]
+    halos: Mapping[relax.Var, Border]
     emitter: Emitter = field(default_factory=Emitter)
     new: dict[relax.Var, relax.Expr] = field(default_factory=dict)
     functions: dict[ir.GlobalVar, relax.Function] = field(default_factory=dict)
-    padded: dict[tuple[relax.Expr, Pads], relax.Var] = field(default_factory=dict)
+    padded: dict[tuple[relax.Expr, Border], relax.Var] = field(default_factory=dict)
 
     def move(self, var: relax.Var, value: relax.Expr) -> None:
         function = unit_of(self.module, value)
@@ -114,9 +141,9 @@ class _Mover:
         halos = dict(self.halos)
         source = _padded_source(function)
         if source is not None and arguments[source[0]] not in halos:
-            param, pads = source
-            halos[arguments[param]] = pads
-            called[param] = self._padded_alone(arguments[param], pads)
+            param, border = source
+            halos[arguments[param]] = border
+            called[param] = self._padded_alone(arguments[param], border)
         rebuilt, order = self._rebuild(function, arguments, called, halos, var)
         self.new[var] = self.call(rebuilt, order, var.name)
 
@@ -126,14 +153,14 @@ class _Mover:
         self.functions[var] = function
         return self.emitter.emit(relax.Call(var, arguments), name)
 
-    def _padded_alone(self, argument: relax.Expr, pads: Pads) -> relax.Var:
+    def _padded_alone(self, argument: relax.Expr, border: Border) -> relax.Var:
         """A copy of a tensor with a border, made by a unit of its own."""
-        key = (argument, pads)
+        key = (argument, border)
         if key not in self.padded:
             physical = self.new.get(argument, argument)
             param = relax.Var(argument.name, physical.ty)
             inner = Emitter()
-            result = inner.emit(_pad(param, pads))
+            result = inner.emit(_pad(param, border))
             attributes = {KIND: str(Kind.GENERIC), LAYER: argument.name, OPERATORS: ["pad"], "Primitive": 1}
             self.padded[key] = self.call(inner.function([param], result, attributes), [physical], "")
         return self.padded[key]
@@ -143,7 +170,7 @@ class _Mover:
         function: relax.Function,
         arguments: Mapping[relax.Var, relax.Expr],
         called: Mapping[relax.Var, relax.Expr],
-        halos: Mapping[relax.Var, Pads],
+        halos: Mapping[relax.Var, Border],
         result: relax.Var,
     ) -> tuple[relax.Function, list[relax.Expr]]:
         """The unit on the tensors as they now lie: windows in front, the border behind."""
@@ -151,17 +178,22 @@ class _Mover:
         params = {param: relax.Var(param.name, argument.ty) for param, argument in called.items()}
         inside: dict[relax.Var, relax.Expr] = {}
         lines = list(bindings(function))
-        if _padded_source(function) is not None:
-            anchor, value = lines.pop(0)
-            inside[anchor] = inner.emit(
-                self._unpadded(inner, value, params, halos[arguments[value.args[0]]]), anchor.name
-            )
+        source = _padded_source(function)
+        if source is not None:
+            param, border = source
+            chain, (anchor, convolution) = _up_to_convolution(function)
+            inside[param] = _around(inner, params[param], halos[arguments[param]].widths, border.widths)
+            for var, value in chain:
+                inside[var] = inner.emit(replace_tensors(value, inside), var.name)
+            inside[anchor] = inner.emit(_unpadded(convolution, inside[convolution.args[0]]), anchor.name)
+            del inside[param]
+            lines = lines[len(chain) + 1 :]
         for param, physical in params.items():
             used = any(param in tensors_in(value) for _, value in lines)
             if not used:
                 continue
             halo = halos.get(arguments[param])
-            inside[param] = physical if halo is None else _window(inner, physical, halo, shape_of(param))
+            inside[param] = physical if halo is None else _window(inner, physical, halo.widths, shape_of(param))
         for var, value in lines:
             inside[var] = inner.emit(replace_tensors(value, inside), var.name)
         value = inside[result_of(function)]
@@ -169,29 +201,27 @@ class _Mover:
             value = inner.emit(_pad(value, self.halos[result]))
         return inner.function(list(params.values()), value, attributes_of(function)), list(called.values())
 
-    def _unpadded(
-        self,
-        inner: Emitter,
-        convolution: relax.Call,
-        params: Mapping[relax.Var, relax.Var],
-        halo: Pads,
-    ) -> relax.Expr:
-        """The convolution of a tensor that has a border of `halo`, as wide as its padding or wider."""
-        param = convolution.args[0]
-        pads = _pads_of(convolution)
-        extents = tuple(b + extent + a for (b, a), extent in zip(pads, shape_of(param), strict=True))
-        inset = tuple((b - own, 0) for (b, _), (own, _) in zip(halo, pads, strict=True))
-        source = _window(inner, params[param], inset, extents)
-        attrs = convolution.attrs
-        padding, layout = [0] * len(attrs.padding), str(attrs.data_layout)
-        return convolution_like(convolution, source, convolution.args[1], padding=padding, layout=layout)
+
+def _around(inner: Emitter, physical: relax.Expr, halo: Widths, widths: Widths) -> relax.Expr:
+    """What a convolution with padding sees of a tensor that has a border of `halo`, as wide as that or wider."""
+    inside = zip(shape_of(physical), halo, widths, strict=True)
+    extents = tuple(extent - sum(have) + sum(own) for extent, have, own in inside)
+    inset = tuple((before - own, 0) for (before, _), (own, _) in zip(halo, widths, strict=True))
+    return _window(inner, physical, inset, extents)
 
 
-def _pad(value: relax.Expr, pads: Pads) -> relax.Expr:
-    return relax.op.nn.pad(value, [width for pair in pads for width in pair])
+def _unpadded(convolution: relax.Call, source: relax.Expr) -> relax.Expr:
+    """The convolution of a tensor that has the padding around it."""
+    attrs = convolution.attrs
+    padding, layout = [0] * len(attrs.padding), str(attrs.data_layout)
+    return convolution_like(convolution, source, convolution.args[1], padding=padding, layout=layout)
 
 
-def _window(inner: Emitter, value: relax.Expr, pads: Pads, extents: tuple[int, ...]) -> relax.Expr:
+def _pad(value: relax.Expr, border: Border) -> relax.Expr:
+    return relax.op.nn.pad(value, [width for pair in border.widths for width in pair], pad_value=border.value)
+
+
+def _window(inner: Emitter, value: relax.Expr, pads: Widths, extents: tuple[int, ...]) -> relax.Expr:
     """The slice of `extents` that begins after the borders."""
     if shape_of(value) == extents:
         return value

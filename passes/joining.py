@@ -11,7 +11,7 @@ template.
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tvm import IRModule, relax
 
@@ -20,6 +20,8 @@ from lowprec.passes.halos import unit_of
 from lowprec.passes.reading_units import Declined, read_border, read_windows
 from lowprec.passes.units import KIND, Kind
 from lowprec.schedules.windows import Window, whole
+
+TYPES = ("float32", "int8", "uint8")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +68,7 @@ def _read(
     actual = dict(zip(function.params, value.args, strict=True))
     windows, lines = read_windows(function)
     joined, parts = _concatenation(lines, function)
-    place = whole(shape_of(joined))
+    place = whole(shape_of(joined), dtype_of(joined))
     if lines:
         border, pad = lines.pop(0)
         if op_name(pad) != "relax.nn.pad" or not pad.args[0].same_as(joined) or not border.same_as(result_of(function)):
@@ -79,7 +81,7 @@ def _read(
             raise Declined("a part that is computed inside")
         param, read = windows[part]
         source, width = actual[param], read.extents[-1]
-        written = Window(shape=place.shape, begin=(*place.begin[:-1], begin), extents=(*place.extents[:-1], width))
+        written = replace(place, begin=(*place.begin[:-1], begin), extents=(*place.extents[:-1], width))
         templated = source in units and units[source].attrs[KIND] != Kind.GENERIC
         in_place = templated and uses[source] == parts.count(part) == 1 and read.is_whole
         found.append(Part(source=source, read=read, written=written, in_place=in_place))
@@ -90,14 +92,14 @@ def _read(
 def _concatenation(
     lines: list[tuple[relax.Var, relax.Expr]], function: relax.Function
 ) -> tuple[relax.Var, list[relax.Expr]]:
-    """The first line, which must join float tensors of rank 2 to 5 along the last axis; it is taken from `lines`."""
+    """The first line, which must join tensors of rank 2 to 5 along the last axis; it is taken from `lines`."""
     if not lines or op_name(lines[0][1]) != "relax.concat" or len(lines) > 2:
         raise Declined("not a concatenation alone")
     var, value = lines.pop(0)
     rank = len(shape_of(var))
     axis = value.attrs.axis
     parts = value.args[0]
-    plain = isinstance(parts, relax.Tuple) and dtype_of(var) == "float32" and 2 <= rank <= 5 and 0 not in shape_of(var)
+    plain = isinstance(parts, relax.Tuple) and dtype_of(var) in TYPES and 2 <= rank <= 5 and 0 not in shape_of(var)
     if not plain or axis is None or int(axis) % rank != rank - 1 or not (lines or var.same_as(result_of(function))):
         raise Declined("a concatenation that no view can express")
     return var, list(parts.fields)

@@ -11,7 +11,6 @@ Kernels with equal identities are one. The order of calls is recorded, with each
 
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from math import prod
 
 import numpy as np
 from tvm import IRModule, ir, relax, tirx
@@ -147,10 +146,11 @@ class _Lowering:
         for part in join.parts:
             if part.source in self.written:
                 continue
-            copy = Copy(source=part.read, result=self._place(join, part), lanes=self.target.lanes)
+            lanes = self.target.lanes * FLOAT_BYTES // np.dtype(part.read.dtype).itemsize
+            copy = Copy(source=part.read, result=self._place(join, part), lanes=lanes)
             symbol = self._symbol(KernelCall(identity=copy, family="copy", arguments=(), kernel=copy))
             self._write(symbol, [self._passed(part.source)], join)
-            cost = Cost(macs=0, weight_bytes=0, tensor_bytes=2 * FLOAT_BYTES * prod(part.read.extents))
+            cost = Cost(macs=0, weight_bytes=0, tensor_bytes=2 * part.read.bytes)
             self._record(symbol, function, "copy", join.whole, cost)
 
     def _record(self, symbol: str, function: relax.Function, family: str, output: relax.Var, cost: Cost) -> None:
@@ -235,7 +235,7 @@ def _inside_border(function: relax.Function) -> Window | None:
     if op_name(value) != "relax.nn.pad" or not var.same_as(result_of(function)):
         return None
     try:
-        return read_border(value, whole(shape_of(value.args[0])))
+        return read_border(value, whole(shape_of(value.args[0]), dtype_of(value.args[0])))
     except Declined:
         return None
 

@@ -3,12 +3,13 @@
 A unit that a template of ours computes has this form, each part but the operator optional:
 
     windows:    x' = strided_slice(x)      for any parameter
+    integers:   x' = astype(x', int32);  x' = subtract(x', zero point)      for the operator's bytes
     operator:   y = conv2d(x', constant)   or matmul(x', constant or r')
     epilogue:   elementwise steps on y, parameters, windows of them and constants
     border:     pad(.)
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -19,20 +20,25 @@ from lowprec.passes.editing import (
     Constant,
     array_of,
     bindings,
+    dtype_of,
     is_constant,
     op_name,
     result_of,
     shape_of,
 )
-from lowprec.passes.elementwise import EPILOGUE_OPS
+from lowprec.passes.elementwise import CONVERSION, EPILOGUE_OPS
+from lowprec.passes.widening import source_of
 from lowprec.schedules.epilogue import Argument, Epilogue, Operand, Step, Value
 from lowprec.schedules.epilogue import Constant as Number
-from lowprec.schedules.views import View
+from lowprec.schedules.views import INTEGERS, View
 from lowprec.schedules.windows import Window, whole
 
 Source: TypeAlias = relax.Var | Constant  # what a kernel is called with: a parameter of the unit, or a constant
 
 Windows: TypeAlias = dict[relax.Var, tuple[relax.Var, Window]]  # a parameter, or a slice of one, and its place
+
+
+BYTES = ("int8", "uint8")
 
 
 class Declined(Exception):
@@ -45,6 +51,7 @@ class UnitReading:
 
     operator: relax.Call
     windows: Windows
+    zero_point: int
     result: Window
     bias: Array | None
     epilogue: Epilogue
@@ -60,10 +67,11 @@ class UnitReading:
 def read_unit(function: relax.Function) -> UnitReading:
     """The reading of a unit, or Declined."""
     windows, lines = read_windows(function)
+    zero_point = _read_integers(windows, lines)
     # Windows of epilogue operands may follow the operator.
     anchor, operator = lines.pop(0)
     reader = _Reader(windows=windows, shape=shape_of(anchor), values={anchor: 0}, may_start=_packs(operator))
-    result = whole(shape_of(anchor))
+    result = whole(shape_of(anchor), dtype_of(result_of(function)))
     last = anchor
     for var, value in lines:
         name = op_name(value)
@@ -80,6 +88,7 @@ def read_unit(function: relax.Function) -> UnitReading:
     return UnitReading(
         operator=operator,
         windows=windows,
+        zero_point=zero_point,
         result=result,
         bias=reader.bias,
         epilogue=Epilogue(steps=tuple(reader.steps), operands=tuple(reader.operands)),
@@ -89,12 +98,25 @@ def read_unit(function: relax.Function) -> UnitReading:
 
 def read_windows(function: relax.Function) -> tuple[Windows, list[tuple[relax.Var, relax.Expr]]]:
     """Where a unit's parameters, and the windows of them that it begins with, lie; and the lines that follow."""
-    windows: Windows = {param: (param, whole(shape_of(param))) for param in function.params}
+    windows: Windows = {param: (param, whole(shape_of(param), dtype_of(param))) for param in function.params}
     lines = list(bindings(function))
     while lines and op_name(lines[0][1]) == "relax.strided_slice":
         var, value = lines.pop(0)
         windows[var] = read_window(value, windows)
     return windows, lines
+
+
+def _read_integers(windows: Windows, lines: list[tuple[relax.Var, relax.Expr]]) -> int:
+    """The zero point of bytes that the operator reads; what centres them, if anything does, is taken from `lines`."""
+    zero_point = 0
+    while lines and (source := source_of(lines[0][1])) is not None and source in windows:
+        var, value = lines.pop(0)
+        windows[var] = windows[source]
+        if op_name(value) == "relax.subtract" and source.same_as(value.args[0]) and is_constant(value.args[1]):
+            zero_point += int(array_of(value.args[1]).reshape(()))
+        elif op_name(value) != CONVERSION or dtype_of(value) != INTEGERS:
+            raise Declined("bytes that are more than centred before they are multiplied")
+    return zero_point
 
 
 def _packs(operator: relax.Call) -> bool:
@@ -113,16 +135,17 @@ def read_window(value: relax.Call, windows: Windows) -> tuple[relax.Var, Window]
         raise Declined("a slice that is no window")
     first = dict(zip(axes, begin, strict=True))  # in any order
     places = tuple(first.get(axis, 0) for axis in range(len(outer.shape)))
-    return param, Window(shape=outer.shape, begin=places, extents=shape_of(value))
+    return param, replace(outer, begin=places, extents=shape_of(value))
 
 
 def read_border(value: relax.Call, result: Window) -> Window:
     """Where `result` lies once a pad has put its border around it."""
     widths = [int(width) for width in value.attrs.pad_width]
-    zeros = str(value.attrs.pad_mode) == "constant" and float(value.attrs.pad_value) == 0 and min(widths) >= 0
-    if not zeros or not result.is_whole:
+    border = float(value.attrs.pad_value)
+    zeros = border == 0 or (result.dtype in BYTES and border.is_integer())
+    if str(value.attrs.pad_mode) != "constant" or not zeros or min(widths) < 0 or not result.is_whole:
         raise Declined("a border that is not of zeros, or a second one")
-    return Window(shape=shape_of(value), begin=tuple(widths[::2]), extents=result.extents)
+    return replace(result, shape=shape_of(value), begin=tuple(widths[::2]), border=int(border))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -139,7 +162,7 @@ class _Reader:
     bias: Array | None = None
 
     def step(self, var: relax.Var, value: relax.Expr) -> None:
-        name = EPILOGUE_OPS.get(op_name(value))
+        name = dtype_of(value) if op_name(value) == CONVERSION else EPILOGUE_OPS.get(op_name(value))
         if name is None or shape_of(value) != self.shape:
             raise Declined(f"{op_name(value)} cannot follow in a kernel")
         if self.may_start and not self.steps and self.bias is None and name == "add" and self._take_bias(value):
@@ -171,7 +194,7 @@ class _Reader:
             array = array_of(argument)
             if array.size == 1:
                 return Number(float(array.reshape(())))
-            return self._operand(argument, whole(shape_of(argument)))
+            return self._operand(argument, whole(shape_of(argument), dtype_of(argument)))
         if argument in self.windows:
             return self._operand(*self.windows[argument])
         number = getattr(argument, "value", None)

@@ -14,10 +14,16 @@ from tvm import relax, tirx
 
 from lowprec.choosing import DIRECT
 from lowprec.convolution import Conv
-from lowprec.passes.editing import Array, Constant, array_of, is_constant, shape_of
-from lowprec.passes.reading_units import Declined, Source, UnitReading, as_float32, read_unit
+from lowprec.passes.editing import Array, Constant, array_of, dtype_of, is_constant, shape_of
+from lowprec.passes.reading_units import BYTES, Declined, Source, UnitReading, as_float32, read_unit
 from lowprec.passes.units import KIND, Kind
-from lowprec.schedules.convolution import ConvolutionRequest, build_convolution, convolution_kernel, pack_convolution
+from lowprec.schedules.convolution import (
+    ConvolutionRequest,
+    build_convolution,
+    convolution_kernel,
+    pack_convolution,
+    shift_of,
+)
 from lowprec.schedules.convolution import Kernel as ConvolutionKernel
 from lowprec.schedules.copying import Copy, build_copy
 from lowprec.schedules.depthwise import Depthwise
@@ -27,6 +33,7 @@ from lowprec.schedules.fourier import Fourier
 from lowprec.schedules.fourier_depthwise import FourierDepthwise
 from lowprec.schedules.im2col import Im2col
 from lowprec.schedules.product import ProductRequest, pack_product, product_kernel
+from lowprec.schedules.views import FLOAT
 from lowprec.schedules.windows import Window, whole
 from lowprec.schedules.winograd import Winograd
 from lowprec.targets import Target
@@ -87,8 +94,11 @@ def lower_by_template(
 def _convolution(reading: UnitReading, target: Target, wish: Wish, insides: Mapping[relax.Var, Window]) -> KernelCall:
     operator = reading.operator
     param, window = reading.place(operator.args[0])
-    weights = as_float32(array_of(operator.args[1]))
+    integers = _is_integer(reading, window)
+    weights: Array = _codes(operator.args[1]) if integers else as_float32(array_of(operator.args[1]))
     declined = ""
+    if integers:
+        wish = replace(wish, algorithm=DIRECT)
     if wish.algorithm != DIRECT and not np.isfinite(weights).all():
         declined = "its weights are not all finite, and would spoil what is beside them"
         wish = replace(wish, algorithm=DIRECT)
@@ -98,14 +108,17 @@ def _convolution(reading: UnitReading, target: Target, wish: Wish, insides: Mapp
         source=window,
         result=reading.result,
         epilogue=reading.epilogue,
-        bias=reading.bias is not None,
-        live=_live(window, insides.get(param), weights),
+        bias=reading.bias is not None or integers,
+        live=None if _shift(reading, window) else _live(window, insides.get(param), weights),
         algorithm=wish.algorithm,
         sizes=wish.sizes,
         threads=wish.threads,
+        wide=weights.dtype == np.int16,
     )
     kernel = convolution_kernel(request, target)
-    bias = None if reading.bias is None else as_float32(reading.bias)
+    bias: Array | None = None if reading.bias is None else as_float32(reading.bias)
+    if integers:
+        bias = _centred(reading, weights, reading.zero_point + shift_of(kernel))
     packed = pack_convolution(kernel, conv, weights, bias)
     return KernelCall(
         identity=kernel,
@@ -114,6 +127,38 @@ def _convolution(reading: UnitReading, target: Target, wish: Wish, insides: Mapp
         kernel=kernel,
         declined=declined,
     )
+
+
+def _is_integer(reading: UnitReading, window: Window) -> bool:
+    """Whether the operator multiplies bytes; Declined where it multiplies other integers."""
+    if dtype_of(reading.operator) == FLOAT:
+        if window.dtype != FLOAT:
+            raise Declined(f"its {window.dtype} operand is turned into float32 first")
+        return False
+    if window.dtype not in BYTES:
+        raise Declined(f"it multiplies {window.dtype}, and kernels multiply bytes")
+    return True
+
+
+def _codes(constant: relax.Expr) -> Array:
+    """Centred weights, in 8 bits where they fit; those of a zero point take 9."""
+    weights = array_of(constant).astype(np.int32)
+    for dtype, largest in ((np.int8, 127), (np.int16, 255)):
+        if not weights.size or -largest - 1 <= weights.min() <= weights.max() <= largest:
+            return weights.astype(dtype)
+    raise Declined("its centred weights do not fit into 9 bits")
+
+
+def _shift(reading: UnitReading, window: Window) -> int:
+    """Whether what the kernel reads in a border of zeros is not zero."""
+    return reading.zero_point or window.dtype == "int8"
+
+
+def _centred(reading: UnitReading, weights: Array, zero: int) -> Array:
+    """The bias of products with x + shift in place of x - zero point: sums are taken in 32 bits, and wrap around."""
+    sums = weights.reshape(len(weights), -1).astype(np.int64).sum(axis=1)
+    bias = np.zeros(len(weights), np.int64) if reading.bias is None else reading.bias.astype(np.int64)
+    return np.asarray(bias - zero * sums, np.int64).astype(np.int32)
 
 
 def _family(kernel: ConvolutionKernel) -> str:
@@ -164,8 +209,12 @@ def _geometry(operator: relax.Call, extents: tuple[int, ...], weights: Array) ->
 def _product(reading: UnitReading, target: Target) -> KernelCall:
     left, right = reading.operator.args
     param, window = reading.place(left)
+    integers = _is_integer(reading, window)
     depth = window.extents[-1]
     constant = is_constant(right) and len(shape_of(right)) == 2
+    if integers and not constant:
+        raise Declined("its right-hand side is computed, or of more than two axes")
+    codes = _codes(right) if integers else None
     if constant:
         place, source = None, None
     elif isinstance(right, Constant):
@@ -178,9 +227,13 @@ def _product(reading: UnitReading, target: Target) -> KernelCall:
         right=place,
         result=reading.result,
         epilogue=reading.epilogue,
-        bias=reading.bias is not None,
+        bias=reading.bias is not None or integers,
+        wide=codes is not None and codes.dtype == np.int16,
     )
     kernel = product_kernel(request, target)
+    if codes is not None:
+        packed = pack_product(kernel, codes, _centred(reading, codes.T, reading.zero_point + shift_of(kernel)))
+        return KernelCall(identity=kernel, family="gemm", arguments=(param, *packed, *reading.sources), kernel=kernel)
     if constant:
         bias = None if reading.bias is None else as_float32(reading.bias)
         weights: list[Source | Array] = list(pack_product(kernel, as_float32(array_of(right)), bias))

@@ -6,10 +6,11 @@
 A unit is a private function that carries what it is ("lowprec.kind"), the layer it is known by and its operators. It
 grows
 from an operator along the elementwise ones that use its result, as long as no value but the last is needed outside.
+What is a narrow tensor made wide (`widening`) is computed inside, from the narrow one.
 Declines when: the next user is not elementwise, changes the shape, or is one that the kernel's epilogue cannot do.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -30,12 +31,13 @@ from lowprec.passes.editing import (
     shape_of,
     tensors_in,
 )
-from lowprec.passes.elementwise import ELEMENTWISE_OPS, EPILOGUE_OPS
+from lowprec.passes.elementwise import CONVERSION, ELEMENTWISE_OPS, EPILOGUE_OPS
+from lowprec.passes.widening import chain_of
 
 KIND = "lowprec.kind"
 LAYER = "lowprec.layer"
 OPERATORS = "lowprec.operators"
-LONGEST = 24  # operators a unit may have
+LONGEST = 64  # operators a unit may have
 
 
 class Kind(StrEnum):
@@ -47,6 +49,9 @@ class Kind(StrEnum):
 
 
 CONVOLUTIONS = frozenset(f"relax.nn.conv{n}d" for n in (1, 2, 3))
+SUMS = ("float32", "int32")
+"""What kernels of products sum in."""
+EPILOGUE_TYPES = ("float32", "int32", "uint8", "int8")
 FREE = frozenset({"relax.reshape"})  # the runtime makes these without a kernel
 CALLS = frozenset({"relax.call_tir"})
 
@@ -60,6 +65,8 @@ class _Line:
     value: relax.Expr
     users: list[int] = field(default_factory=list)
     returned: bool = False
+    widens: bool = False
+    """Whether it is a step of a chain that everyone computes for himself."""
 
 
 def group_units(module: IRModule) -> IRModule:
@@ -71,14 +78,16 @@ def group_units(module: IRModule) -> IRModule:
     emitter = Emitter()
     functions: dict[ir.GlobalVar, relax.Function] = {}
     new: dict[relax.Var, relax.Expr] = {}
+    inside = {index for group in groups.values() for index in group}
+    values = {line.var: line.value for line in lines}
     for line in lines:
         members = groups.get(line.index)
         if members is None:
-            if not any(line.index in group for group in groups.values()):
+            if line.index not in inside and not line.widens:
                 new[line.var] = emitter.emit(replace_tensors(line.value, new), line.var.name)
             continue
         layer = _layer_of(lines, members, layers)
-        function, arguments = _outline([lines[index] for index in members], layer)
+        function, arguments = _outline([lines[index] for index in members], layer, values)
         var = ir.GlobalVar(f"unit{len(functions)}")
         relax.expr._update_type(var, function.ty)  # the call below needs it
         functions[var] = function
@@ -99,7 +108,17 @@ def _read(main: relax.Function) -> list[_Line]:
     for source in tensors_in(result_of(main)):
         if source in by_var:
             by_var[source].returned = True
+    _mark_widening(lines)
     return lines
+
+
+def _mark_widening(lines: list[_Line]) -> None:
+    """A chain is computed by its readers, if these are units all."""
+    values = {line.var: line.value for line in lines}
+    for line in reversed(lines):
+        readers = [lines[user] for user in line.users]
+        local = all(reader.widens or kind_of(reader.value) is not None for reader in readers)
+        line.widens = local and not line.returned and bool(chain_of(line.var, values))
 
 
 def kind_of(value: relax.Expr) -> Kind | None:
@@ -122,15 +141,17 @@ def _has_tensors(value: relax.Expr) -> bool:
 
 
 def _is_plain_convolution(value: relax.Call) -> bool:
-    """float32, channels last, constant weights: what the direct kernel computes."""
+    """float32 or int32, channels last, constant weights: what the direct kernel computes."""
     last = str(value.attrs.data_layout) in ("NWC", "NHWC", "NDHWC")
-    return last and is_constant(value.args[1]) and dtype_of(value) == dtype_of(value.args[0]) == "float32"
+    return last and is_constant(value.args[1]) and dtype_of(value) == dtype_of(value.args[0]) in SUMS
 
 
 def _is_plain_product(value: relax.Call) -> bool:
-    """float32, at least rank 2 and at most 5, right-hand side constant and 2-D, or of the same leading axes."""
+    """At least rank 2 and at most 5, right-hand side constant and 2-D, or in float32 of the same leading axes."""
     left, right = map(shape_of, value.args)
-    if dtype_of(value) != "float32" or dtype_of(value.args[0]) != "float32" or 0 in left + right:
+    if not dtype_of(value) == dtype_of(value.args[0]) in SUMS or 0 in left + right:
+        return False
+    if dtype_of(value) != "float32" and not is_constant(value.args[1]):
         return False
     if not 2 <= len(left) <= 5:
         return False
@@ -143,7 +164,7 @@ def _grow_all(lines: list[_Line]) -> dict[int, list[int]]:
     groups: dict[int, list[int]] = {}
     for line in lines:
         kind = kind_of(line.value)
-        if line.index in taken or kind is None:
+        if line.index in taken or kind is None or line.widens:
             continue
         members = _grow(lines, line, kind, taken)
         taken.update(members)
@@ -156,13 +177,13 @@ def _grow(lines: list[_Line], anchor: _Line, kind: Kind, taken: set[int]) -> lis
     best = list(members)
     if not is_tensor(anchor.var):
         return best
-    allowed = ELEMENTWISE_OPS if kind is Kind.GENERIC else EPILOGUE_OPS.keys()
+    allowed = ELEMENTWISE_OPS if kind is Kind.GENERIC else EPILOGUE_OPS.keys() | {CONVERSION}
     while len(members) < LONGEST:
         users = sorted({user for index in members for user in lines[index].users} - set(members))
         if not users or users[0] in taken or not _may_follow(lines[users[0]], anchor, allowed):
             break
         members.append(users[0])
-        if _is_closed(lines, members):
+        if _is_closed(lines, members) and not lines[users[0]].widens:
             best = list(members)
     return best
 
@@ -180,7 +201,7 @@ def _may_follow(line: _Line, anchor: _Line, allowed: Iterable[str]) -> bool:
     if _touches_bfloat16(anchor) or _touches_bfloat16(line):
         return False
     if op_name(anchor.value) in CONVOLUTIONS | {"relax.matmul"} and kind_of(anchor.value) is not Kind.GENERIC:
-        return all(dtype_of(source) == "float32" for source in (line.var, *tensors_in(line.value)))
+        return all(dtype_of(source) in EPILOGUE_TYPES for source in (line.var, *tensors_in(line.value)))
     return True
 
 
@@ -212,16 +233,18 @@ def _layer_of(lines: list[_Line], members: list[int], layers: dict[str, str]) ->
     return nameless
 
 
-def _outline(members: list[_Line], layer: str) -> tuple[relax.Function, list[relax.Var]]:
+def _outline(
+    members: list[_Line], layer: str, values: Mapping[relax.Var, relax.Expr]
+) -> tuple[relax.Function, list[relax.Var]]:
     """The unit's function, and what main calls it with."""
-    inside = {line.var for line in members}
-    sources = (source for line in members for source in tensors_in(line.value) if isinstance(source, relax.Var))
-    arguments = [source for source in dict.fromkeys(sources) if source not in inside]
+    program = _with_chains(members, values)
+    sources = (source for value in program.values() for source in tensors_in(value) if isinstance(source, relax.Var))
+    arguments = [source for source in dict.fromkeys(sources) if source not in program]
     params = [relax.Var(argument.name, argument.ty) for argument in arguments]
     new: dict[relax.Var, relax.Expr] = dict(zip(arguments, params, strict=True))
     emitter = Emitter()
-    for line in members:
-        new[line.var] = emitter.emit(replace_tensors(line.value, new), line.var.name)
+    for var, value in program.items():
+        new[var] = emitter.emit(replace_tensors(value, new), var.name)
     attributes = {
         KIND: str(kind_of(members[0].value)),
         LAYER: layer,
@@ -229,6 +252,18 @@ def _outline(members: list[_Line], layer: str) -> tuple[relax.Function, list[rel
         "Primitive": 1,
     }
     return emitter.function(params, new[members[-1].var], attributes), arguments
+
+
+def _with_chains(members: list[_Line], values: Mapping[relax.Var, relax.Expr]) -> dict[relax.Var, relax.Expr]:
+    """The unit's lines, each with the chains that it reads before it."""
+    inside = {line.var for line in members}
+    program: dict[relax.Var, relax.Expr] = {}
+    for line in members:
+        for source in tensors_in(line.value):
+            if source not in inside:
+                program.update((step, values[step]) for step in chain_of(source, values))
+        program[line.var] = line.value
+    return program
 
 
 def _short(value: relax.Expr) -> str:

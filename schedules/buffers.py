@@ -8,7 +8,7 @@ from tvm.script.ir_builder import tirx as T
 
 from lowprec.schedules.epilogue import Epilogue
 from lowprec.schedules.halo import Halo, fill_halo
-from lowprec.schedules.views import Index, View, load, store
+from lowprec.schedules.views import FLOAT, Index, View, load, store
 
 
 class Framed(Protocol):
@@ -55,13 +55,16 @@ class Buffers:
         return None if self.bias is None else T.bind(load(self.bias, channel, width))
 
 
-def begin_kernel(spec: Framed, *, weights: View | tuple[int, ...], bias: bool) -> Buffers:
-    """Declare X, W, [bias], the epilogue's operands and Y of the function under construction, and fill the border."""
+def begin_kernel(
+    spec: Framed, *, weights: View | tuple[int, ...], bias: bool, packed: str = FLOAT, sums: str = FLOAT
+) -> Buffers:
+    """Declare X, W, [bias], the epilogue's operands and Y of the function under construction, and fill the border.
+    Weights without a view are `packed` numbers, the bias is of the type of the `sums`."""
     T.func_name("main")
     buffers = Buffers(
         x=spec.input.buffer("X"),
-        w=weights.buffer("W") if isinstance(weights, View) else T.arg("W", T.buffer(weights, "float32")),
-        bias=T.arg("B", T.buffer((spec.bias_width,), "float32")) if bias else None,
+        w=weights.buffer("W") if isinstance(weights, View) else T.arg("W", T.buffer(weights, packed)),
+        bias=T.arg("B", T.buffer((spec.bias_width,), sums)) if bias else None,
         operands=[view.buffer(f"E{i}") for i, view in enumerate(spec.epilogue.operands)],
         y=spec.output.buffer("Y"),
     )

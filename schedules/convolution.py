@@ -9,7 +9,7 @@ Winograd, Fourier or im2col, where that is asked for, see the modules of these n
 
 from dataclasses import dataclass, replace
 from math import prod
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from lowprec.fourier import frequencies
 from lowprec.phases import phase_count, phases_of
 from lowprec.predicting_fourier import segments_of
 from lowprec.predicting_winograd import filterings
+from lowprec.schedules.arithmetic import Arithmetic, arithmetic_of
 from lowprec.schedules.blocks import Blocks, Products, Tiling, choose_blocks, choose_patches
 from lowprec.schedules.bundles import bundle_weights, choose_bundle
 from lowprec.schedules.depthwise import Depthwise, build_depthwise, pack_depthwise
@@ -34,14 +35,17 @@ from lowprec.schedules.halo import Halo
 from lowprec.schedules.im2col import Im2col, build_im2col, pack_im2col
 from lowprec.schedules.microkernel import build_direct
 from lowprec.schedules.tiling import Workload, ceil_div, choose_tile
-from lowprec.schedules.views import FLOAT_BYTES, View
+from lowprec.schedules.views import FLOAT, View
 from lowprec.schedules.walks import choose_walk
 from lowprec.schedules.windows import Window, collapse, coordinates
 from lowprec.schedules.winograd import Winograd, build_winograd, pack_winograd
 from lowprec.targets import Target
 from lowprec.winograd import Filtering
 
-Weights = NDArray[np.float32]
+EXACT_TAPS = 256
+"""Products of two bytes that float32 sums exactly: each is less than 2^16."""
+
+Weights = NDArray[Any]
 Kernel = Direct | Depthwise | Dots | Winograd | Fourier | FourierDepthwise | Im2col
 
 
@@ -51,7 +55,7 @@ class ConvolutionRequest:
 
     `conv` has no padding of its own: `source` is as large as all that the taps reach, and zero outside of what is
     `live` along each spatial axis, if that is known. `algorithm` is one that fits, `sizes` those of a Fourier tile;
-    `threads` is the number that the kernel should be good for.
+    `threads` is the number that the kernel should be good for; `wide`: integer weights take more than 8 bits.
     """
 
     conv: Conv
@@ -63,6 +67,7 @@ class ConvolutionRequest:
     algorithm: str = DIRECT
     sizes: tuple[int, ...] = ()
     threads: int = 1
+    wide: bool = False
 
     def __post_init__(self) -> None:
         if self.conv.transposed or any((*self.conv.pads_begin, *self.conv.pads_end)):
@@ -78,8 +83,10 @@ def convolution_kernel(request: ConvolutionRequest, target: Target) -> Kernel:
         return _fourier(request, target)
     if request.algorithm == IM2COL:
         return _im2col(request, target)
-    if _is_depthwise(request.conv):
+    if _is_depthwise(request.conv) and (request.source.dtype == FLOAT or prod(request.conv.kernel) <= EXACT_TAPS):
         return _depthwise(request, target)
+    if request.source.dtype != FLOAT:
+        return _direct(request, target)
     lanes = _dot_lanes(request, target)
     return _direct(request, target) if lanes is None else _dots(request, target, lanes)
 
@@ -113,6 +120,9 @@ def _direct(request: ConvolutionRequest, target: Target) -> Direct:
     extents: tuple[int, ...] = coordinates(request.result.extents)[:4]
     views = (request.source.view(), request.result.view(), *epilogue.operands)
     geometry = _geometry(request)
+    arithmetic = arithmetic_of(request.source.dtype, target, wide=request.wide)
+    if runs_of_taps(conv, arithmetic):
+        geometry, in_channels = geometry.in_rows(), in_channels * geometry.kernel[2]
     if _is_pointwise(conv):
         extents, views = collapse(extents, views)
         geometry = pointwise(_triple(extents[1:]))
@@ -121,11 +131,12 @@ def _direct(request: ConvolutionRequest, target: Target) -> Direct:
         lines=prod(extents[:3]),
         pixels=extents[3],
         columns=out_channels,
-        taps=prod(conv.kernel),
-        channels=in_channels,
-        activations=FLOAT_BYTES * (prod(request.source.extents) + prod(request.result.extents)),
+        taps=geometry.taps,
+        channels=ceil_div(in_channels, arithmetic.word),
+        activations=request.source.bytes + request.result.bytes,
     )
-    tile = choose_tile(work, lanes=target.lanes, registers=target.vector_registers, folding=target.folds_broadcasts)
+    folding = target.folds_broadcasts and arithmetic.folds
+    tile = choose_tile(work, lanes=target.lanes, registers=arithmetic.registers(target), folding=folding)
     return Direct(
         batch=extents[0],
         groups=ceil_div(conv.groups, bundle),
@@ -141,7 +152,15 @@ def _direct(request: ConvolutionRequest, target: Target) -> Direct:
         lanes=target.lanes,
         tile=tile,
         walk=choose_walk(work, tile, lanes=target.lanes),
+        arithmetic=arithmetic,
     )
+
+
+def runs_of_taps(conv: Conv, arithmetic: Arithmetic) -> bool:
+    """Whether a row of taps is taken as one tap of that many channels, which lie side by side: where words would
+    repeat channels otherwise."""
+    ragged = conv.in_channels % arithmetic.word > 0
+    return ragged and conv.groups == 1 and conv.kernel[-1] > 1 and conv.dilation[-1] == 1
 
 
 def _depthwise(request: ConvolutionRequest, target: Target) -> Depthwise:
@@ -265,9 +284,10 @@ def build_convolution(kernel: Kernel) -> tirx.PrimFunc:
 
 def pack_convolution(kernel: Kernel, conv: Conv, weights: Weights, bias: Weights | None) -> list[Weights]:
     """The arrays the kernel takes after its input: weights, and the bias if it has one."""
+    packed: Weights
     match kernel:
         case Depthwise():
-            packed = pack_depthwise(weights, triple(conv.kernel))
+            packed = pack_depthwise(weights.astype(np.float32), triple(conv.kernel))
         case Dots():
             packed = pack_dots(weights, kernel)
         case Winograd():
@@ -280,8 +300,18 @@ def pack_convolution(kernel: Kernel, conv: Conv, weights: Weights, bias: Weights
             packed = pack_im2col(weights, kernel)
         case Direct():
             bundle = choose_bundle(conv, kernel.lanes)
-            packed = pack_weights(bundle_weights(weights, groups=conv.groups, bundle=bundle), kernel)
+            bundled = bundle_weights(weights, groups=conv.groups, bundle=bundle)
+            if runs_of_taps(conv, kernel.arithmetic):
+                bundled = np.moveaxis(bundled, 1, -1)  # channels after taps along a row
+                bundled = bundled.reshape(*bundled.shape[:-2], -1)
+                bundled = np.moveaxis(bundled, -1, 1)[..., None]
+            packed = pack_weights(bundled, kernel)
     return [packed] if bias is None else [packed, pad_bias(bias, kernel)]
+
+
+def shift_of(kernel: Kernel) -> int:
+    """What a kernel of bytes adds to every input before it multiplies it."""
+    return kernel.arithmetic.shift if isinstance(kernel, Direct) else 0
 
 
 def pad_bias(bias: Weights, kernel: Kernel) -> Weights:

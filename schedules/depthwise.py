@@ -18,10 +18,11 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from lowprec.schedules.buffers import Buffers, Frame, begin_kernel
+from lowprec.schedules.epilogue import convert
 from lowprec.schedules.geometry import Geometry, Triple
 from lowprec.schedules.tasks import decode, start_of
 from lowprec.schedules.tiling import ceil_div, equal_parts
-from lowprec.schedules.views import FLOAT_BYTES, Index, load, register, store, zeros
+from lowprec.schedules.views import FLOAT, FLOAT_BYTES, INTEGERS, Index, load, register, store, zeros
 
 ENOUGH_TASKS = 24
 """Tasks that keep the cores of most machines evenly busy."""
@@ -54,6 +55,12 @@ class Depthwise(Frame):
     def bias_width(self) -> int:
         """Elements of the bias."""
         return self.channels
+
+    @property
+    def exact(self) -> bool:
+        """Whether pixels are bytes: sums are whole numbers then, which float32 holds up to 2^24, and the bias joins
+        them as an integer."""
+        return self.input.dtype != FLOAT
 
     @property
     def tile(self) -> tuple[int, int]:
@@ -98,7 +105,7 @@ def build_depthwise(spec: Depthwise) -> tirx.PrimFunc:
     """The kernel: arguments X, W, [bias], the epilogue's operands, Y."""
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         weights = (*spec.geometry.kernel, spec.channels)
-        buffers = begin_kernel(spec, weights=weights, bias=spec.bias)
+        buffers = begin_kernel(spec, weights=weights, bias=spec.bias, sums=INTEGERS if spec.exact else FLOAT)
         depth, height, width = spec.geometry.size
         tall, wide = spec.tile
         extents = (spec.batch, depth, spec.parts, ceil_div(height, tall))
@@ -119,7 +126,7 @@ def _tile(spec: Depthwise, at: tuple[Index, Index, Index, Index, Index], buffers
     sums = [[register(width) for _ in range(wide)] for _ in range(tall)]
     bias = buffers.bias_at(channel, width)
     for total in chain(*sums):
-        store(total, 0, zeros(width) if bias is None else bias, width)
+        store(total, 0, zeros(width) if bias is None or spec.exact else bias, width)
     taps = geometry.kernel[1]
     with T.serial(*geometry.seeing(0, d)) as r:
         for s in range(tall - 1):
@@ -130,7 +137,10 @@ def _tile(spec: Depthwise, at: tuple[Index, Index, Index, Index, Index], buffers
             _add(spec, at, buffers, (r, s), dict(enumerate(sums[s - taps + 1 :], s - taps + 1)))
     for (row, i), total in zip(product(range(tall), range(wide)), chain(*sums), strict=True):
         coordinates = (n, d, h + row, first + i, channel)
-        value = spec.epilogue.apply(load(total, 0, width), buffers.operands, coordinates, width)
+        value = load(total, 0, width)
+        if spec.exact:
+            value = convert(value, INTEGERS) if bias is None else convert(value, INTEGERS) + bias
+        value = spec.epilogue.apply(value, buffers.operands, coordinates, width)
         store(buffers.y, spec.output.address(coordinates), value, width)
 
 
@@ -152,6 +162,7 @@ def _add(
         for i in range(spec.tile[1]):
             place = i * geometry.stride[2] + t * geometry.dilation[2]
             if place not in pixels:
-                pixels[place] = T.bind(load(buffers.x, line + place * spec.input.strides[3], width))
+                pixel = load(buffers.x, line + place * spec.input.strides[3], width)
+                pixels[place] = T.bind(convert(pixel, FLOAT) if spec.exact else pixel)
             for row, totals in sums.items():
                 store(totals[i], 0, load(totals[i], 0, width) + pixels[place] * weights[row], width)

@@ -20,17 +20,20 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lowprec.schedules.arithmetic import FLOATS, Arithmetic
 from lowprec.schedules.epilogue import Epilogue
 from lowprec.schedules.geometry import Geometry
 from lowprec.schedules.halo import Halo
+from lowprec.schedules.tasks import start_of
 from lowprec.schedules.tiling import Tile, ceil_div
-from lowprec.schedules.views import View
+from lowprec.schedules.views import Index, View
 from lowprec.schedules.walks import Walk
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackedWeights:
-    """Weights as panels [group][panel][chunk][tap d][tap h][tap w][channel of the chunk][vectors * lanes]."""
+    """Weights as panels [group][panel][chunk][tap d][tap h][tap w][word of the chunk][vectors * lanes]; those of a word
+    lie as its arithmetic has them."""
 
     bias: bool
 
@@ -64,6 +67,7 @@ class Direct:
     lanes: int
     tile: Tile
     walk: Walk
+    arithmetic: Arithmetic = FLOATS
 
     @property
     def panel(self) -> int:
@@ -85,13 +89,31 @@ class Direct:
         return (self.batch, *self.geometry.size[:2], ceil_div(self.geometry.size[2], self.tile.rows))
 
     @property
+    def words(self) -> int:
+        """Words of the input channels."""
+        return ceil_div(self.in_channels, self.arithmetic.word)
+
+    @property
     def chunk(self) -> int:
-        """Input channels of one pass."""
-        return self.in_channels // self.walk.chunks
+        """Words of one pass."""
+        return self.words // self.walk.chunks
+
+    def channel(self, word: Index) -> Index:
+        """The first input channel of a word: the last one overlaps its neighbour rather than run past the end."""
+        count = self.arithmetic.word
+        if isinstance(word, int):
+            return min(word * count, self.in_channels - count)
+        return start_of(word, count, self.in_channels)
 
     @property
     def packed_shape(self) -> tuple[int, ...]:
         """The extents of packed weights."""
+        *outer, panel = self.lane_shape
+        return (*outer, panel * (self.arithmetic.lane_bytes // np.dtype(self.arithmetic.weights).itemsize))
+
+    @property
+    def lane_shape(self) -> tuple[int, ...]:
+        """Extents in lanes."""
         return (self.groups, self.panels, self.walk.chunks, *self.geometry.kernel, self.chunk, self.panel)
 
 
@@ -116,17 +138,30 @@ def packed_columns(out_channels: int, panel: int, lanes: int) -> NDArray[np.int6
     return np.concatenate(columns)
 
 
-def pack_weights(weights: NDArray[np.float32], kernel: Direct) -> NDArray[np.float32]:
+def pack_weights(weights: NDArray[np.generic], kernel: Direct) -> NDArray[np.generic]:
     """[groups * K, C, taps...] -> the kernel's packed shape, vectors in the order the kernel loads them.
 
     Panels that would run past the last channel repeat earlier ones, as `panel_starts` has it; a layer narrower than a
     vector is filled up with zeros.
     """
     groups, panel, lanes, per_group = kernel.groups, kernel.panel, kernel.lanes, kernel.out_channels
-    taps, chunks = kernel.geometry.taps, kernel.walk.chunks
-    grouped = weights.reshape(groups, per_group, chunks, kernel.chunk, taps).transpose(0, 2, 4, 3, 1)
+    taps, chunks, arithmetic = kernel.geometry.taps, kernel.walk.chunks, kernel.arithmetic
+    split = _in_words(weights.reshape(groups, per_group, kernel.in_channels, taps), kernel)
+    grouped = split.reshape(groups, per_group, chunks, kernel.chunk, arithmetic.word, taps).transpose(0, 2, 5, 3, 4, 1)
     if per_group < lanes:
-        grouped = np.pad(grouped, ((0, 0), (0, 0), (0, 0), (0, 0), (0, lanes - per_group)))
+        grouped = np.pad(grouped, ((0, 0),) * 5 + ((0, lanes - per_group),))
     columns = packed_columns(per_group, panel, lanes)
-    packed = grouped[..., columns].reshape(groups, chunks, taps, kernel.chunk, -1, panel)
-    return np.ascontiguousarray(packed.transpose(0, 4, 1, 2, 3, 5)).reshape(kernel.packed_shape)
+    packed = grouped[..., columns].reshape(groups, chunks, taps, kernel.chunk, arithmetic.word, -1, panel)
+    return arithmetic.pack(packed.transpose(0, 5, 1, 2, 3, 4, 6), lanes).reshape(kernel.packed_shape)
+
+
+def _in_words(weights: NDArray[np.generic], kernel: Direct) -> NDArray[np.generic]:
+    """[group][K][C][tap] -> [group][K][words * channels of a word][tap]: zero where the last word repeats a channel."""
+    word = kernel.arithmetic.word
+    places = [kernel.channel(index) for index in range(kernel.words)]
+    repeated = word * kernel.words - kernel.in_channels
+    columns = np.concatenate([np.arange(place, place + word) for place in places])
+    split = weights[:, :, columns]
+    if repeated:
+        split[:, :, -word : repeated - word] = 0
+    return split

@@ -11,7 +11,7 @@ from typing import TypeAlias, assert_never
 from tvm import ir, tirx
 
 from lowprec.schedules import vector_math
-from lowprec.schedules.views import Index, View, load, register, splat, store
+from lowprec.schedules.views import FLOAT, Index, View, load, register, splat, store
 
 Expression: TypeAlias = ir.Expr
 
@@ -42,10 +42,14 @@ Argument = Value | Operand | Constant
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One elementwise operation; `op` is a key of `ELEMENTWISE`."""
+    """One elementwise operation; `op` is a key of `ELEMENTWISE`, or the type that its argument is turned into."""
 
     op: str
     arguments: tuple[Argument, ...]
+
+    def apply(self, arguments: list[Expression]) -> Expression:
+        """Its value."""
+        return convert(arguments[0], self.op) if self.op in TYPES else ELEMENTWISE[self.op](*arguments)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,27 +65,36 @@ class Epilogue:
         """The value to store for `lanes` consecutive channels at `coordinates`."""
         values = [accumulator]
 
-        def evaluate(argument: Argument) -> Expression:
+        def evaluate(argument: Value | Operand) -> Expression:
             match argument:
                 case Value(index):
                     return values[index]
                 case Operand(index):
                     return _read(self.operands[index], buffers[index], coordinates, lanes)
-                case Constant(number):
-                    return splat(tirx.const(number, "float32"), lanes)
                 case _:
                     assert_never(argument)
 
         for step in self.steps:
-            arguments = map(evaluate, step.arguments)
-            values.append(_kept(ELEMENTWISE[step.op](*arguments), lanes))
+            known = [None if isinstance(a, Constant) else evaluate(a) for a in step.arguments]
+            kind = next((value.ty.dtype.with_lanes(1) for value in known if value is not None), FLOAT)
+            numbers = (a.number if isinstance(a, Constant) else 0.0 for a in step.arguments)
+            pairs = zip(known, numbers, strict=True)
+            value = step.apply([splat(tirx.const(n, kind), lanes) if v is None else v for v, n in pairs])
+            if step.op == "multiply" and any(self._is_converted(argument) for argument in step.arguments):
+                value = fenced(value)
+            values.append(_kept(value, lanes))
         return values[-1]
+
+    def _is_converted(self, argument: Argument) -> bool:
+        """Whether it is an integer turned into a float. Its product is rounded by itself, as ONNX has it: LLVM would
+        fuse it with what is added to it."""
+        return isinstance(argument, Value) and argument.index > 0 and self.steps[argument.index - 1].op == FLOAT
 
 
 def _kept(value: Expression, lanes: int) -> Expression:
     """The value through a buffer of its own, which LLVM keeps in a register: expressions are trees, and a later step
     may use this one twice."""
-    buffer = register(lanes)
+    buffer = register(lanes, str(value.ty.dtype.with_lanes(1)))
     store(buffer, 0, value, lanes)
     return load(buffer, 0, lanes)
 
@@ -93,8 +106,22 @@ def _read(view: View, buffer: tirx.Buffer, coordinates: tuple[Index, ...], lanes
     return load(buffer, position, lanes)
 
 
+def convert(value: Expression, dtype: str) -> Expression:
+    """In another type; a float to be an integer is whole and in its range."""
+    lanes = value.ty.dtype.lanes
+    return tirx.Cast(dtype if lanes == 1 else f"{dtype}x{lanes}", value)
+
+
+def fenced(value: Expression) -> Expression:
+    """A float32 that no later operation may be fused with."""
+    lanes = value.ty.dtype.lanes
+    return tirx.call_llvm_pure_intrin(
+        value.ty, f"llvm.arithmetic.fence.{'f32' if lanes == 1 else f'v{lanes}f32'}", value
+    )
+
+
 def _relu(x: Expression) -> Expression:
-    return tirx.max(x, vector_math.constant(0.0, x))
+    return tirx.max(x, splat(tirx.const(0, x.ty.dtype.with_lanes(1)), x.ty.dtype.lanes))
 
 
 def _leaky_relu(x: Expression, slope: Expression) -> Expression:
@@ -113,6 +140,9 @@ def _gelu(x: Expression) -> Expression:
     )
 
 
+TYPES = ("float32", "int32", "uint8", "int8")
+"""What values can be turned into."""
+
 ELEMENTWISE: dict[str, Callable[..., Expression]] = {
     "abs": lambda x: tirx.max(x, -x),
     "add": lambda x, y: x + y,
@@ -127,6 +157,7 @@ ELEMENTWISE: dict[str, Callable[..., Expression]] = {
     "multiply": lambda x, y: x * y,
     "negative": lambda x: -x,
     "relu": _relu,
+    "round": lambda x: tirx.nearbyint(x),
     "sigmoid": vector_math.sigmoid,
     "silu": lambda x: x * vector_math.sigmoid(x),
     "sqrt": lambda x: tirx.sqrt(x),

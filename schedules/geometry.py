@@ -4,7 +4,7 @@ A convolution's source may have a border, which its producer wrote. A tap that f
 adds nothing and is passed over: of a 3 x 3 kernel on 7 x 7 pixels one row of taps in ten, of a dilated one most.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import TypeAlias
 
@@ -30,6 +30,13 @@ class Geometry:
     @property
     def taps(self) -> int:
         return prod(self.kernel)
+
+    def in_rows(self) -> "Geometry":
+        """A row of taps taken as one."""
+        d, h, _ = self.kernel
+        *live, _ = self.live
+        reach = (self.size[2] - 1) * self.stride[2] + 1
+        return replace(self, kernel=(d, h, 1), live=(live[0], live[1], (0, reach)))
 
     def number(self, taps: tuple[Index, Index, Index]) -> Index:
         """A tap's place among all."""

@@ -14,11 +14,11 @@ from lowprec.schedules.direct import Direct, PackedWeights, StridedWeights, vect
 from lowprec.schedules.prefetch import prefetch
 from lowprec.schedules.tasks import decode, start_of
 from lowprec.schedules.tiling import ceil_div
-from lowprec.schedules.views import FLOAT_BYTES, Index, load, register, row_major, splat, store, zeros
+from lowprec.schedules.views import Index, load, register, row_major, store, zeros
 from lowprec.schedules.walkers import unknown_zeros, walk
 
 UNROLL = 4
-"""Input channels of one step of the innermost loop."""
+"""Words of input channels of one step of the innermost loop."""
 
 PREFETCH_BYTES = 1 << 20
 """The most that is fetched ahead: it must stay in L2 until it is used."""
@@ -29,7 +29,10 @@ def build_direct(spec: Direct) -> tirx.PrimFunc:
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         match spec.weights:
             case PackedWeights(bias=bias):
-                buffers = begin_kernel(spec, weights=spec.packed_shape, bias=bias)
+                types = spec.arithmetic
+                buffers = begin_kernel(
+                    spec, weights=spec.packed_shape, bias=bias, packed=types.weights, sums=types.sums
+                )
             case StridedWeights(view=view):
                 buffers = begin_kernel(spec, weights=view, bias=False)
         _tasks(spec, buffers)
@@ -46,7 +49,7 @@ def _tasks(spec: Direct, buffers: Buffers) -> None:
         if walk.run == 1:
             _Tile(spec=spec, task=task, columns=columns, number=begin, chunk=0, passed=begin).emit(buffers, None)
             return
-        kept = T.alloc_buffer((walk.run * spec.tile.rows * spec.panel,), "float32", scope="global")
+        kept = T.alloc_buffer((walk.run * spec.tile.rows * spec.panel,), spec.arithmetic.sums, scope="global")
         with T.serial(0, walk.chunks) as chunk, T.serial(0, walk.run) as index:
             number = begin + index
             _Tile(spec=spec, task=task, columns=columns, number=number, chunk=chunk, passed=index).emit(buffers, kept)
@@ -83,7 +86,10 @@ class _Tile:
             at=(n, d, h, start_of(tile, spec.tile.rows, spec.geometry.size[2])),
             base=base,
             first_in=start_of(self.columns.group, spec.in_channels, spec.all_channels[0]),
-            accumulators=[[register(spec.lanes) for _ in range(spec.tile.vectors)] for _ in range(spec.tile.rows)],
+            accumulators=[
+                [register(spec.lanes, spec.arithmetic.sums) for _ in range(spec.tile.vectors)]
+                for _ in range(spec.tile.rows)
+            ],
         )
         if kept is None:
             micro.start(buffers.bias)
@@ -125,7 +131,7 @@ class _Micro:
 
     def start(self, bias: tirx.Buffer | None) -> None:
         lanes = self.spec.lanes
-        zero = zeros(lanes)
+        zero = zeros(lanes, self.spec.arithmetic.sums)
         first = [zero if bias is None else T.bind(load(bias, self.base + at, lanes)) for at in self.vectors]
         for row in self.accumulators:
             for value, accumulator in zip(first, row, strict=True):
@@ -156,9 +162,9 @@ class _Micro:
                 begin = block * step
                 walks = [walk(block, step, zero) for zero in zeros] or [begin] * spec.tile.vectors
                 for u in range(step):
-                    self._channel(buffers, taps, begin + u, [place + u for place in walks])
-            for channel in range(whole * step, spec.chunk):
-                self._channel(buffers, taps, channel, [channel] * spec.tile.vectors)
+                    self._word(buffers, taps, begin + u, [place + u for place in walks])
+            for word in range(whole * step, spec.chunk):
+                self._word(buffers, taps, word, [word] * spec.tile.vectors)
 
     def _prefetch(self, w: tirx.Buffer, step: Index, steps: int) -> None:
         """Step `step` of `steps`: the tile's share of the weights that follow those in use.
@@ -172,43 +178,46 @@ class _Micro:
         visits, visit = walk.run, passed
         if walk.run == 1:
             visits, visit = prod(spec.pixels) * walk.block, passed * walk.block + columns.inner
-        used = walk.block * spec.geometry.taps * spec.chunk * spec.panel * FLOAT_BYTES
+        used = walk.block * spec.geometry.taps * spec.chunk * spec.panel * spec.arithmetic.lane_bytes
         if visits == 1 or used > PREFETCH_BYTES:
             return  # a single pass over the weights is a stream, which the hardware fetches ahead by itself
         first = columns.group * spec.panels + columns.panel - columns.inner
         begin = (tirx.floordiv(first * walk.chunks, walk.block) + self.tile.chunk + 1) * used
         prefetch(w, start=begin, count=used, step=visit * steps + step, steps=visits * steps)
 
-    def _channel(
-        self, buffers: Buffers, taps: tuple[Index, Index, Index], channel: Index, walks: Sequence[Index]
-    ) -> None:
-        """One input channel, which each vector may reach by a walk of its own."""
-        lanes, tile = self.spec.lanes, self.spec.tile
-        weights = [T.bind(load(buffers.w, self._weight(taps, channel, j), lanes)) for j in range(tile.vectors)]
+    def _word(self, buffers: Buffers, taps: tuple[Index, Index, Index], word: Index, walks: Sequence[Index]) -> None:
+        """One word of input channels, which each vector may reach by a walk of its own."""
+        lanes, tile, arithmetic = self.spec.lanes, self.spec.tile, self.spec.arithmetic
+        weights = [
+            list(map(T.bind, arithmetic.vector(buffers.w, self._weight(taps, word, j), lanes)))
+            for j in range(tile.vectors)
+        ]
         for i, row in enumerate(self.accumulators):
-            value = T.bind(self._broadcast(buffers.x, taps, walks[0], i))
+            value = list(map(T.bind, self._factor(buffers.x, taps, walks[0], i)))
             for j, (accumulator, weight) in enumerate(zip(row, weights, strict=True)):
                 again = j > 0 and i < tile.folded
-                factor = self._broadcast(buffers.x, taps, walks[j], i) if again else value
-                store(accumulator, 0, load(accumulator, 0, lanes) + factor * weight, lanes)
+                factor = self._factor(buffers.x, taps, walks[j], i) if again else value
+                total = arithmetic.multiply_add(load(accumulator, 0, lanes), factor, weight, lanes)
+                store(accumulator, 0, total, lanes)
 
-    def _broadcast(self, x: tirx.Buffer, taps: tuple[Index, Index, Index], channel: Index, i: int) -> ir.Expr:
-        return splat(load(x, self._pixel(taps, channel, i), 1), self.spec.lanes)
+    def _factor(self, x: tirx.Buffer, taps: tuple[Index, Index, Index], word: Index, i: int) -> list[ir.Expr]:
+        return self.spec.arithmetic.factor(x, self._pixel(taps, word, i), self.spec.lanes)
 
-    def _pixel(self, taps: tuple[Index, Index, Index], channel: Index, i: int) -> Index:
+    def _pixel(self, taps: tuple[Index, Index, Index], word: Index, i: int) -> Index:
         spec = self.spec
         n, d, h, first = self.at
         seen = spec.geometry.seen((d, h, first + i), taps)
-        return spec.input.address((n, *seen, self.first_in + self.tile.chunk * spec.chunk + channel))
+        return spec.input.address((n, *seen, self.first_in + spec.channel(self.tile.chunk * spec.chunk + word)))
 
-    def _weight(self, taps: tuple[Index, Index, Index], channel: Index, j: int) -> Index:
+    def _weight(self, taps: tuple[Index, Index, Index], word: Index, j: int) -> Index:
+        """Lanes before those of a vector."""
         spec, columns = self.spec, self.tile.columns
         match spec.weights:
             case PackedWeights():
-                indices = (columns.group, columns.panel, self.tile.chunk, *taps, channel, j * spec.lanes)
-                return sum(index * stride for index, stride in zip(indices, row_major(spec.packed_shape), strict=True))
+                indices = (columns.group, columns.panel, self.tile.chunk, *taps, word, j * spec.lanes)
+                return sum(index * stride for index, stride in zip(indices, row_major(spec.lane_shape), strict=True))
             case StridedWeights(view=view, channel_stride=stride):
-                return view.address((*self.at[:3], 0, self.base + self.vectors[j])) + channel * stride
+                return view.address((*self.at[:3], 0, self.base + self.vectors[j])) + word * stride
 
     def finish(self, buffers: Buffers) -> None:
         spec = self.spec

@@ -6,27 +6,29 @@ before:  Y[..., m, n] = f(sum over k of A[..., m, k] * B[..., k, n])     B compu
 
 from dataclasses import dataclass, replace
 from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lowprec.schedules.arithmetic import arithmetic_of
 from lowprec.schedules.convolution import pad_bias
 from lowprec.schedules.direct import Direct, PackedWeights, StridedWeights, pack_weights
 from lowprec.schedules.epilogue import Epilogue
 from lowprec.schedules.geometry import pointwise
-from lowprec.schedules.tiling import Workload, choose_tile
-from lowprec.schedules.views import FLOAT_BYTES
+from lowprec.schedules.tiling import Workload, ceil_div, choose_tile
 from lowprec.schedules.walks import Walk, choose_walk
 from lowprec.schedules.windows import Window, collapse, coordinates
 from lowprec.targets import Target
 
-Weights = NDArray[np.float32]
+Weights = NDArray[Any]
 ONES = (1, 1, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProductRequest:
-    """One matrix product: `right` is the right-hand side's place, or None when it is constant and will be packed."""
+    """One matrix product: `right` is the right-hand side's place, or None when it is constant and will be packed;
+    `wide` is as of convolutions."""
 
     depth: int
     left: Window
@@ -34,6 +36,7 @@ class ProductRequest:
     result: Window
     epilogue: Epilogue
     bias: bool
+    wide: bool = False
 
 
 def product_kernel(request: ProductRequest, target: Target) -> Direct:
@@ -46,15 +49,17 @@ def product_kernel(request: ProductRequest, target: Target) -> Direct:
         extents, views = collapse(extents, views)
     left, result, *operands = views
     lanes = target.lanes if request.right is None else min(target.lanes, columns)
+    arithmetic = arithmetic_of(request.left.dtype, target, wide=request.wide)
     work = Workload(
         lines=prod(extents[:3]),
         pixels=extents[3],
         columns=columns,
         taps=1,
-        channels=request.depth,
-        activations=FLOAT_BYTES * (prod(request.left.extents) + prod(request.result.extents)),
+        channels=ceil_div(request.depth, arithmetic.word),
+        activations=request.left.bytes + request.result.bytes,
     )
-    tile = choose_tile(work, lanes=lanes, registers=target.vector_registers, folding=target.folds_broadcasts)
+    folding = target.folds_broadcasts and arithmetic.folds
+    tile = choose_tile(work, lanes=lanes, registers=arithmetic.registers(target), folding=folding)
     return Direct(
         batch=extents[0],
         groups=1,
@@ -70,6 +75,7 @@ def product_kernel(request: ProductRequest, target: Target) -> Direct:
         lanes=lanes,
         tile=tile,
         walk=choose_walk(work, tile, lanes=lanes) if request.right is None else Walk(),
+        arithmetic=arithmetic,
     )
 
 

@@ -19,6 +19,8 @@ from tvm import ir, tirx
 from tvm.script.ir_builder import tirx as T
 
 COORDINATES = 5
+FLOAT = "float32"
+INTEGERS = "int32"
 FLOAT_BYTES = 4
 
 Index: TypeAlias = ir.Expr | int
@@ -31,6 +33,7 @@ class View:
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     offset: int = 0
+    dtype: str = FLOAT
 
     def __post_init__(self) -> None:
         if len(self.strides) != COORDINATES:
@@ -44,9 +47,9 @@ class View:
                 position = position + index * stride
         return position
 
-    def buffer(self, name: str, dtype: str = "float32") -> tirx.Buffer:
+    def buffer(self, name: str) -> tirx.Buffer:
         """Declare this tensor as the next argument of the function under construction."""
-        return T.arg(name, T.buffer(self.shape, dtype))
+        return T.arg(name, T.buffer(self.shape, self.dtype))
 
 
 def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -83,9 +86,9 @@ def room(lanes: int, dtype: str) -> tirx.Buffer:
     return T.alloc_buffer((lanes,), dtype, scope=_scope.get())
 
 
-def register(lanes: int) -> tirx.Buffer:
-    """Room for one vector of float32."""
-    return room(lanes, "float32")
+def register(lanes: int, dtype: str = FLOAT) -> tirx.Buffer:
+    """Room for one vector."""
+    return room(lanes, dtype)
 
 
 def named(value: ir.Expr) -> ir.Expr:
@@ -105,9 +108,9 @@ def splat(value: ir.Expr, lanes: int) -> ir.Expr:
     return value if lanes == 1 else tirx.Broadcast(value, lanes)
 
 
-def zeros(lanes: int) -> ir.Expr:
+def zeros(lanes: int, dtype: str = FLOAT) -> ir.Expr:
     """A vector of zeros."""
-    return splat(tirx.const(0.0, "float32"), lanes)
+    return splat(tirx.const(0, dtype), lanes)
 
 
 def ramp(position: Index, lanes: int) -> Index:

@@ -5,9 +5,12 @@ inside.
 """
 
 from dataclasses import dataclass, replace
+from math import prod
+
+import numpy as np
 
 from lowprec.schedules.halo import Halo
-from lowprec.schedules.views import COORDINATES, View, row_major
+from lowprec.schedules.views import COORDINATES, FLOAT, View, row_major
 
 Shape = tuple[int, ...]
 _PLACES = {1: (4,), 2: (3, 4), 3: (0, 3, 4), 4: (0, 2, 3, 4), 5: (0, 1, 2, 3, 4)}
@@ -15,12 +18,15 @@ _PLACES = {1: (4,), 2: (3, 4), 3: (0, 3, 4), 4: (0, 2, 3, 4), 5: (0, 1, 2, 3, 4)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """The `extents` from `begin` of a tensor of `shape`. Who writes a `bordered` one writes its border too."""
+    """The `extents` from `begin` of a tensor of `shape`. Who writes a `bordered` one writes its border too: the number
+    `border`, which is zero's integer where the tensor holds integers."""
 
     shape: Shape
     begin: Shape
     extents: Shape
     bordered: bool = True
+    dtype: str = FLOAT
+    border: int = 0
 
     def __post_init__(self) -> None:
         if not len(self.shape) == len(self.begin) == len(self.extents):
@@ -28,6 +34,11 @@ class Window:
         inside = zip(self.begin, self.extents, self.shape, strict=True)
         if any(begin < 0 or begin + extent > whole for begin, extent, whole in inside):
             raise ValueError(f"the window leaves its tensor: {self}")
+
+    @property
+    def bytes(self) -> int:
+        """Of its extents."""
+        return prod(self.extents) * np.dtype(self.dtype).itemsize
 
     @property
     def is_whole(self) -> bool:
@@ -44,7 +55,7 @@ class Window:
             for stride, extent, wanted in zip(strides, self.extents, aligned, strict=True)
         )
         places = _PLACES[len(result)][len(result) - len(self.extents) :]
-        return View(shape=self.shape, strides=spread(tuple(steps), places, 0), offset=offset)
+        return View(shape=self.shape, strides=spread(tuple(steps), places, 0), offset=offset, dtype=self.dtype)
 
     @property
     def halo(self) -> Halo | None:
@@ -57,12 +68,14 @@ class Window:
         d, h, w = ((begin[i], whole[i] - begin[i] - size[i]) for i in (1, 2, 3))
         if not any((*d, *h, *w)):
             return None
-        return Halo(batch=whole[0], size=size[1:4], sides=(d, h, w), channels=whole[4])
+        return Halo(
+            batch=whole[0], size=size[1:4], sides=(d, h, w), channels=whole[4], dtype=self.dtype, border=self.border
+        )
 
 
-def whole(shape: Shape) -> Window:
+def whole(shape: Shape, dtype: str = FLOAT) -> Window:
     """All of a tensor."""
-    return Window(shape=shape, begin=(0,) * len(shape), extents=shape)
+    return Window(shape=shape, begin=(0,) * len(shape), extents=shape, dtype=dtype)
 
 
 def coordinates(shape: Shape) -> tuple[int, int, int, int, int]:

@@ -31,6 +31,7 @@ def finish(graph: GraphProto, inputs: Sequence[TensorSpec], state: Walk) -> Grap
         nodes=(*(_identity(output, constant) for output, constant in stored.items()), *nodes),
         constants=state.constants,
         types=state.types,
+        dequantized=state.dequantized,
     )
 
 

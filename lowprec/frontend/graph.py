@@ -45,3 +45,5 @@ class Graph:
     nodes: tuple[Node, ...]
     constants: Mapping[str, Array]
     types: Mapping[str, TensorSpec]
+    dequantized: Mapping[str, Node] = field(default_factory=dict)
+    """The DequantizeLinear of constants that each of these constants was folded from; none once `restore` has run."""

@@ -1,6 +1,7 @@
 """A graph's layers as plain data: what the plan decides on and what `inspect` shows."""
 
 import math
+from collections.abc import Mapping
 
 import ml_dtypes
 import numpy as np
@@ -20,15 +21,22 @@ PRODUCTS: dict[str, tuple[int, int]] = {"MatMul": (0, 1), "MatMulInteger": (0, 1
 
 
 def layers_of(graph: Graph) -> tuple[Layer, ...]:
-    """One layer per node, in the graph's order."""
-    return tuple(_layer(node, graph) for node in graph.nodes)
+    """One layer per node, in the graph's order; what dequantizes constants is part of who reads them."""
+    made = {name: node for node in graph.nodes for name in node.outputs if name}
+    nodes = (node for node in graph.nodes if not _is_weights(node, graph))
+    return tuple(_layer(node, graph, made) for node in nodes)
 
 
-def _layer(node: Node, graph: Graph) -> Layer:
+def _is_weights(node: Node, graph: Graph) -> bool:
+    return node.op == "DequantizeLinear" and node.inputs[0] in graph.constants
+
+
+def _layer(node: Node, graph: Graph, made: Mapping[str, Node]) -> Layer:
     inputs = [graph.types[name] for name in node.inputs if name]
     outputs = [graph.types[name] for name in node.outputs if name]
     read = {spec.name: spec for spec in inputs}.values()
     geometry = _geometry(node, graph)
+    integers = geometry is not None and all(_is_dequantized(made.get(name)) for name in node.inputs[:2])
     return Layer(
         name=node.layer,
         op=node.op,
@@ -39,8 +47,13 @@ def _layer(node: Node, graph: Graph) -> Layer:
         macs=0 if geometry is None else geometry.macs,
         bytes=sum(spec.elements * _item_size(spec.dtype) for spec in (*read, *outputs)),
         geometry=geometry,
-        obstacle="" if geometry is None else _obstacle(node, graph),
+        obstacle="" if geometry is None or integers else _obstacle(node, graph),
+        integers=integers,
     )
+
+
+def _is_dequantized(source: Node | None) -> bool:
+    return source is not None and source.op == "DequantizeLinear" and not source.domain
 
 
 def _geometry(node: Node, graph: Graph) -> Conv | Gemm | None:

@@ -23,6 +23,7 @@ class Walk:
     constants: dict[str, Array] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)
     on_node: Callable[[str], None] | None = None
+    dequantized: dict[str, Node] = field(default_factory=dict)
     untyped: set[str] = field(default_factory=set)
     visited: int = 0
     folded_bytes: int = 0

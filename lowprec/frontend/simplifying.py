@@ -10,8 +10,10 @@ from lowprec.frontend.bypassing import bypass
 from lowprec.frontend.graph import Graph
 from lowprec.frontend.padding import absorb_padding
 from lowprec.frontend.pruning import prune
+from lowprec.frontend.restoring import restore
 
 REWRITES: tuple[Callable[[Graph], Graph], ...] = (
+    restore,
     prune,
     bypass,
     spell_out_windows,

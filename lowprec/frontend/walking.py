@@ -301,6 +301,8 @@ def _folded(subject: Subject, outputs: Sequence[TensorSpec], state: Walk) -> boo
     types = [state.types.get(name) for name in node.input]
     values = folding.fold(node, subject.version, subject.attributes, inputs, types, outputs)
     state.constants.update((spec.name, value) for spec, value in zip(outputs, values, strict=True))
+    if node.op_type == "DequantizeLinear":
+        state.dequantized[node.output[0]] = _plain(node, subject.version, subject.attributes)
     return True
 
 

@@ -77,7 +77,10 @@ def convert_quantize(site: Site) -> Expr:
     data = site.input(0) if site.dtype() == "float32" else site.emit(relax.op.astype(site.input(0), "float32"))
     scale = parameter(site, 1, site.rank(), axis, "float32", block)
     zero = zero_point(site, 2, site.rank(), axis, "float32", block)
-    return rounded(site, site.emit(relax.op.divide(data, scale)), zero, site.out().dtype)
+    known = site.known(1)
+    if known is None or (known != 1).any():
+        data = site.emit(relax.op.divide(data, scale))
+    return rounded(site, data, zero, site.out().dtype)
 
 
 def convert_dequantize(site: Site) -> Expr:

@@ -1,0 +1,168 @@
+"""Layers that integers of 8 bits can compute, their weights and biases as integers.
+
+    w[k] ~ scale[k] * codes[k], codes within -127..127            b[k] ~ (input scale * scale[k]) * bias[k]        (1)
+    255 * sum(|codes[k]|) + |bias[k]| < 2^31, so that no sum of products overflows, in any order                   (2)
+
+A bias that does not keep (2) stays in float, and is added to the product of the sum and its scale.
+
+Declines when: weights or bias are computed at run time, hold a NaN or an infinity, or are not of float32; the layer is
+a transposed convolution; a Gemm transposes its first operand, has factors, or a bias that is not one number per column;
+a MatMul's second operand is no matrix; the weights alone break (2).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowprec.errors import UsageError
+from lowprec.formats import Int
+from lowprec.frontend.graph import Array, Graph, Node
+from lowprec.frontend.naming import quote
+from lowprec.quantizing import fitted_scale
+
+LAYERS = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
+"""Operators that multiply by weights."""
+INT8 = Int(8)
+LARGEST = 127
+"""The magnitude of a code; -128 is not used, so that codes are symmetric."""
+REACH = 255
+"""The magnitude of a word of 8 bits less its zero point."""
+LIMIT = 1 << 31
+NORMAL = np.finfo(np.float32).tiny
+"""The smallest float32 of full precision: a scale below it is not one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Integers:
+    """A layer's constants: int8 codes with a scale for each index of `axis`; `bias` is int32, None where it is float or
+    absent; `scale * the input's scale` is what a sum's unit is worth."""
+
+    codes: NDArray[np.int8]
+    scale: NDArray[np.float32]
+    axis: int
+    bias: NDArray[np.int32] | None
+
+
+def obstacle(node: Node, graph: Graph) -> str:
+    """What keeps a layer in float, as a sentence; nothing for one that integers can compute."""
+    return next((reason for check in CHECKS if (reason := check(node, graph))), "")
+
+
+def integers_of(node: Node, graph: Graph, input_scale: np.float32) -> Integers:
+    """Equation 1 for a layer without an obstacle."""
+    weights, axis = graph.constants[node.inputs[1]], output_axis(node)
+    scale = _normal(fitted_scale(weights, INT8, axis=axis), input_scale)
+    with np.errstate(over="ignore"):
+        units = input_scale * scale
+    if not np.isfinite(units).all():
+        raise UsageError(
+            f"layer {quote(node.layer)}: its input's scale {input_scale:g} times its weights' {scale.max():g} is "
+            f"beyond float32: divide the weights, or keep the layer in float"
+        )
+    codes = _codes(weights, scale, axis)
+    return Integers(codes=codes, scale=scale, axis=axis, bias=_bias(node, graph, units, _sums(codes, axis)))
+
+
+def output_axis(node: Node) -> int:
+    """Of the weights: the axis that counts output channels."""
+    return 0 if node.op == "Conv" or node.attributes.get("transB", 0) else 1
+
+
+def bias_of(node: Node) -> str:
+    """The bias's name, or "" where there is none."""
+    return node.inputs[2] if node.op != "MatMul" and len(node.inputs) > 2 else ""
+
+
+def _normal(scale: NDArray[np.float32], input_scale: np.float32) -> NDArray[np.float32]:
+    """Scales whose products with the input's are normal numbers; what is smaller is rounded to zero."""
+    with np.errstate(over="ignore", under="ignore"):
+        while (small := input_scale * scale < NORMAL).any():
+            scale = np.where(small, np.maximum(scale * np.float32(2), NORMAL), scale)
+    return scale
+
+
+def _codes(weights: Array, scale: NDArray[np.float32], axis: int) -> NDArray[np.int8]:
+    """One float32 division, as QuantizeLinear has it; in place, for weights may be hundreds of megabytes."""
+    steps = np.divide(weights, _along(scale, axis, weights.ndim), dtype=np.float32)
+    np.rint(steps, out=steps)
+    return np.clip(steps, -LARGEST, LARGEST, out=steps).astype(np.int8)
+
+
+def _along(scale: NDArray[np.float32], axis: int, rank: int) -> NDArray[np.float32]:
+    return scale.reshape([-1 if index == axis else 1 for index in range(rank)])
+
+
+def _sums(codes: NDArray[np.int8], axis: int) -> NDArray[np.int64]:
+    """Of each output channel's magnitudes."""
+    others = tuple(index for index in range(codes.ndim) if index != axis)
+    return np.asarray(np.abs(codes).sum(axis=others, dtype=np.int64))
+
+
+def _bias(node: Node, graph: Graph, units: NDArray[np.float32], sums: NDArray[np.int64]) -> NDArray[np.int32] | None:
+    """The bias in units of the sum, if it keeps equation 2."""
+    if not bias_of(node):
+        return None
+    values = np.broadcast_to(graph.constants[bias_of(node)].reshape(-1), units.shape)
+    steps = np.rint(values.astype(np.float64) / units)
+    if (np.abs(steps) + REACH * sums >= LIMIT).any():
+        return None
+    return steps.astype(np.int32)
+
+
+def _operator(node: Node, graph: Graph) -> str:
+    if node.op == "ConvTranspose":
+        return "a transposed convolution is computed in float"
+    if graph.types[node.inputs[0]].dtype != "float32":
+        return f"its input is {graph.types[node.inputs[0]].dtype}, and integers are made of float32"
+    if node.inputs[0] in graph.constants:
+        return "its input is a constant"
+    return ""
+
+
+def _gemm(node: Node, graph: Graph) -> str:
+    if node.op != "Gemm":
+        return ""
+    if node.attributes.get("transA", 0):
+        return "its first operand is transposed"
+    factors = {name: node.attributes.get(name, 1.0) for name in ("alpha", "beta")}
+    found = next((name for name, factor in factors.items() if factor != 1), None)
+    return f"{found} is {factors[found]:g}, and sums of integers have no factor" if found is not None else ""
+
+
+def _weights(node: Node, graph: Graph) -> str:
+    weights = graph.constants.get(node.inputs[1])
+    if weights is None:
+        return "its weights are computed at run time, and integers are made of constants"
+    if node.op == "MatMul" and weights.ndim != 2:
+        return f"its second operand has {weights.ndim} dimensions, and one scale per column needs 2"
+    if not weights.size:
+        return "its weights have no elements"
+    return "" if np.isfinite(weights).all() else "its weights hold a NaN or an infinity"
+
+
+def _bias_kept(node: Node, graph: Graph) -> str:
+    name = bias_of(node)
+    if not name:
+        return ""
+    bias = graph.constants.get(name)
+    if bias is None:
+        return "its bias is computed at run time, and integers are made of constants"
+    channels = graph.constants[node.inputs[1]].shape[output_axis(node)]
+    if bias.size not in (1, channels) or (bias.ndim and bias.shape[-1] != bias.size):
+        return f"its bias is {list(bias.shape)}, not one number for each of {channels} channels"
+    return "" if np.isfinite(bias).all() else "its bias holds a NaN or an infinity"
+
+
+def _overflow(node: Node, graph: Graph) -> str:
+    """Only where a channel has more than 66,311 weights do its codes have to be looked at."""
+    weights, axis = graph.constants[node.inputs[1]], output_axis(node)
+    if weights.size // weights.shape[axis] * LARGEST * REACH < LIMIT:
+        return ""
+    sums = _sums(_codes(weights, fitted_scale(weights, INT8, axis=axis), axis), axis)
+    most = REACH * int(sums.max())
+    return "" if most < LIMIT else f"its sums may reach {most}, and 32 bits hold less than {LIMIT}"
+
+
+CHECKS: tuple[Callable[[Node, Graph], str], ...] = (_operator, _gemm, _weights, _bias_kept, _overflow)

@@ -1,0 +1,90 @@
+"""Values that only move stay integers.
+
+    MaxPool(DequantizeLinear(x))        -->  DequantizeLinear(MaxPool(x)); and so for whatever moves values
+    QuantizeLinear(DequantizeLinear(x)) -->  x, where scale and zero point are the same
+
+Declines when: the integers are not bytes with one scale and zero point; those of a Concat differ.
+"""
+
+from dataclasses import replace
+
+from lowprec.frontend.graph import Graph, Node
+from lowprec.frontend.integer_rewrite import BYTES, Quantized, Rewrite
+
+MOVING = """
+Concat DepthToSpace Expand Flatten Gather Identity MaxPool Reshape Slice SpaceToDepth Split Squeeze Tile Transpose
+Unsqueeze
+"""
+MOVES = frozenset(MOVING.split())
+"""What gives values that it was given, by order alone."""
+
+FIRST_ONLY = MOVES - {"Concat"}
+"""Of these the first input alone holds values."""
+
+
+def move_integers(graph: Graph) -> Graph:
+    """Values move as integers, and are dequantized behind."""
+    work = Rewrite(graph=graph)
+    for node in graph.nodes:
+        _move(work, node)
+    return work.finished()
+
+
+def _move(work: Rewrite, node: Node) -> None:
+    operands = node.inputs[:1] if node.op in FIRST_ONLY else node.inputs
+    if node.domain or node.op not in MOVES or any(node.outputs[1:]) or not operands:
+        work.nodes.append(node)
+        return
+    found = [work.quantized(name, per_tensor=True) for name in operands]
+    first = found[0]
+    same = first is not None and all(one is not None and one.parameters == first.parameters for one in found)
+    bytes_alone = same and all(one is not None and work.types[one.codes].dtype in BYTES for one in found)
+    if first is None or not bytes_alone or len({work.types[one.codes].dtype for one in found if one is not None}) > 1:
+        work.nodes.append(node)
+        return
+    result = node.outputs[0]
+    dtype, shape = work.types[first.codes].dtype, work.types[result].shape
+    codes = tuple(one.codes for one in found if one is not None)
+    moved = work.emit(
+        node.op,
+        codes + node.inputs[len(codes) :],
+        f"{result}/integers",
+        (dtype, shape),
+        layer=node.layer,
+        attributes=node.attributes,
+    )
+    work.nodes[-1] = replace(work.nodes[-1], version=node.version)
+    source = work.made[operands[0]]
+    below = Node(
+        op="DequantizeLinear",
+        inputs=(moved, *source.inputs[1:]),
+        outputs=(result,),
+        layer=node.layer,
+        version=source.version,
+        attributes={},
+    )
+    work.nodes.append(below)
+    work.made[result] = below
+
+
+def cancel(graph: Graph) -> Graph:
+    """Without QuantizeLinear of what was dequantized from the same integers."""
+    work = Rewrite(graph=graph)
+    same: dict[str, str] = {}
+    outputs = work.uses.outputs
+    for node in graph.nodes:
+        node = replace(node, inputs=tuple(same.get(name, name) for name in node.inputs))
+        if node.op == "QuantizeLinear" and not node.domain and node.outputs[0] not in outputs:
+            before = work.quantized(node.inputs[0], per_tensor=True)
+            after = work.parameters(node, node.outputs[0], per_tensor=True)
+            if before is not None and after is not None and _same(before, after, work):
+                same[node.outputs[0]] = same.get(before.codes, before.codes)
+                continue
+        work.nodes.append(node)
+        work.made.update((name, node) for name in node.outputs if name)
+    return work.finished()
+
+
+def _same(before: Quantized, after: Quantized, work: Rewrite) -> bool:
+    alike = work.types[before.codes].dtype == work.types[after.codes].dtype
+    return alike and before.parameters == after.parameters

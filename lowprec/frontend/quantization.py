@@ -1,0 +1,207 @@
+"""A float32 model as a quantized one: a QuantizeLinear and a DequantizeLinear at every rounded tensor.
+
+    conv = Conv(x, w, b)  -->  conv/float = Conv(x, DequantizeLinear(w/codes), DequantizeLinear(b/codes))
+                               conv = DequantizeLinear(QuantizeLinear(conv/float))
+
+So a tensor keeps its name for its rounded value; an input of the model, whose name is taken, becomes `x/rounded`.
+Activations are uint8 with one scale and zero point for a group of tied tensors, from the union of their ranges.
+Which layers and tensors, and why not: `integer_layers` and `quantized_tensors`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from lowprec.errors import UsageError
+from lowprec.formats import Int
+from lowprec.frontend.graph import Array, Attribute, Graph, Node, TensorSpec
+from lowprec.frontend.integer_layers import LAYERS, NORMAL, bias_of, integers_of, obstacle
+from lowprec.frontend.naming import quote
+from lowprec.frontend.pruning import prune
+from lowprec.frontend.quantized_tensors import Rounded, rounded_tensors
+from lowprec.frontend.scopes import unused
+from lowprec.ranges import Range, scale_and_zero
+from lowprec.vocabulary import suggestion
+
+UINT8 = Int(8, signed=False)
+ZEROS = (0.0, 1.0)
+"""The range of a tensor that was only seen as zeros: a bias behind it is counted in units of its scale."""
+OPSET = 13
+"""The first in which QuantizeLinear and DequantizeLinear have an axis."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantizationOptions:
+    """`skip` are layers that stay in float: their weights, and what they give unless a layer of integers reads it."""
+
+    skip: frozenset[str] = frozenset()
+
+
+def quantize_graph(
+    graph: Graph, ranges: Mapping[str, Range], options: QuantizationOptions | None = None
+) -> tuple[Graph, dict[str, str]]:
+    """The quantized graph from ranges of `tensors_to_observe`, and why each layer that stays in float does."""
+    options = options or QuantizationOptions()
+    reasons = float_layers(graph, options)
+    rounded = _rounded(graph, reasons, options)
+    state = _Rewrite(
+        graph=graph,
+        rounded=rounded,
+        scales=_scales(rounded, ranges),
+        version=max([OPSET, *(node.version for node in graph.nodes if not node.domain)]),
+        taken={*graph.types, *graph.constants},
+    )
+    for spec in graph.inputs:
+        state.copy_input(spec)
+    for node in graph.nodes:
+        state.copy(node, integer=node.op in LAYERS and node.layer not in reasons)
+    rewritten = replace(
+        graph,
+        nodes=tuple(state.nodes),
+        constants={**graph.constants, **state.constants},
+        types={**graph.types, **state.types},
+    )
+    return prune(rewritten), reasons
+
+
+def tensors_to_observe(graph: Graph, options: QuantizationOptions | None = None) -> tuple[str, ...]:
+    """The tensors whose ranges decide the scales."""
+    options = options or QuantizationOptions()
+    return _rounded(graph, float_layers(graph, options), options).deciding
+
+
+def float_layers(graph: Graph, options: QuantizationOptions) -> dict[str, str]:
+    """Of each Conv, ConvTranspose, Gemm and MatMul that stays in float, the reason."""
+    known = {node.layer for node in graph.nodes}
+    for name in sorted(options.skip - known):
+        raise UsageError(f"no layer is named {quote(name)}{suggestion(name, known)}: only layers can be skipped")
+    layers = [node for node in graph.nodes if node.op in LAYERS and not node.domain]
+    reasons = {
+        node.layer: "it is to stay in float" if node.layer in options.skip else obstacle(node, graph) for node in layers
+    }
+    return {layer: reason for layer, reason in reasons.items() if reason}
+
+
+def _rounded(graph: Graph, reasons: Mapping[str, str], options: QuantizationOptions) -> Rounded:
+    integers = {node.layer for node in graph.nodes if node.op in LAYERS and node.layer not in reasons}
+    return rounded_tensors(graph, integers, options.skip)
+
+
+def _scales(rounded: Rounded, ranges: Mapping[str, Range]) -> dict[str, tuple[np.float32, int]]:
+    """Scale and zero point of each group."""
+    unions: dict[str, Range] = {}
+    for name in rounded.deciding:
+        group = rounded.groups[name]
+        low, high = unions.get(group, (0.0, 0.0))
+        own = _range(name, ranges)
+        unions[group] = min(low, own[0]), max(high, own[1])
+    return {group: _scale_and_zero(union) for group, union in unions.items()}
+
+
+def _range(name: str, ranges: Mapping[str, Range]) -> Range:
+    if name not in ranges:
+        raise UsageError(f"tensor {quote(name)} has no range: give those of tensors_to_observe")
+    low, high = map(float, ranges[name])
+    if not (np.isfinite((low, high)).all() and low <= high):
+        raise UsageError(f"tensor {quote(name)} ranges from {low:g} to {high:g}: give finite numbers in order")
+    return low, high
+
+
+def _scale_and_zero(union: Range) -> tuple[np.float32, int]:
+    """Values too small for a scale of full precision count as zeros."""
+    scale, zero = scale_and_zero(union, UINT8)
+    return (scale, zero) if scale >= NORMAL and union != (0.0, 0.0) else scale_and_zero(ZEROS, UINT8)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Rewrite:
+    """The graph under way: new nodes, constants and types, and what the model's inputs are called once rounded."""
+
+    graph: Graph
+    rounded: Rounded
+    scales: Mapping[str, tuple[np.float32, int]]
+    version: int
+    taken: set[str]
+    nodes: list[Node] = field(default_factory=list)
+    constants: dict[str, Array] = field(default_factory=dict)
+    types: dict[str, TensorSpec] = field(default_factory=dict)
+    renamed: dict[str, str] = field(default_factory=dict)
+    units: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    def copy_input(self, spec: TensorSpec) -> None:
+        if spec.name in self.rounded.groups:
+            result = self.renamed[spec.name] = self._typed(f"{spec.name}/rounded", spec)
+            self._round(spec.name, spec.name, result, layer=spec.name)
+
+    def copy(self, node: Node, *, integer: bool) -> None:
+        """The node, weights before it and roundings behind it."""
+        inputs = tuple(self.renamed.get(name, name) for name in node.inputs)
+        if integer:
+            inputs = (inputs[0], *self._operands(node))
+        rounded = [name for name in node.outputs if name in self.rounded.groups]
+        floats = {name: self._typed(f"{name}/float", self.graph.types[name]) for name in rounded}
+        outputs = tuple(floats.get(name, name) for name in node.outputs)
+        self.nodes.append(replace(node, inputs=inputs, outputs=outputs))
+        for name in rounded:
+            self._round(name, floats[name], name, layer=node.layer)
+
+    def _round(self, tensor: str, source: str, result: str, *, layer: str) -> None:
+        """source -> QuantizeLinear -> DequantizeLinear -> result, with the scale of the tensor's group."""
+        units = self._units(self.rounded.groups[tensor])
+        shape = self.graph.types[tensor].shape
+        codes = self._typed(f"{tensor}/codes", TensorSpec(name="", dtype="uint8", shape=shape))
+        self._emit("QuantizeLinear", (source, *units), codes, layer)
+        self._emit("DequantizeLinear", (codes, *units), result, layer)
+
+    def _units(self, group: str) -> tuple[str, str]:
+        """The names of a group's scale and zero point."""
+        if group not in self.units:
+            scale, zero = self.scales[group]
+            names = self._constant(f"{group}/scale", scale), self._constant(f"{group}/zero_point", np.uint8(zero))
+            self.units[group] = names
+        return self.units[group]
+
+    def _operands(self, node: Node) -> tuple[str, ...]:
+        """Weights and bias as they are dequantized; a bias in float as it was."""
+        input_scale, _ = self.scales[self.rounded.groups[node.inputs[0]]]
+        found = integers_of(node, self.graph, input_scale)
+        weights = self._dequantized(node.inputs[1], found.codes, found.scale, found.axis, node.layer)
+        if not bias_of(node):
+            return (weights,)
+        if found.bias is None:
+            return weights, self._float_bias(bias_of(node), found.scale.shape)
+        return weights, self._dequantized(bias_of(node), found.bias, input_scale * found.scale, 0, node.layer)
+
+    def _float_bias(self, name: str, shape: tuple[int, ...]) -> str:
+        """One number for each output channel."""
+        bias = self.graph.constants[name]
+        return name if bias.shape == shape else self._constant(f"{name}/bias", np.broadcast_to(bias.reshape(-1), shape))
+
+    def _dequantized(self, name: str, codes: Array, scale: Array, axis: int, layer: str) -> str:
+        """A constant's codes -> DequantizeLinear."""
+        operands = (
+            self._constant(f"{name}/codes", codes),
+            self._constant(f"{name}/scale", scale),
+            self._constant(f"{name}/zero_point", np.zeros(scale.shape, codes.dtype)),
+        )
+        result = self._typed(f"{name}/rounded", TensorSpec(name="", dtype="float32", shape=codes.shape))
+        self._emit("DequantizeLinear", operands, result, layer, axis=axis)
+        return result
+
+    def _emit(self, op: str, inputs: tuple[str, ...], output: str, layer: str, **attributes: Attribute) -> None:
+        node = Node(op=op, inputs=inputs, outputs=(output,), layer=layer, version=self.version, attributes=attributes)
+        self.nodes.append(node)
+
+    def _constant(self, name: str, array: Array | np.generic) -> str:
+        values = np.asarray(array)
+        name = self._typed(name, TensorSpec(name="", dtype=values.dtype.name, shape=values.shape))
+        self.constants[name] = values
+        return name
+
+    def _typed(self, name: str, spec: TensorSpec) -> str:
+        """A new value near that name, of that type."""
+        name = unused(name, self.taken)
+        self.taken.add(name)
+        self.types[name] = replace(spec, name=name)
+        return name
