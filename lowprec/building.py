@@ -87,7 +87,13 @@ def write_object(kernels: Mapping[str, tirx.PrimFunc], machine: tvm.target.Targe
 
 
 def _build(kernels: Mapping[str, tirx.PrimFunc], machine: tvm.target.Target) -> Any:
-    return tvm.tirx.build(IRModule(dict(kernels)), machine)
+    with quick_passes():
+        return tvm.tirx.build(IRModule(dict(kernels)), machine)
+
+
+def quick_passes() -> tvm.transform.PassContext:
+    """TVM without what takes seconds a kernel and has nothing to do: buffers are as small as they can be."""
+    return tvm.transform.PassContext(disabled_pass=["s_tir.CompactBufferAllocation"])
 
 
 def _anchor() -> tirx.PrimFunc:

@@ -25,6 +25,7 @@ import tvm
 from numpy.typing import NDArray
 
 from lowprec import runtime, strict_json
+from lowprec.building import quick_passes
 from lowprec.choosing import Candidate, candidate_of, candidates
 from lowprec.convolution import Conv
 from lowprec.errors import LowprecError
@@ -144,7 +145,8 @@ def build(
     )
     kernel = convolution_kernel(request, target)
     module = tvm.IRModule({"main": build_convolution(kernel)})
-    return kernel, tvm.compile(module, target=tvm.target.Target(target.tvm_target(threads)))["main"]
+    with quick_passes():
+        return kernel, tvm.compile(module, target=tvm.target.Target(target.tvm_target(threads)))["main"]
 
 
 def _shapes(conv: Conv) -> tuple[tuple[int, ...], tuple[int, ...]]:
