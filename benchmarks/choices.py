@@ -4,7 +4,7 @@ Layers are drawn from the seed: shapes as networks have them, dense, grouped and
 timed twice, each time in a fresh process, as `lowprec tune` does it, and judged by the second times:
 
 - untuned: the algorithm that is predicted to be fastest;
-- with records: the one that was fastest the first time, or about as fast and predicted to be.
+- with records: the one that was fastest the first time.
 
 A choice is good if it took at most 1.1 times as long as the fastest.
 """
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import command, machine
-from lowprec.choosing import best_of, candidate_of, candidates, fastest_measured, named
+from lowprec.choosing import best_of, candidates, named
 from lowprec.convolution import Conv
 from lowprec.plan import describe
 from lowprec.records import Records, environment_of, times_in
@@ -115,10 +115,7 @@ def row(conv: Conv, target: Target, first: dict[Any, float], second: dict[Any, f
     """How much longer than the fastest each choice took."""
     predicted = best_of([candidate for candidate in candidates(conv, target) if candidate.within_budget])
     untuned = (predicted.algorithm, predicted.sizes)
-    measured = [(candidate_of(conv, name, sizes, target), seconds) for (name, sizes), seconds in first.items()]
-    found = fastest_measured([(candidate, seconds) for candidate, seconds in measured if candidate is not None])
-    assert found is not None
-    fastest = (found[0].algorithm, found[0].sizes)
+    fastest = min(first, key=lambda entry: first[entry])
     return {
         "layer": describe(conv),
         "conv": asdict(conv),

@@ -25,9 +25,6 @@ NEAR_SIZES = 3
 ABOUT = 1.03
 """Times so near to each other that a prediction does not tell them apart."""
 
-ALIKE = 1.06
-"""Times so near to each other that another process, whose memory lies elsewhere, may order them otherwise."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
@@ -79,15 +76,6 @@ def best_of(able: Sequence[Candidate]) -> Candidate:
     fastest = min(candidate.cycles for candidate in able)
     near = [candidate for candidate in able if candidate.cycles <= ABOUT * fastest]
     return min(near, key=lambda candidate: (candidate.error, candidate.cycles))
-
-
-def fastest_measured(found: Sequence[tuple[Candidate, float]]) -> tuple[Candidate, float] | None:
-    """Of candidates with their seconds the fastest; of those about as fast the one predicted to be."""
-    if not found:
-        return None
-    least = min(seconds for _, seconds in found)
-    alike = [entry for entry in found if entry[1] <= ALIKE * least]
-    return min(alike, key=lambda entry: (entry[0].cycles, entry[1]))
 
 
 def named(algorithm: str, sizes: Sequence[int]) -> str:

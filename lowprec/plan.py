@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from lowprec.choosing import DIRECT, IM2COL, Candidate, best_of, candidate_of, candidates, fastest_measured
+from lowprec.choosing import DIRECT, IM2COL, Candidate, best_of, candidate_of, candidates
 from lowprec.convolution import Conv
 from lowprec.layers import Gemm, Layer
 from lowprec.predicting import FLOAT_BYTES
@@ -159,7 +159,7 @@ def _convolution(layer: Layer, conv: Conv, wish: str, target: Target, times: Tim
     offered = candidates(conv, target)
     wished = [candidate for candidate in offered if candidate.is_a(wish) and not candidate.obstacle]
     chosen = wished or [candidate for candidate in offered if candidate.within_budget]
-    best, seconds = _best_measured(conv, wish, target, times) or (best_of(chosen), None)
+    best, seconds = _fastest_measured(conv, wish, target, times) or (best_of(chosen), None)
     return Choice(
         layer=layer.name,
         op=layer.op,
@@ -180,13 +180,13 @@ def _transformed(best: Candidate, conv: Conv) -> tuple[int, int] | None:
     return FLOAT_BYTES * conv.parameters, best.prediction.weight_bytes
 
 
-def _best_measured(conv: Conv, wish: str, target: Target, times: Times) -> tuple[Candidate, float] | None:
+def _fastest_measured(conv: Conv, wish: str, target: Target, times: Times) -> tuple[Candidate, float] | None:
     """Of what tuning measured the fastest that is wished for, or is exact enough."""
     found = [(candidate_of(conv, name, sizes, target), seconds) for (name, sizes), seconds in times.items()]
     fitting = [(candidate, seconds) for candidate, seconds in found if candidate is not None]
     wished = [entry for entry in fitting if entry[0].is_a(wish)]
     within = [entry for entry in fitting if entry[0].within_budget] if wish == "auto" else []
-    return fastest_measured(wished or within)
+    return min(wished or within, key=lambda entry: entry[1], default=None)
 
 
 def _declined(offered: Sequence[Candidate], wish: str, *, fits: bool) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ from lowprec.passes.elementwise import CONVERSION, EPILOGUE_OPS
 from lowprec.passes.widening import source_of
 from lowprec.schedules.epilogue import Argument, Epilogue, Operand, Step, Value
 from lowprec.schedules.epilogue import Constant as Number
+from lowprec.schedules.simplifying import simplified
 from lowprec.schedules.views import INTEGERS, View
 from lowprec.schedules.windows import Window, whole
 
@@ -91,7 +92,7 @@ def read_unit(function: relax.Function) -> UnitReading:
         zero_point=zero_point,
         result=result,
         bias=reader.bias,
-        epilogue=Epilogue(steps=tuple(reader.steps), operands=tuple(reader.operands)),
+        epilogue=Epilogue(steps=simplified(tuple(reader.steps)), operands=tuple(reader.operands)),
         sources=reader.sources,
     )
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias, assert_never
 
+import numpy as np
 from tvm import ir, tirx
 
 from lowprec.schedules import vector_math
@@ -80,15 +81,8 @@ class Epilogue:
             numbers = (a.number if isinstance(a, Constant) else 0.0 for a in step.arguments)
             pairs = zip(known, numbers, strict=True)
             value = step.apply([splat(tirx.const(n, kind), lanes) if v is None else v for v, n in pairs])
-            if step.op == "multiply" and any(self._is_converted(argument) for argument in step.arguments):
-                value = fenced(value)
             values.append(_kept(value, lanes))
         return values[-1]
-
-    def _is_converted(self, argument: Argument) -> bool:
-        """Whether it is an integer turned into a float. Its product is rounded by itself, as ONNX has it: LLVM would
-        fuse it with what is added to it."""
-        return isinstance(argument, Value) and argument.index > 0 and self.steps[argument.index - 1].op == FLOAT
 
 
 def _kept(value: Expression, lanes: int) -> Expression:
@@ -112,12 +106,40 @@ def convert(value: Expression, dtype: str) -> Expression:
     return tirx.Cast(dtype if lanes == 1 else f"{dtype}x{lanes}", value)
 
 
-def fenced(value: Expression) -> Expression:
-    """A float32 that no later operation may be fused with."""
+def product(x: Expression, y: Expression) -> Expression:
+    """A float32 product that no later operation may be fused with."""
+    value = x * y
     lanes = value.ty.dtype.lanes
     return tirx.call_llvm_pure_intrin(
         value.ty, f"llvm.arithmetic.fence.{'f32' if lanes == 1 else f'v{lanes}f32'}", value
     )
+
+
+def quotient(x: Expression, divisor: Expression) -> Expression:
+    """x / divisor for a constant, to the last bit where rounding to an integer may see it (Markstein 1990).
+
+    q = x * r, with r = 1 / divisor, is nearly right; the rest x - q * divisor is exact, so that q + rest * r is rounded
+    right, unless all bits of the divisor's mantissa are ones. Beyond 2^24, where q might overflow, it is held.
+    """
+    number = np.float32(divisor.value if isinstance(divisor, tirx.FloatImm) else divisor.value.value)
+    if not _is_simple(number):
+        return x / divisor
+    inverse = vector_math.constant(float(np.float32(1) / number), x)
+    bound = vector_math.constant(2.0**24, x)
+    near = tirx.min(tirx.max(x * inverse, -bound), bound)
+    near = _kept(near, x.ty.dtype.lanes)
+    rest = _fma(-near, divisor, x)
+    return _fma(rest, inverse, near)
+
+
+def _is_simple(divisor: np.float32) -> bool:
+    """Whether it and its inverse are far from the ends of the range, and its mantissa has a zero."""
+    mantissa = int(divisor.view(np.uint32)) & 0x7FFFFF
+    return 2.0**-60 < abs(float(divisor)) < 2.0**60 and mantissa != 0x7FFFFF
+
+
+def _fma(x: Expression, y: Expression, z: Expression) -> Expression:
+    return tirx.call_intrin(x.ty, "tirx.fma", x, y, z)
 
 
 def _relu(x: Expression) -> Expression:
@@ -156,6 +178,8 @@ ELEMENTWISE: dict[str, Callable[..., Expression]] = {
     "minimum": lambda x, y: tirx.min(x, y),
     "multiply": lambda x, y: x * y,
     "negative": lambda x: -x,
+    "product": product,
+    "quotient": quotient,
     "relu": _relu,
     "round": lambda x: tirx.nearbyint(x),
     "sigmoid": vector_math.sigmoid,

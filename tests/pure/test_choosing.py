@@ -2,7 +2,7 @@
 
 import pytest
 
-from lowprec.choosing import ABOUT, Candidate, best_of, candidates, fastest_measured, winograd_outputs
+from lowprec.choosing import ABOUT, Candidate, best_of, candidates, winograd_outputs
 from lowprec.convolution import Conv
 from lowprec.plan import Choice, Plan, make_plan
 from lowprec.predicting import BUDGET, Prediction
@@ -176,12 +176,3 @@ def test_a_layer_left_to_the_rule_has_no_prediction() -> None:
     choice = plan_of(conv(), "fft").declining({"c": "the convolution is empty"}).choices[0]
     assert (choice.algorithm, choice.error, choice.milliseconds, choice.sizes) == ("generic", None, None, ())
     assert choice.declined[-1].endswith(": the convolution is empty")
-
-
-def test_of_times_about_alike_the_one_predicted_fastest_is_taken() -> None:
-    by_name = {candidate.algorithm: candidate for candidate in candidates(conv(), TARGET)}
-    slow, quick = by_name["direct"], by_name["winograd:4"]
-    assert quick.cycles < slow.cycles
-    assert fastest_measured([(slow, 1.0), (quick, 1.05)]) == (quick, 1.05)
-    assert fastest_measured([(slow, 1.0), (quick, 1.07)]) == (slow, 1.0)
-    assert fastest_measured([]) is None
