@@ -39,7 +39,8 @@ from lowprec.passes.editing import (
 )
 from lowprec.passes.elementwise import ELEMENTWISE_OPS
 from lowprec.passes.reshaping import regroup
-from lowprec.passes.widening import chain_of, source_of
+from lowprec.passes.signs import signs_of
+from lowprec.passes.widening import chain_of
 
 Axes = tuple[int, ...]
 DEFAULT_LAYOUTS = ("NCW", "NCHW", "NCDHW")
@@ -109,12 +110,12 @@ class _Rewriter:
     orders: dict[str, Axes] = field(default_factory=dict)
     chains: dict[relax.Var, relax.Call] = field(
         default_factory=dict
-    )  # steps that widen a narrow tensor, see `widening`
+    )  # steps of `widening` and `signs`
 
     def rewrite(self, var: relax.Var, value: relax.Expr) -> None:
         self.definitions[var] = value
-        if chain_of(var, self.definitions):
-            self.chains[var] = value
+        chain = (var,) if chain_of(var, self.definitions) else signs_of(var, self.definitions)
+        self.chains.update((step, self.definitions[step]) for step in chain)
         rule = RULES.get(op_name(value))
         done = rule(self, var, value) if rule is not None else None
         if done is None:
@@ -143,11 +144,11 @@ class _Rewriter:
         return self.copies[key]
 
     def _moved_chain(self, expression: relax.Var, axes: Axes) -> relax.Expr:
-        """The narrow tensor is moved, and made wide again."""
+        """What the chain begins with is moved, and the rest done again."""
         key = (expression, axes)
         if key not in self.copies:
             step = self.chains[expression]
-            source = source_of(step)
+            source = next(tensor for tensor in tensors_in(step) if isinstance(tensor, relax.Var))
             moved = replace_tensors(step, {source: self.arranged(source, axes)})
             self.copies[key] = self.emitter.emit(moved)
         return self.copies[key]

@@ -7,8 +7,8 @@
              which begins with a slice of y
 
 The widest padding asked for is written once; whoever needs less reads a window of it.
-Declines when: the tensor is an input or output of the model, or used by anything but units. It is then padded by a unit
-of its own, in front of the convolution.
+Declines when: it pads signs, which have no zero; the tensor is an input or output of the model, or used by anything but
+units. It is then padded by a unit of its own, in front of the convolution.
 """
 
 from collections.abc import Mapping
@@ -99,7 +99,7 @@ def _padded_source(function: relax.Function) -> tuple[relax.Var, Border] | None:
         return None
     chain, (_, convolution) = _up_to_convolution(function)
     widths = _widths_of(convolution)
-    if not any(map(any, widths)):
+    if not any(map(any, widths)) or any(op_name(value) == "relax.where" for _, value in chain):
         return None
     zeros = (value.args[1] for _, value in chain if op_name(value) == "relax.subtract")
     source = source_of(chain[0][1]) if chain else convolution.args[0]

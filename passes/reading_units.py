@@ -27,6 +27,7 @@ from lowprec.passes.editing import (
     shape_of,
 )
 from lowprec.passes.elementwise import CONVERSION, EPILOGUE_OPS
+from lowprec.passes.signs import multiplies_signs
 from lowprec.passes.widening import source_of
 from lowprec.schedules.epilogue import Argument, Epilogue, Operand, Step, Value
 from lowprec.schedules.epilogue import Constant as Number
@@ -53,6 +54,7 @@ class UnitReading:
     operator: relax.Call
     windows: Windows
     zero_point: int
+    signs: bool
     result: Window
     bias: Array | None
     epilogue: Epilogue
@@ -69,9 +71,12 @@ def read_unit(function: relax.Function) -> UnitReading:
     """The reading of a unit, or Declined."""
     windows, lines = read_windows(function)
     zero_point = _read_integers(windows, lines)
+    signs = _read_signs(windows, lines)
     # Windows of epilogue operands may follow the operator.
     anchor, operator = lines.pop(0)
-    reader = _Reader(windows=windows, shape=shape_of(anchor), values={anchor: 0}, may_start=_packs(operator))
+    reader = _Reader(
+        windows=windows, shape=shape_of(anchor), values={anchor: 0}, may_start=_packs(operator) and not signs
+    )
     result = whole(shape_of(anchor), dtype_of(result_of(function)))
     last = anchor
     for var, value in lines:
@@ -90,6 +95,7 @@ def read_unit(function: relax.Function) -> UnitReading:
         operator=operator,
         windows=windows,
         zero_point=zero_point,
+        signs=signs,
         result=result,
         bias=reader.bias,
         epilogue=Epilogue(steps=simplified(tuple(reader.steps)), operands=tuple(reader.operands)),
@@ -118,6 +124,18 @@ def _read_integers(windows: Windows, lines: list[tuple[relax.Var, relax.Expr]]) 
         elif op_name(value) != CONVERSION or dtype_of(value) != INTEGERS:
             raise Declined("bytes that are more than centred before they are multiplied")
     return zero_point
+
+
+def _read_signs(windows: Windows, lines: list[tuple[relax.Var, relax.Expr]]) -> bool:
+    """Whether the operator reads the signs of a window; what makes them is taken from `lines`."""
+    values = dict(lines)
+    if len(lines) < 3 or not multiplies_signs(lines[2][1], values):
+        return False
+    (_, condition), (signs, _) = lines.pop(0), lines.pop(0)
+    if condition.args[0] not in windows:
+        raise Declined("signs of what is computed inside")
+    windows[signs] = windows[condition.args[0]]
+    return True
 
 
 def _packs(operator: relax.Call) -> bool:

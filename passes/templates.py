@@ -14,14 +14,16 @@ from tvm import relax, tirx
 
 from lowprec.choosing import DIRECT
 from lowprec.convolution import Conv
-from lowprec.passes.editing import Array, Constant, array_of, dtype_of, is_constant, shape_of
+from lowprec.passes.editing import Array, Constant, array_of, dtype_of, is_constant, op_name, shape_of
 from lowprec.passes.reading_units import BYTES, Declined, Source, UnitReading, as_float32, read_unit
-from lowprec.passes.units import KIND, Kind
+from lowprec.passes.signs import magnitudes
+from lowprec.passes.units import CONVOLUTIONS, KIND, Kind
 from lowprec.schedules.convolution import (
     ConvolutionRequest,
     build_convolution,
     convolution_kernel,
     pack_convolution,
+    popcount_kernel,
     shift_of,
 )
 from lowprec.schedules.convolution import Kernel as ConvolutionKernel
@@ -29,12 +31,14 @@ from lowprec.schedules.copying import Copy, build_copy
 from lowprec.schedules.depthwise import Depthwise
 from lowprec.schedules.direct import Direct
 from lowprec.schedules.dots import Dots
+from lowprec.schedules.epilogue import Epilogue, Operand, Step, Value
 from lowprec.schedules.fourier import Fourier
 from lowprec.schedules.fourier_depthwise import FourierDepthwise
 from lowprec.schedules.im2col import Im2col
+from lowprec.schedules.popcount import Popcount, build_popcount, pack_popcount
 from lowprec.schedules.product import ProductRequest, pack_product, product_kernel
-from lowprec.schedules.views import FLOAT
-from lowprec.schedules.windows import Window, whole
+from lowprec.schedules.views import FLOAT, View
+from lowprec.schedules.windows import Window, coordinates, whole
 from lowprec.schedules.winograd import Winograd
 from lowprec.targets import Target
 
@@ -47,7 +51,7 @@ class KernelCall:
     identity: Hashable
     family: str
     arguments: tuple[Source | Array, ...]
-    kernel: ConvolutionKernel | Copy | tirx.PrimFunc
+    kernel: ConvolutionKernel | Popcount | Copy | tirx.PrimFunc
     declined: str = ""
 
     def build(self) -> tirx.PrimFunc:
@@ -55,6 +59,8 @@ class KernelCall:
         match self.kernel:
             case Direct() | Depthwise() | Dots() | Winograd() | Fourier() | FourierDepthwise() | Im2col():
                 return build_convolution(self.kernel)
+            case Popcount():
+                return build_popcount(self.kernel)
             case Copy():
                 return build_copy(self.kernel)
             case _:
@@ -86,6 +92,8 @@ def lower_by_template(
     insides = insides or {}
     if place is not None:
         reading.result = place
+    if reading.signs:
+        return product_of_signs(reading, target)
     if function.attrs[KIND] == Kind.CONVOLUTION:
         return _convolution(reading, target, wish or Wish(), insides)
     return _product(reading, target)
@@ -159,6 +167,71 @@ def _centred(reading: UnitReading, weights: Array, zero: int) -> Array:
     sums = weights.reshape(len(weights), -1).astype(np.int64).sum(axis=1)
     bias = np.zeros(len(weights), np.int64) if reading.bias is None else reading.bias.astype(np.int64)
     return np.asarray(bias - zero * sums, np.int64).astype(np.int32)
+
+
+def product_of_signs(reading: UnitReading, target: Target) -> KernelCall:
+    """Signs times signs, and a factor for each output channel as one more operand of the epilogue."""
+    operator = reading.operator
+    param, window = reading.place(operator.args[0])
+    weights = array_of(operator.args[1])
+    weights = weights if op_name(operator) in CONVOLUTIONS else weights.T
+    factor = magnitudes(weights)
+    if factor is None or 0 in window.extents or window.dtype != FLOAT:
+        raise Declined("it does not multiply signs")
+    conv = _signs_geometry(operator, window.extents, weights)
+    extents = coordinates(reading.result.extents)
+    kernel = popcount_kernel(conv, extents, window, reading.result, _scaled(reading.epilogue, len(factor)), target)
+    return KernelCall(
+        identity=kernel,
+        family="popcount",
+        arguments=(param, pack_popcount(weights, kernel), *reading.sources, factor),
+        kernel=kernel,
+    )
+
+
+def _scaled(epilogue: Epilogue, channels: int) -> Epilogue:
+    """The epilogue of a count: turned into a float and times the last operand, before its other steps."""
+    place = Operand(len(epilogue.operands))
+    first = (Step(op=FLOAT, arguments=(Value(0),)), Step(op="product", arguments=(Value(1), place)))
+    rest = (
+        replace(step, arguments=tuple(Value(a.index + 2) if isinstance(a, Value) else a for a in step.arguments))
+        for step in epilogue.steps
+    )
+    strides = (0, 0, 0, 0, 1)
+    return Epilogue(steps=(*first, *rest), operands=(*epilogue.operands, View(shape=(channels,), strides=strides)))
+
+
+def _signs_geometry(operator: relax.Call, extents: tuple[int, ...], weights: Array) -> Conv:
+    """The convolution with its padding; a matrix product is one of pixels."""
+    if op_name(operator) not in CONVOLUTIONS:
+        extents, ones = coordinates(extents), (1, 1, 1)
+        return Conv(
+            batch=extents[0],
+            in_channels=extents[-1],
+            out_channels=len(weights),
+            groups=1,
+            size=extents[1:-1],
+            kernel=ones,
+            stride=ones,
+            dilation=ones,
+            pads_begin=(0, 0, 0),
+            pads_end=(0, 0, 0),
+        )
+    attrs = operator.attrs
+    padding = tuple(int(width) for width in attrs.padding)
+    rank = len(extents) - 2
+    return Conv(
+        batch=extents[0],
+        in_channels=extents[-1],
+        out_channels=len(weights),
+        groups=1,
+        size=extents[1:-1],
+        kernel=weights.shape[2:],
+        stride=tuple(int(step) for step in attrs.strides),
+        dilation=tuple(int(step) for step in attrs.dilation),
+        pads_begin=padding[:rank],
+        pads_end=padding[rank:],
+    )
 
 
 def _family(kernel: ConvolutionKernel) -> str:

@@ -32,6 +32,7 @@ from lowprec.passes.editing import (
     tensors_in,
 )
 from lowprec.passes.elementwise import CONVERSION, ELEMENTWISE_OPS, EPILOGUE_OPS
+from lowprec.passes.signs import multiplies_signs, signs_of
 from lowprec.passes.widening import chain_of
 
 KIND = "lowprec.kind"
@@ -118,7 +119,12 @@ def _mark_widening(lines: list[_Line]) -> None:
     for line in reversed(lines):
         readers = [lines[user] for user in line.users]
         local = all(reader.widens or kind_of(reader.value) is not None for reader in readers)
-        line.widens = local and not line.returned and bool(chain_of(line.var, values))
+        chained = local and bool(chain_of(line.var, values))
+        signs = bool(signs_of(line.var, values)) and all(multiplies_signs(reader.value, values) for reader in readers)
+        asks = op_name(line.value) == "relax.greater_equal" and all(
+            reader.widens and op_name(reader.value) == "relax.where" for reader in readers
+        )
+        line.widens = bool(readers or local) and not line.returned and (chained or signs or asks)
 
 
 def kind_of(value: relax.Expr) -> Kind | None:
@@ -261,7 +267,10 @@ def _with_chains(members: list[_Line], values: Mapping[relax.Var, relax.Expr]) -
     for line in members:
         for source in tensors_in(line.value):
             if source not in inside:
-                program.update((step, values[step]) for step in chain_of(source, values))
+                chain = chain_of(source, values)
+                if not chain and multiplies_signs(line.value, values) and source.same_as(line.value.args[0]):
+                    chain = signs_of(source, values)
+                program.update((step, values[step]) for step in chain)
         program[line.var] = line.value
     return program
 

@@ -21,7 +21,7 @@ from lowprec.fourier import frequencies
 from lowprec.phases import phase_count, phases_of
 from lowprec.predicting_fourier import segments_of
 from lowprec.predicting_winograd import filterings
-from lowprec.schedules.arithmetic import Arithmetic, arithmetic_of
+from lowprec.schedules.arithmetic import Arithmetic, Way, arithmetic_of
 from lowprec.schedules.blocks import Blocks, Products, Tiling, choose_blocks, choose_patches
 from lowprec.schedules.bundles import bundle_weights, choose_bundle
 from lowprec.schedules.depthwise import Depthwise, build_depthwise, pack_depthwise
@@ -34,6 +34,7 @@ from lowprec.schedules.geometry import Geometry, Live, pointwise
 from lowprec.schedules.halo import Halo
 from lowprec.schedules.im2col import Im2col, build_im2col, pack_im2col
 from lowprec.schedules.microkernel import build_direct
+from lowprec.schedules.popcount import WORD, Popcount
 from lowprec.schedules.tiling import Workload, ceil_div, choose_tile
 from lowprec.schedules.views import FLOAT, View
 from lowprec.schedules.walks import choose_walk
@@ -123,6 +124,7 @@ def _direct(request: ConvolutionRequest, target: Target) -> Direct:
     arithmetic = arithmetic_of(request.source.dtype, target, wide=request.wide)
     if runs_of_taps(conv, arithmetic):
         geometry, in_channels = geometry.in_rows(), in_channels * geometry.kernel[2]
+    arithmetic = in_words(arithmetic, in_channels)
     if _is_pointwise(conv):
         extents, views = collapse(extents, views)
         geometry = pointwise(_triple(extents[1:]))
@@ -160,7 +162,13 @@ def runs_of_taps(conv: Conv, arithmetic: Arithmetic) -> bool:
     """Whether a row of taps is taken as one tap of that many channels, which lie side by side: where words would
     repeat channels otherwise."""
     ragged = conv.in_channels % arithmetic.word > 0
-    return ragged and conv.groups == 1 and conv.kernel[-1] > 1 and conv.dilation[-1] == 1
+    along = conv.groups == 1 and conv.kernel[-1] > 1 and conv.dilation[-1] == 1
+    return ragged and along and conv.in_channels * conv.kernel[-1] >= arithmetic.word
+
+
+def in_words(arithmetic: Arithmetic, channels: int) -> Arithmetic:
+    """The arithmetic for so many channels: one at a time where they do not fill a word."""
+    return arithmetic if channels >= arithmetic.word else replace(arithmetic, way=Way.SINGLE)
 
 
 def _depthwise(request: ConvolutionRequest, target: Target) -> Depthwise:
@@ -261,6 +269,45 @@ def _blocks(request: ConvolutionRequest, target: Target, *, tiles: int, frequenc
         parts=parts,
     )
     return choose_blocks(work, lanes=target.lanes, registers=target.vector_registers, threads=request.threads)
+
+
+def popcount_kernel(
+    conv: Conv, extents: tuple[int, ...], source: Window, result: Window, epilogue: Epilogue, target: Target
+) -> Popcount:
+    """The kernel for signs times signs; `conv` has its padding, `extents` are the result's."""
+    outer = (0,) * (3 - len(conv.size))
+    size, begin, end = triple(conv.size), _triple(outer + conv.pads_begin), _triple(outer + conv.pads_end)
+    work = Workload(
+        lines=prod(extents[:3]),
+        pixels=extents[3],
+        columns=conv.out_channels,
+        taps=prod(conv.kernel),
+        channels=ceil_div(conv.in_channels, WORD),
+        activations=source.bytes + result.bytes,
+    )
+    padded = tuple(b + n + e for b, n, e in zip(begin, size, end, strict=True))
+    return Popcount(
+        input=source.view(),
+        output=result.view(),
+        halo=result.halo,
+        bias=False,
+        epilogue=epilogue,
+        lanes=target.lanes,
+        batch=conv.batch,
+        in_channels=conv.in_channels,
+        out_channels=conv.out_channels,
+        geometry=Geometry(
+            size=_triple(extents[1:4]),
+            kernel=triple(conv.kernel),
+            stride=triple(conv.stride),
+            dilation=triple(conv.dilation),
+            live=((0, padded[0]), (0, padded[1]), (0, padded[2])),
+        ),
+        size=size,
+        begin=begin,
+        padded=_triple(padded),
+        tile=choose_tile(work, lanes=target.lanes, registers=target.vector_registers),
+    )
 
 
 def build_convolution(kernel: Kernel) -> tirx.PrimFunc:

@@ -43,14 +43,14 @@ Argument = Value | Operand | Constant
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One elementwise operation; `op` is a key of `ELEMENTWISE`, or the type that its argument is turned into."""
+    """One elementwise operation; `op` is of `ELEMENTWISE` or `SPECIAL`, or the type that its argument is turned into."""
 
     op: str
     arguments: tuple[Argument, ...]
 
     def apply(self, arguments: list[Expression]) -> Expression:
         """Its value."""
-        return convert(arguments[0], self.op) if self.op in TYPES else ELEMENTWISE[self.op](*arguments)
+        return convert(arguments[0], self.op) if self.op in TYPES else (ELEMENTWISE | SPECIAL)[self.op](*arguments)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,8 +178,6 @@ ELEMENTWISE: dict[str, Callable[..., Expression]] = {
     "minimum": lambda x, y: tirx.min(x, y),
     "multiply": lambda x, y: x * y,
     "negative": lambda x: -x,
-    "product": product,
-    "quotient": quotient,
     "relu": _relu,
     "round": lambda x: tirx.nearbyint(x),
     "sigmoid": vector_math.sigmoid,
@@ -189,3 +187,6 @@ ELEMENTWISE: dict[str, Callable[..., Expression]] = {
     "subtract": lambda x, y: x - y,
     "tanh": vector_math.tanh,
 }
+
+SPECIAL: dict[str, Callable[..., Expression]] = {"product": product, "quotient": quotient}
+"""What `simplifying` makes of operators."""

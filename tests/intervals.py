@@ -137,6 +137,7 @@ STEPS: dict[str, Callable[..., Interval]] = {
     "multiply": multiply,
     "negative": negative,
     "relu": lambda x: maximum(x, exactly(0.0)),
+    "round": lambda x: Interval(np.rint(x.low), np.rint(x.high)),
     "sigmoid": sigmoid,
     "silu": silu,
     "sqrt": square_root,

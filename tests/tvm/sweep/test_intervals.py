@@ -23,6 +23,7 @@ EXACT = {
     "multiply": np.multiply,
     "negative": np.negative,
     "relu": lambda x: np.maximum(x, 0),
+    "round": np.rint,
     "sigmoid": scipy.special.expit,
     "silu": lambda x: x * scipy.special.expit(x),
     "sqrt": np.sqrt,

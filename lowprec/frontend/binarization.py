@@ -1,0 +1,135 @@
+"""A float32 model with binary layers: every Conv and Gemm but the first and the last multiplies signs.
+
+    y = Conv(x, w, b)  -->  y = Conv(Where(x >= 0, 1, -1), a * sign(w), b)      a: the mean of |w| of an output channel
+
+Padding contributes nothing. Everything else stays float32.
+Declines when: weights are not constant, or hold a zero's channel; there are groups; Gemm has transA, alpha or beta.
+"""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowprec.frontend.graph import Array, Graph, Node, TensorSpec
+from lowprec.frontend.pruning import prune
+from lowprec.frontend.scopes import unused
+
+LAYERS = frozenset(("Conv", "Gemm", "MatMul"))
+VERSION = 16
+"""Of the operators that are put in."""
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Work:
+    """The graph under way; `signs` are those of tensors that have been asked for."""
+
+    graph: Graph
+    nodes: list[Node] = field(default_factory=list)
+    constants: dict[str, Array] = field(default_factory=dict)
+    types: dict[str, TensorSpec] = field(default_factory=dict)
+    signs: dict[str, str] = field(default_factory=dict)
+    numbers: dict[float, str] = field(default_factory=dict)
+
+    def constant(self, name: str, array: Array) -> str:
+        name = self._typed(name, TensorSpec(name="", dtype=array.dtype.name, shape=array.shape))
+        self.constants[name] = array
+        return name
+
+    def number(self, value: float) -> str:
+        if value not in self.numbers:
+            self.numbers[value] = self.constant(f"number {value:g}", np.float32(value).reshape(()))
+        return self.numbers[value]
+
+    def signs_of(self, name: str, layer: str) -> str:
+        """Where(x >= 0, 1, -1)"""
+        if name not in self.signs:
+            spec = self.graph.types[name]
+            condition = self._typed(f"{name}/positive", replace(spec, dtype="bool"))
+            result = self._typed(f"{name}/signs", spec)
+            made = (
+                ("GreaterOrEqual", (name, self.number(0.0)), condition),
+                ("Where", (condition, self.number(1.0), self.number(-1.0)), result),
+            )
+            self.nodes += [
+                Node(op=op, inputs=inputs, outputs=(output,), layer=layer, version=VERSION)
+                for op, inputs, output in made
+            ]
+            self.signs[name] = result
+        return self.signs[name]
+
+    def _typed(self, name: str, spec: TensorSpec) -> str:
+        name = unused(name, {*self.graph.types, *self.types})
+        self.types[name] = replace(spec, name=name)
+        return name
+
+
+def binarize(graph: Graph) -> tuple[Graph, dict[str, str]]:
+    """The binary graph, and why each layer that stays in float does."""
+    layers = [node for node in graph.nodes if node.op in LAYERS and not node.domain]
+    ends = {node.layer for node in (*layers[:1], *layers[-1:])}
+    reasons = {node.layer: "it is the first or the last layer" if node.layer in ends else "" for node in layers}
+    work = _Work(graph=graph)
+    for node in graph.nodes:
+        if node.layer not in reasons or node.op not in LAYERS:
+            work.nodes.append(node)
+            continue
+        reasons[node.layer] = reasons[node.layer] or obstacle(node, graph)
+        work.nodes.append(node if reasons[node.layer] else _binary(work, node))
+    binary = replace(
+        graph,
+        nodes=tuple(work.nodes),
+        constants={**graph.constants, **work.constants},
+        types={**graph.types, **work.types},
+    )
+    return prune(binary), {layer: reason for layer, reason in reasons.items() if reason}
+
+
+def obstacle(node: Node, graph: Graph) -> str:
+    """Why a layer cannot multiply signs; nothing if it can."""
+    weights = graph.constants.get(node.inputs[1])
+    if weights is None or graph.types[node.inputs[0]].dtype != "float32":
+        return "its weights are not constant, or it is not of float32"
+    if node.op == "MatMul" and weights.ndim != 2:
+        return "its weights have more than two axes"
+    if node.attributes.get("group", 1) != 1:
+        return "it has groups, whose channels do not fill words of signs"
+    if node.attributes.get("transA", 0) or any(node.attributes.get(name, 1.0) != 1 for name in ("alpha", "beta")):
+        return "its transA, alpha or beta is not the usual one"
+    rows = np.abs(_by_output(weights, node))
+    if not weights.size or not np.isfinite(rows).all() or not rows.mean(axis=1, dtype=np.float64).all():
+        return "some weights are not finite, or all of an output channel are zero"
+    return ""
+
+
+def binary_weights(weights: Floats, node: Node) -> Floats:
+    """a * sign(w), with sign(0) = 1."""
+    rows = _by_output(weights, node)
+    factor = np.abs(rows).mean(axis=1, dtype=np.float64).astype(np.float32)
+    signs = np.where(rows >= 0, np.float32(1), np.float32(-1)) * factor[:, None]
+    if _outputs_first(node):
+        return np.ascontiguousarray(signs.reshape(weights.shape))
+    return np.ascontiguousarray(signs.T.reshape(weights.shape))
+
+
+def is_binary(weights: Array, node: Node) -> bool:
+    """Whether they are signs but for a factor already."""
+    rows = np.abs(_by_output(weights, node))
+    return bool(np.allclose(rows, rows[:, :1], rtol=1e-6, atol=0.0))
+
+
+def _binary(work: _Work, node: Node) -> Node:
+    x, w, *bias = node.inputs
+    weights = work.constant(f"{w}/signs", binary_weights(np.asarray(work.graph.constants[w], np.float32), node))
+    return replace(node, inputs=(work.signs_of(x, node.layer), weights, *bias))
+
+
+def _outputs_first(node: Node) -> bool:
+    return node.op == "Conv" or bool(node.attributes.get("transB", 0))
+
+
+def _by_output(weights: Array, node: Node) -> Array:
+    """[output channel, all else]"""
+    return weights.reshape(len(weights), -1) if _outputs_first(node) else weights.reshape(-1, weights.shape[-1]).T
