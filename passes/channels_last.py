@@ -108,9 +108,7 @@ class _Rewriter:
     definitions: dict[relax.Var, relax.Expr] = field(default_factory=dict)
     copies: dict[tuple[relax.Var, Axes], relax.Var] = field(default_factory=dict)  # by physical order of the source
     orders: dict[str, Axes] = field(default_factory=dict)
-    chains: dict[relax.Var, relax.Call] = field(
-        default_factory=dict
-    )  # steps of `widening` and `signs`
+    chains: dict[relax.Var, relax.Call] = field(default_factory=dict)  # steps of `widening` and `signs`
 
     def rewrite(self, var: relax.Var, value: relax.Expr) -> None:
         self.definitions[var] = value

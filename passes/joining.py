@@ -21,7 +21,7 @@ from lowprec.passes.reading_units import Declined, read_border, read_windows
 from lowprec.passes.units import KIND, Kind
 from lowprec.schedules.windows import Window, whole
 
-TYPES = ("float32", "int8", "uint8")
+TYPES = ("float32", "int16", "int8", "uint8")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,7 +40,8 @@ Source: TypeAlias = relax.Var | Constant  # what a kernel is called with: a para
 Windows: TypeAlias = dict[relax.Var, tuple[relax.Var, Window]]  # a parameter, or a slice of one, and its place
 
 
-BYTES = ("int8", "uint8")
+WORDS = ("int8", "uint8", "int16")
+"""Integers that kernels multiply."""
 
 
 class Declined(Exception):
@@ -114,15 +115,15 @@ def read_windows(function: relax.Function) -> tuple[Windows, list[tuple[relax.Va
 
 
 def _read_integers(windows: Windows, lines: list[tuple[relax.Var, relax.Expr]]) -> int:
-    """The zero point of bytes that the operator reads; what centres them, if anything does, is taken from `lines`."""
+    """The zero point of integers that the operator reads; what centres them, if anything, is taken from `lines`."""
     zero_point = 0
     while lines and (source := source_of(lines[0][1])) is not None and source in windows:
         var, value = lines.pop(0)
         windows[var] = windows[source]
         if op_name(value) == "relax.subtract" and source.same_as(value.args[0]) and is_constant(value.args[1]):
             zero_point += int(array_of(value.args[1]).reshape(()))
-        elif op_name(value) != CONVERSION or dtype_of(value) != INTEGERS:
-            raise Declined("bytes that are more than centred before they are multiplied")
+        elif op_name(value) != CONVERSION or dtype_of(value) not in (INTEGERS, "int64"):
+            raise Declined("integers that are more than centred before they are multiplied")
     return zero_point
 
 
@@ -161,7 +162,7 @@ def read_border(value: relax.Call, result: Window) -> Window:
     """Where `result` lies once a pad has put its border around it."""
     widths = [int(width) for width in value.attrs.pad_width]
     border = float(value.attrs.pad_value)
-    zeros = border == 0 or (result.dtype in BYTES and border.is_integer())
+    zeros = border == 0 or (result.dtype in WORDS and border.is_integer())
     if str(value.attrs.pad_mode) != "constant" or not zeros or min(widths) < 0 or not result.is_whole:
         raise Declined("a border that is not of zeros, or a second one")
     return replace(result, shape=shape_of(value), begin=tuple(widths[::2]), border=int(border))

@@ -15,9 +15,10 @@ from tvm import relax, tirx
 from lowprec.choosing import DIRECT
 from lowprec.convolution import Conv
 from lowprec.passes.editing import Array, Constant, array_of, dtype_of, is_constant, op_name, shape_of
-from lowprec.passes.reading_units import BYTES, Declined, Source, UnitReading, as_float32, read_unit
+from lowprec.passes.reading_units import WORDS, Declined, Source, UnitReading, as_float32, read_unit
 from lowprec.passes.signs import magnitudes
 from lowprec.passes.units import CONVOLUTIONS, KIND, Kind
+from lowprec.schedules.arithmetic import BITS
 from lowprec.schedules.convolution import (
     ConvolutionRequest,
     build_convolution,
@@ -41,6 +42,10 @@ from lowprec.schedules.views import FLOAT, View
 from lowprec.schedules.windows import Window, coordinates, whole
 from lowprec.schedules.winograd import Winograd
 from lowprec.targets import Target
+
+WIDE = "int16"
+LOW_BYTE = 255
+"""The largest of the halves that 16-bit pixels are multiplied by."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +108,7 @@ def _convolution(reading: UnitReading, target: Target, wish: Wish, insides: Mapp
     operator = reading.operator
     param, window = reading.place(operator.args[0])
     integers = _is_integer(reading, window)
-    weights: Array = _codes(operator.args[1]) if integers else as_float32(array_of(operator.args[1]))
+    weights: Array = _codes(operator.args[1], window) if integers else as_float32(array_of(operator.args[1]))
     declined = ""
     if integers:
         wish = replace(wish, algorithm=DIRECT)
@@ -121,12 +126,12 @@ def _convolution(reading: UnitReading, target: Target, wish: Wish, insides: Mapp
         algorithm=wish.algorithm,
         sizes=wish.sizes,
         threads=wish.threads,
-        wide=weights.dtype == np.int16,
+        wide=weights.dtype == np.int16 and window.dtype != WIDE,
     )
     kernel = convolution_kernel(request, target)
     bias: Array | None = None if reading.bias is None else as_float32(reading.bias)
     if integers:
-        bias = _centred(reading, weights, reading.zero_point + shift_of(kernel))
+        bias = _centred(reading, weights, kernel)
     packed = pack_convolution(kernel, conv, weights, bias)
     return KernelCall(
         identity=kernel,
@@ -138,35 +143,45 @@ def _convolution(reading: UnitReading, target: Target, wish: Wish, insides: Mapp
 
 
 def _is_integer(reading: UnitReading, window: Window) -> bool:
-    """Whether the operator multiplies bytes; Declined where it multiplies other integers."""
+    """Whether the operator multiplies words of integers; Declined where it multiplies other ones."""
     if dtype_of(reading.operator) == FLOAT:
         if window.dtype != FLOAT:
             raise Declined(f"its {window.dtype} operand is turned into float32 first")
         return False
-    if window.dtype not in BYTES:
-        raise Declined(f"it multiplies {window.dtype}, and kernels multiply bytes")
+    if window.dtype not in WORDS:
+        raise Declined(f"it multiplies {window.dtype}, and kernels multiply {', '.join(WORDS)}")
+    if window.dtype == WIDE and reading.zero_point:
+        raise Declined("its 16-bit operand has a zero point")
     return True
 
 
-def _codes(constant: relax.Expr) -> Array:
-    """Centred weights, in 8 bits where they fit; those of a zero point take 9."""
-    weights = array_of(constant).astype(np.int32)
-    for dtype, largest in ((np.int8, 127), (np.int16, 255)):
-        if not weights.size or -largest - 1 <= weights.min() <= weights.max() <= largest:
+def _codes(constant: relax.Expr, window: Window) -> Array:
+    """Centred weights, in 8 bits where they fit; those of a zero point take 9, those of 16-bit pixels have 16."""
+    weights = array_of(constant).astype(np.int64)
+    kinds = ((np.int16, 1 << 15),) if window.dtype == WIDE else ((np.int8, 1 << 7), (np.int16, 1 << 8))
+    for dtype, end in kinds:
+        if not weights.size or (weights.min() >= -end and weights.max() < end):
             return weights.astype(dtype)
-    raise Declined("its centred weights do not fit into 9 bits")
+    raise Declined(f"its centred weights do not fit, multiplied by {window.dtype}")
 
 
 def _shift(reading: UnitReading, window: Window) -> int:
     """Whether what the kernel reads in a border of zeros is not zero."""
-    return reading.zero_point or window.dtype == "int8"
+    return reading.zero_point or window.dtype in ("int8", WIDE)
 
 
-def _centred(reading: UnitReading, weights: Array, zero: int) -> Array:
-    """The bias of products with x + shift in place of x - zero point: sums are taken in 32 bits, and wrap around."""
+def _centred(reading: UnitReading, weights: Array, kernel: ConvolutionKernel) -> Array:
+    """The bias of products with x + shift in place of x - zero point: sums are taken in 32 bits, and wrap around. Split
+    sums must not: theirs is the model's bias, and in a second row where high sums begin."""
+    rows = np.abs(weights.reshape(len(weights), -1).astype(np.int64)).sum(axis=1)
     sums = weights.reshape(len(weights), -1).astype(np.int64).sum(axis=1)
     bias = np.zeros(len(weights), np.int64) if reading.bias is None else reading.bias.astype(np.int64)
-    return np.asarray(bias - zero * sums, np.int64).astype(np.int32)
+    if not isinstance(kernel, Direct) or not kernel.arithmetic.is_split:
+        return np.asarray(bias - (reading.zero_point + shift_of(kernel)) * sums, np.int64).astype(np.int32)
+    largest = max(int(rows.max()) * LOW_BYTE, int(np.abs(bias).max()))
+    if largest >= 1 << 31:
+        raise Declined("sums of its 16-bit products do not fit into two words of 32 bits")
+    return np.stack([bias, -(shift_of(kernel) >> BITS) * sums]).astype(np.int32)
 
 
 def product_of_signs(reading: UnitReading, target: Target) -> KernelCall:
@@ -287,7 +302,7 @@ def _product(reading: UnitReading, target: Target) -> KernelCall:
     constant = is_constant(right) and len(shape_of(right)) == 2
     if integers and not constant:
         raise Declined("its right-hand side is computed, or of more than two axes")
-    codes = _codes(right) if integers else None
+    codes = _codes(right, window) if integers else None
     if constant:
         place, source = None, None
     elif isinstance(right, Constant):
@@ -301,11 +316,11 @@ def _product(reading: UnitReading, target: Target) -> KernelCall:
         result=reading.result,
         epilogue=reading.epilogue,
         bias=reading.bias is not None or integers,
-        wide=codes is not None and codes.dtype == np.int16,
+        wide=codes is not None and codes.dtype == np.int16 and window.dtype != WIDE,
     )
     kernel = product_kernel(request, target)
     if codes is not None:
-        packed = pack_product(kernel, codes, _centred(reading, codes.T, reading.zero_point + shift_of(kernel)))
+        packed = pack_product(kernel, codes, _centred(reading, codes.T, kernel))
         return KernelCall(identity=kernel, family="gemm", arguments=(param, *packed, *reading.sources), kernel=kernel)
     if constant:
         bias = None if reading.bias is None else as_float32(reading.bias)

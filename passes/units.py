@@ -50,9 +50,9 @@ class Kind(StrEnum):
 
 
 CONVOLUTIONS = frozenset(f"relax.nn.conv{n}d" for n in (1, 2, 3))
-SUMS = ("float32", "int32")
+SUMS = ("float32", "int32", "int64")
 """What kernels of products sum in."""
-EPILOGUE_TYPES = ("float32", "int32", "uint8", "int8")
+EPILOGUE_TYPES = ("float32", "int64", "int32", "int16", "uint8", "int8")
 FREE = frozenset({"relax.reshape"})  # the runtime makes these without a kernel
 CALLS = frozenset({"relax.call_tir"})
 

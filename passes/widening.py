@@ -7,11 +7,12 @@ Whoever reads y computes it from x for itself: the narrow tensor is what lies in
 
 from collections.abc import Mapping, Sequence
 
-from tvm import DataType, relax
+from tvm import relax
 
 from lowprec.passes.editing import dtype_of, is_constant, is_tensor, op_name, shape_of, tensors_in
 from lowprec.passes.elementwise import CONVERSION
 
+NARROW = ("int8", "uint8", "int16")
 STEPS = frozenset({CONVERSION, "relax.subtract", "relax.multiply"})
 """What a chain is made of, beside constants of one element."""
 
@@ -32,7 +33,7 @@ def chain_of(var: relax.Expr, values: Mapping[relax.Var, relax.Expr]) -> Sequenc
     """The variables of the chain that makes `var`, in order; none where no chain does."""
     found: list[relax.Var] = []
     while isinstance(var, relax.Var) and is_tensor(var):
-        if found and width_of(var) == 1:
+        if found and dtype_of(var) in NARROW:
             return found[::-1]
         source = source_of(values[var]) if var in values else None
         if source is None:
@@ -40,8 +41,3 @@ def chain_of(var: relax.Expr, values: Mapping[relax.Var, relax.Expr]) -> Sequenc
         found.append(var)
         var = source
     return ()
-
-
-def width_of(value: relax.Expr) -> int:
-    """Bytes of an element."""
-    return int(DataType(dtype_of(value)).itemsize)

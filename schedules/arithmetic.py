@@ -1,10 +1,12 @@
-"""What a kernel multiplies, and with which instructions: float32, or four 8-bit channels of a pixel at once.
+"""What a kernel multiplies, and with which instructions: float32, four 8-bit channels of a pixel at once, or two of 16.
 
     float32:     sum[k] += x[c] * w[c, k]
-    8 bits:      sum[k] += x[c] * w[c, k] + ... + x[c + 3] * w[c + 3, k]        exactly, in 32 bits
+    8 bits:      sum[k] += x[c] * w[c, k] + ... + x[c + 3] * w[c + 3, k]                 exactly, in 32 bits
+    16 bits:     low[k] += l[c] * w[c, k] + l[c + 1] * w[c + 1, k];  high[k] likewise with h, where x = 256 h + l
 
-A `word` is what of a pixel is taken for all lanes: one float, or four bytes. Bytes are multiplied unsigned by signed
-ones: a signed x is taken as x + 128, and 128 times the sum of the weights is in the bias.
+A `word` is what of a pixel is taken for all lanes: one float, four bytes, or two numbers of 16 bits. What is multiplied
+is unsigned, by signed weights: a signed x is taken as x + 128, or x + 32768, and so often the sum of the weights is
+taken away where sums begin. A sum of 16-bit products is 256 high + low + bias, exact in float64.
 
 By CPU flags: one instruction for a word (VNNI), two for pairs of 16-bit numbers (AVX-512, AVX2, SSE2; `vpmaddubsw`
 would be one, but saturates), else one channel at a time.
@@ -23,11 +25,13 @@ from lowprec.targets import X86, Target
 
 LOW_BYTES = 0x00FF00FF
 SIGNS = -0x7F7F7F80  # 0x80808080, as int32
+HALF_SIGNS = -0x7FFF8000  # 0x80008000
 BITS = 8
 SPARE = 4
 """Registers for products that are not added at once."""
 
 _VNNI = {16: "llvm.x86.avx512.vpdpbusd.512", 8: "llvm.x86.avx512.vpdpbusd.256"}
+_DOTS = {16: "llvm.x86.avx512.vpdpwssd.512", 8: "llvm.x86.avx512.vpdpwssd.256"}
 _PAIRS = {16: "llvm.x86.avx512.pmaddw.d.512", 8: "llvm.x86.avx2.pmadd.wd", 4: "llvm.x86.sse2.pmadd.wd"}
 
 
@@ -35,6 +39,8 @@ class Way(StrEnum):
     """The instructions."""
 
     FLOATS = "float32 multiply-adds"
+    HALVES = "16-bit pairs, twice"
+    SINGLE_HALVES = "32-bit multiply-adds, twice"
     WORDS = "VNNI"
     PAIRS = "16-bit pairs"
     SINGLE = "32-bit multiply-adds"
@@ -42,16 +48,28 @@ class Way(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arithmetic:
-    """Of one kernel; `signed` says whether its bytes are, `wide` whether weights take more than 8 bits."""
+    """Of one kernel; `signed` says whether its bytes are, `wide` whether weights take more than 8 bits, `dots` whether
+    one instruction multiplies pairs and adds them to a sum."""
 
     way: Way = Way.FLOATS
     signed: bool = False
     wide: bool = False
+    dots: bool = False
 
     @property
     def word(self) -> int:
         """Channels of a pixel that one step takes."""
-        return 4 if self.way in (Way.WORDS, Way.PAIRS) else 1
+        return {Way.WORDS: 4, Way.PAIRS: 4, Way.HALVES: 2}.get(self.way, 1)
+
+    @property
+    def parts(self) -> int:
+        """Sums of an output channel: low and high, or one."""
+        return 2 if self.is_split else 1
+
+    @property
+    def is_split(self) -> bool:
+        """Whether pixels have 16 bits."""
+        return self.way in (Way.HALVES, Way.SINGLE_HALVES)
 
     @property
     def sums(self) -> str:
@@ -61,13 +79,13 @@ class Arithmetic:
     @property
     def weights(self) -> str:
         """The type of packed weights."""
-        narrow = "int16" if self.wide else "int8"
+        narrow = "int16" if self.wide or self.is_split else "int8"
         return {Way.FLOATS: "float32", Way.PAIRS: "int16"}.get(self.way, narrow)
 
     @property
     def lane_bytes(self) -> int:
         """What the weights of a word take for one lane."""
-        return {Way.FLOATS: 4, Way.WORDS: 4, Way.PAIRS: 8, Way.SINGLE: 2 if self.wide else 1}[self.way]
+        return self.word * np.dtype(self.weights).itemsize
 
     @property
     def folds(self) -> bool:
@@ -75,12 +93,16 @@ class Arithmetic:
         return self.way is Way.FLOATS
 
     def registers(self, target: Target) -> int:
-        """Vector registers for sums, weights and factors."""
-        return target.vector_registers if self.way in (Way.FLOATS, Way.WORDS) else target.vector_registers - SPARE
+        """Vector registers for sums, weights and factors, if there is one sum of each kind."""
+        spare = 0 if self.dots or self.way in (Way.FLOATS, Way.WORDS) else SPARE
+        whole = target.vector_registers - spare
+        return whole // self.parts
 
     @property
     def shift(self) -> int:
         """What is added to every x before it is multiplied."""
+        if self.is_split:
+            return 1 << (2 * BITS - 1)
         return 1 << (BITS - 1) if self.signed and self.way is not Way.SINGLE else 0
 
     def factor(self, x: tirx.Buffer, position: Index, lanes: int) -> list[ir.Expr]:
@@ -89,7 +111,14 @@ class Arithmetic:
             return [splat(load(x, position, 1), lanes)]
         if self.way is Way.SINGLE:
             return [splat(tirx.Cast("int32", load(x, position, 1)), lanes)]
+        if self.way is Way.SINGLE_HALVES:
+            number = T.bind(tirx.Cast("int32", load(x, position, 1)) + (1 << 15))
+            return [splat(part, lanes) for part in (number & 0xFF, number >> BITS)]
         word = _reinterpret("int32", load(x, position, self.word))
+        if self.way is Way.HALVES:
+            word = T.bind(word ^ tirx.const(HALF_SIGNS, "int32"))
+            halves = (word & LOW_BYTES, (word >> BITS) & LOW_BYTES)
+            return [_reinterpret(f"int16x{2 * lanes}", splat(part, lanes)) for part in halves]
         if self.signed:
             word = word ^ tirx.const(SIGNS, "int32")
         word = T.bind(word)
@@ -108,17 +137,39 @@ class Arithmetic:
                 return [load(w, number * 4, 4 * lanes)]
             case Way.PAIRS:
                 return [load(w, number * 4 + half * 2 * lanes, 2 * lanes) for half in (0, 1)]
-            case Way.SINGLE:
+            case Way.HALVES:
+                return [load(w, number * 2, 2 * lanes)]
+            case Way.SINGLE | Way.SINGLE_HALVES:
                 return [tirx.Cast(f"int32x{lanes}", load(w, number, lanes))]
 
-    def multiply_add(self, total: ir.Expr, factor: list[ir.Expr], weights: list[ir.Expr], lanes: int) -> ir.Expr:
+    def multiply_add(
+        self, totals: list[ir.Expr], factor: list[ir.Expr], weights: list[ir.Expr], lanes: int
+    ) -> list[ir.Expr]:
         """The sums, and a word's products."""
+        (total, *_), (weight, *_) = totals, weights
         if self.way is Way.WORDS:
-            return _call(lanes, _VNNI[lanes], total, factor[0], weights[0])
+            return [_call(lanes, _VNNI[lanes], total, factor[0], weight)]
+        if self.way is Way.HALVES:
+            return [self._pairs(part, half, weight, lanes) for part, half in zip(totals, factor, strict=True)]
+        if self.way is Way.SINGLE_HALVES:
+            return [part + half * weight for part, half in zip(totals, factor, strict=True)]
         for part, weight in zip(factor, weights, strict=True):
-            product = _call(lanes, _PAIRS[lanes], part, weight) if self.way is Way.PAIRS else part * weight
-            total = total + product
-        return total
+            total = self._pairs(total, part, weight, lanes) if self.way is Way.PAIRS else total + part * weight
+        return [total]
+
+    def _pairs(self, total: ir.Expr, factor: ir.Expr, weight: ir.Expr, lanes: int) -> ir.Expr:
+        if self.dots:
+            return _call(lanes, _DOTS[lanes], total, factor, weight)
+        return total + _call(lanes, _PAIRS[lanes], factor, weight)
+
+    def joined(self, totals: list[ir.Expr], bias: ir.Expr | None, lanes: int) -> ir.Expr:
+        """The one number that sums stand for: of two, rounded to float32 once."""
+        if not self.is_split:
+            return totals[0]
+        low, high, *rest = (_doubles(value, lanes) for value in (*totals, *([] if bias is None else [bias])))
+        exact = high * splat(tirx.const(256.0, "float64"), lanes) + low
+        exact = exact + rest[0] if rest else exact
+        return tirx.Cast("float32" if lanes == 1 else f"float32x{lanes}", exact)
 
     def pack(self, panels: NDArray[np.generic], lanes: int) -> NDArray[np.generic]:
         """[..., word, channel of the word, vectors * lanes] -> [..., word, what `vector` loads]."""
@@ -138,8 +189,11 @@ def arithmetic_of(dtype: str, target: Target, *, wide: bool = False) -> Arithmet
     if dtype == FLOAT:
         return FLOATS
     way = _way(target)
-    if wide and way is Way.WORDS:
-        way = Way.PAIRS
+    dots = way is Way.WORDS
+    if dtype == "int16":
+        return Arithmetic(way=Way.SINGLE_HALVES if way is Way.SINGLE else Way.HALVES, signed=True, dots=dots)
+    if wide and dots:
+        return Arithmetic(way=Way.PAIRS, signed=dtype == "int8", wide=True, dots=True)
     return Arithmetic(way=way, signed=dtype == "int8", wide=wide)
 
 
@@ -150,6 +204,10 @@ def _way(target: Target) -> Way:
     if target.arch == X86 and (target.lanes != 16 or target.has("avx512bw")):
         return Way.PAIRS
     return Way.SINGLE
+
+
+def _doubles(value: ir.Expr, lanes: int) -> ir.Expr:
+    return tirx.Cast("float64" if lanes == 1 else f"float64x{lanes}", value)
 
 
 def _reinterpret(dtype: str, value: ir.Expr) -> ir.Expr:

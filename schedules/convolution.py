@@ -84,7 +84,7 @@ def convolution_kernel(request: ConvolutionRequest, target: Target) -> Kernel:
         return _fourier(request, target)
     if request.algorithm == IM2COL:
         return _im2col(request, target)
-    if _is_depthwise(request.conv) and (request.source.dtype == FLOAT or prod(request.conv.kernel) <= EXACT_TAPS):
+    if _is_depthwise(request.conv) and _sums_exactly(request):
         return _depthwise(request, target)
     if request.source.dtype != FLOAT:
         return _direct(request, target)
@@ -362,8 +362,9 @@ def shift_of(kernel: Kernel) -> int:
 
 
 def pad_bias(bias: Weights, kernel: Kernel) -> Weights:
-    """The bias, filled up with zeros as far as the kernel reads whole vectors of it."""
-    return np.pad(bias, (0, kernel.bias_width - len(bias)))
+    """The bias, filled up with zeros as far as the kernel reads whole vectors of it; of split sums, its rows."""
+    rows = np.atleast_2d(bias)
+    return np.pad(rows, ((0, 0), (0, kernel.bias_width // len(rows) - rows.shape[1]))).ravel()
 
 
 def triple(values: tuple[int, ...]) -> tuple[int, int, int]:
@@ -388,6 +389,12 @@ def _geometry(request: ConvolutionRequest) -> Geometry:
         dilation=triple(conv.dilation),
         live=(d, h, w),
     )
+
+
+def _sums_exactly(request: ConvolutionRequest) -> bool:
+    """Whether float32 does for a depthwise convolution."""
+    bytes_alone = request.source.dtype in ("int8", "uint8") and prod(request.conv.kernel) <= EXACT_TAPS
+    return request.source.dtype == FLOAT or bytes_alone
 
 
 def _is_depthwise(conv: Conv) -> bool:

@@ -80,8 +80,9 @@ class Direct:
 
     @property
     def bias_width(self) -> int:
-        """Elements of the bias that are there to be read: narrow groups are read a whole vector at a time."""
-        return self.all_channels[1] + max(0, self.lanes - self.out_channels)
+        """Elements of the bias that are there to be read: narrow groups are read a whole vector at a time. Split sums
+        have where the high one begins behind it."""
+        return (self.all_channels[1] + max(0, self.lanes - self.out_channels)) * self.arithmetic.parts
 
     @property
     def pixels(self) -> tuple[int, int, int, int]:
@@ -97,6 +98,11 @@ class Direct:
     def chunk(self) -> int:
         """Words of one pass."""
         return self.words // self.walk.chunks
+
+    @property
+    def kept(self) -> int:
+        """Sums of a tile."""
+        return self.tile.rows * self.panel * self.arithmetic.parts
 
     def channel(self, word: Index) -> Index:
         """The first input channel of a word: the last one overlaps its neighbour rather than run past the end."""

@@ -43,7 +43,7 @@ Argument = Value | Operand | Constant
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One elementwise operation; `op` is of `ELEMENTWISE` or `SPECIAL`, or the type that its argument is turned into."""
+    """One elementwise operation; `op` is of `ELEMENTWISE` or `SPECIAL`, or the type its argument is turned into."""
 
     op: str
     arguments: tuple[Argument, ...]
@@ -162,7 +162,7 @@ def _gelu(x: Expression) -> Expression:
     )
 
 
-TYPES = ("float32", "int32", "uint8", "int8")
+TYPES = ("float32", "int64", "int32", "int16", "uint8", "int8")
 """What values can be turned into."""
 
 ELEMENTWISE: dict[str, Callable[..., Expression]] = {

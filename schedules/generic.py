@@ -2,7 +2,8 @@
 
 TVM applies no schedule on the CPU, so what runs is what stands here: stages are inlined, those of one row run together
 while the row is in the cache, innermost loops become vectors, outermost ones parallel, and transcendental functions
-arithmetic. Sums may be reassociated; nothing else changes, and nothing depends on the number of threads.
+arithmetic. Sums may be reassociated, products are fused with nothing but these; nothing else changes, and nothing
+depends on the number of threads.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from tvm.tirx import PrimFunc, Stmt, Var
 
 from lowprec.schedules.affine import Axis, Nest, Node, int64, linear_indices, linear_load, loads_in, substitute
 from lowprec.schedules.fallback import parallel_outer_loops
+from lowprec.schedules.fences import with_fences
 from lowprec.schedules.inlining import cost_of, domain_of, inline, values_of
 from lowprec.schedules.loops import nested, sequence
 from lowprec.schedules.maps import Machine, map_loops
@@ -62,7 +64,7 @@ def schedule_generic(func: PrimFunc, target: Target) -> PrimFunc:
     stages = [stage for stage in stages if prod(stage.shape)]
     # Step 2. Inline, and let a reduction finish what its only reader does.
     kept = {param for param in func.params if tirx.is_buffer_var(param)}
-    stages = inline(stages, kept)
+    stages = list(map(with_fences, inline(stages, kept)))
     # Step 3. Stages of one row together.
     groups = group_rows(stages)
     # Step 4. Loops.

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from math import prod
 
 from tvm import ir, tirx
@@ -49,7 +48,7 @@ def _tasks(spec: Direct, buffers: Buffers) -> None:
         if walk.run == 1:
             _Tile(spec=spec, task=task, columns=columns, number=begin, chunk=0, passed=begin).emit(buffers, None)
             return
-        kept = T.alloc_buffer((walk.run * spec.tile.rows * spec.panel,), spec.arithmetic.sums, scope="global")
+        kept = T.alloc_buffer((walk.run * spec.kept,), spec.arithmetic.sums, scope="global")
         with T.serial(0, walk.chunks) as chunk, T.serial(0, walk.run) as index:
             number = begin + index
             _Tile(spec=spec, task=task, columns=columns, number=number, chunk=chunk, passed=index).emit(buffers, kept)
@@ -86,17 +85,14 @@ class _Tile:
             at=(n, d, h, start_of(tile, spec.tile.rows, spec.geometry.size[2])),
             base=base,
             first_in=start_of(self.columns.group, spec.in_channels, spec.all_channels[0]),
-            accumulators=[
-                [register(spec.lanes, spec.arithmetic.sums) for _ in range(spec.tile.vectors)]
-                for _ in range(spec.tile.rows)
-            ],
+            accumulators=[[_sums(spec) for _ in range(spec.tile.vectors)] for _ in range(spec.tile.rows)],
         )
         if kept is None:
             micro.start(buffers.bias)
             micro.accumulate(buffers)
             micro.finish(buffers)
             return
-        place = T.bind(self.passed * (spec.tile.rows * spec.panel))
+        place = T.bind(self.passed * spec.kept)
         with T.If(self.chunk == 0):
             with T.Then():
                 micro.start(buffers.bias)
@@ -110,6 +106,10 @@ class _Tile:
                 micro.finish(buffers)
 
 
+def _sums(spec: Direct) -> list[tirx.Buffer]:
+    return [register(spec.lanes, spec.arithmetic.sums) for _ in range(spec.arithmetic.parts)]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Micro:
     """What happens in registers; `at` is the tile's first pixel, `base` its first channel, `first_in` the group's
@@ -119,7 +119,7 @@ class _Micro:
     at: tuple[Index, Index, Index, Index]
     base: Index
     first_in: Index
-    accumulators: list[list[tirx.Buffer]]
+    accumulators: list[list[list[tirx.Buffer]]]
 
     @property
     def spec(self) -> Direct:
@@ -129,22 +129,31 @@ class _Micro:
     def vectors(self) -> list[int]:
         return vector_starts(self.spec.out_channels, self.spec.panel, self.spec.lanes)
 
+    @property
+    def all_sums(self) -> list[tirx.Buffer]:
+        return [part for row in self.accumulators for parts in row for part in parts]
+
     def start(self, bias: tirx.Buffer | None) -> None:
+        """At the bias; of split sums the high one, whose bias stands behind the other."""
         lanes = self.spec.lanes
         zero = zeros(lanes, self.spec.arithmetic.sums)
-        first = [zero if bias is None else T.bind(load(bias, self.base + at, lanes)) for at in self.vectors]
+        behind = self.spec.bias_width // 2 if self.spec.arithmetic.is_split else 0
+        starts = [self.base + at + behind for at in self.vectors]
+        first = [zero if bias is None else T.bind(load(bias, start, lanes)) for start in starts]
         for row in self.accumulators:
-            for value, accumulator in zip(first, row, strict=True):
-                store(accumulator, 0, value, lanes)
+            for value, (*low, last) in zip(first, row, strict=True):
+                store(last, 0, value, lanes)
+                for part in low:
+                    store(part, 0, zero, lanes)
 
     def restore(self, kept: tirx.Buffer, place: Index) -> None:
         lanes = self.spec.lanes
-        for index, accumulator in enumerate(chain.from_iterable(self.accumulators)):
+        for index, accumulator in enumerate(self.all_sums):
             store(accumulator, 0, load(kept, place + index * lanes, lanes), lanes)
 
     def keep(self, kept: tirx.Buffer, place: Index) -> None:
         lanes = self.spec.lanes
-        for index, accumulator in enumerate(chain.from_iterable(self.accumulators)):
+        for index, accumulator in enumerate(self.all_sums):
             store(kept, place + index * lanes, load(accumulator, 0, lanes), lanes)
 
     def accumulate(self, buffers: Buffers) -> None:
@@ -194,11 +203,12 @@ class _Micro:
         ]
         for i, row in enumerate(self.accumulators):
             value = list(map(T.bind, self._factor(buffers.x, taps, walks[0], i)))
-            for j, (accumulator, weight) in enumerate(zip(row, weights, strict=True)):
+            for j, (parts, weight) in enumerate(zip(row, weights, strict=True)):
                 again = j > 0 and i < tile.folded
                 factor = self._factor(buffers.x, taps, walks[j], i) if again else value
-                total = arithmetic.multiply_add(load(accumulator, 0, lanes), factor, weight, lanes)
-                store(accumulator, 0, total, lanes)
+                totals = arithmetic.multiply_add([load(part, 0, lanes) for part in parts], factor, weight, lanes)
+                for part, total in zip(parts, totals, strict=True):
+                    store(part, 0, total, lanes)
 
     def _factor(self, x: tirx.Buffer, taps: tuple[Index, Index, Index], word: Index, i: int) -> list[ir.Expr]:
         return self.spec.arithmetic.factor(x, self._pixel(taps, word, i), self.spec.lanes)
@@ -224,7 +234,10 @@ class _Micro:
         width = min(spec.lanes, spec.out_channels)
         n, d, h, first = self.at
         for i, row in enumerate(self.accumulators):
-            for accumulator, at in zip(row, self.vectors, strict=True):
+            for parts, at in zip(row, self.vectors, strict=True):
                 coordinates = (n, d, h, first + i, self.base + at)
-                value = spec.epilogue.apply(load(accumulator, 0, width), buffers.operands, coordinates, width)
+                split = spec.arithmetic.is_split and buffers.bias is not None
+                bias = load(buffers.bias, self.base + at, width) if split else None
+                total = spec.arithmetic.joined([load(part, 0, width) for part in parts], bias, width)
+                value = spec.epilogue.apply(total, buffers.operands, coordinates, width)
                 store(buffers.y, spec.output.address(coordinates), value, width)

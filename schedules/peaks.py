@@ -1,6 +1,7 @@
 """What the machine can do at best, as kernels: multiply-adds in registers, and reading memory.
 
     multiply_adds:  each thread:  chain[k] = chain[k] * X[0] + X[1]      `ROUNDS` times, all chains side by side
+    byte_products:  each thread:  chain[k] += bytes of chain[k] * bytes of X, by the instructions of kernels of bytes
     reading:        each thread:  sums += X[its part]                    `passes` times, in `STREAMS` streams
 
 Factors, starts and buffers come at run time and every sum is stored, so that nothing is computed beforehand or left
@@ -8,21 +9,28 @@ out. A chain waits for nothing but itself: there are as many as hide the latency
 hardware prefetchers follow best.
 """
 
-from tvm import tirx
+from tvm import ir, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
+from lowprec.schedules.arithmetic import Arithmetic, Way, arithmetic_of
 from lowprec.schedules.views import load, register, splat, store, zeros
 from lowprec.targets import Target
 
 ROUNDS = 1 << 18
 STREAMS, DEPTH = 4, 2
 _SPARE_REGISTERS = 4  # for the two operands, and what the compiler needs
+_BYTE_CHAINS = 16  # enough for the longest latency; products of pairs need registers besides
 
 
 def chains(target: Target) -> int:
     """Accumulators of `multiply_adds` a thread."""
     return target.vector_registers - _SPARE_REGISTERS
+
+
+def byte_chains(target: Target) -> int:
+    """Accumulators of `byte_products` a thread."""
+    return min(chains(target), _BYTE_CHAINS)
 
 
 def flops_per_call(target: Target, threads: int) -> int:
@@ -53,6 +61,47 @@ def multiply_adds(target: Target, threads: int) -> tirx.PrimFunc:
                     store(value, 0, load(value, 0, lanes) * factor + term, lanes)
             _store_sum(y, thread, values, lanes)
     return builder.get()
+
+
+def byte_operations_per_call(target: Target, threads: int) -> int:
+    """What one call of `byte_products` does, the product and the sum of two bytes being two."""
+    return 2 * ROUNDS * byte_chains(target) * target.lanes * arithmetic_of("uint8", target).word * threads
+
+
+def byte_products(target: Target, threads: int) -> tirx.PrimFunc:
+    """The kernel: arguments X, `byte_weights`, and Y, a vector of results a thread.
+
+    A chain multiplies its own bits, so that no product can be taken out of the loop.
+    """
+    lanes, how = target.lanes, arithmetic_of("uint8", target)
+    with IRBuilder() as builder, T.prim_func(s_tir=True):
+        T.func_name("byte_products")
+        x = T.arg("X", T.buffer((how.word * lanes,), how.weights))
+        y = T.arg("Y", T.buffer((threads, lanes), "int32"))
+        T.func_attr({"tirx.noalias": True, "global_symbol": "byte_products"})
+        with T.parallel(0, threads) as thread:
+            weights = [T.bind(part) for part in how.vector(x, 0, lanes)]
+            values = [register(lanes, "int32") for _ in range(byte_chains(target))]
+            for index, value in enumerate(values):
+                store(value, 0, splat(tirx.const(index + 1, "int32"), lanes), lanes)
+            with T.serial(0, ROUNDS):
+                for value in values:
+                    total = load(value, 0, lanes)
+                    (updated,) = how.multiply_add([total], _factors(how, total, lanes), weights, lanes)
+                    store(value, 0, updated, lanes)
+            _store_sum(y, thread, values, lanes)
+    return builder.get()
+
+
+def _factors(how: Arithmetic, total: ir.Expr, lanes: int) -> list[ir.Expr]:
+    """A sum's own bits, as what the instructions multiply by weights."""
+    match how.way:
+        case Way.WORDS:
+            return [tirx.call_intrin(f"int8x{4 * lanes}", "tirx.reinterpret", total)]
+        case Way.PAIRS:
+            return [tirx.call_intrin(f"int16x{2 * lanes}", "tirx.reinterpret", total)] * 2
+        case _:
+            return [total]
 
 
 def reading(target: Target, threads: int) -> tirx.PrimFunc:

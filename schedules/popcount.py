@@ -182,7 +182,7 @@ def _count(
 ) -> None:
     """Words that differ, of all taps."""
     (w, bits), (panel, n, d, h, first), geometry = sources, at, spec.geometry
-    depth, height, width = spec.padded
+    _, height, width = spec.padded
     lanes, words = spec.lanes, spec.words
     with T.grid(*geometry.kernel) as (r, s, t):
         z, y, x = geometry.seen((d, h, first), (r, s, t))

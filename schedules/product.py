@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowprec.schedules.arithmetic import arithmetic_of
-from lowprec.schedules.convolution import pad_bias
+from lowprec.schedules.convolution import in_words, pad_bias
 from lowprec.schedules.direct import Direct, PackedWeights, StridedWeights, pack_weights
 from lowprec.schedules.epilogue import Epilogue
 from lowprec.schedules.geometry import pointwise
@@ -49,7 +49,7 @@ def product_kernel(request: ProductRequest, target: Target) -> Direct:
         extents, views = collapse(extents, views)
     left, result, *operands = views
     lanes = target.lanes if request.right is None else min(target.lanes, columns)
-    arithmetic = arithmetic_of(request.left.dtype, target, wide=request.wide)
+    arithmetic = in_words(arithmetic_of(request.left.dtype, target, wide=request.wide), request.depth)
     work = Workload(
         lines=prod(extents[:3]),
         pixels=extents[3],

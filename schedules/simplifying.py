@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from lowprec.schedules.epilogue import Argument, Constant, Step, Value
 from lowprec.schedules.views import FLOAT, INTEGERS
 
-NARROW = ("uint8", "int8")
+NARROW = ("int16", "uint8", "int8")
+WIDE = (INTEGERS, "int64")
 
 
 def simplified(steps: tuple[Step, ...]) -> tuple[Step, ...]:
@@ -49,7 +50,7 @@ class _Work:
             self.converted.add(value)
         elif step.op in NARROW:
             self.carried[value] = first
-        elif step.op == INTEGERS and first in self.carried:
+        elif step.op in WIDE and first in self.carried:
             self.carried[value] = self.carried[first]
         elif step.op == "subtract" and first in self.carried and isinstance(arguments[1], Constant):
             self.carried[value] = self._emit("subtract", (self.carried[first], arguments[1]))

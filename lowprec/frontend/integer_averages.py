@@ -3,10 +3,10 @@
     QuantizeLinear(average of dequantized x, sy)
     -->  QuantizeLinear(Cast(sum of x over the window) * (sx / (sy * n)), 1)
 
-A window's sum is a depthwise convolution with ones. Declines when: the result is not quantized right away; windows are
-dilated, or reach beyond the padding (`ceil_mode`).
+A window's sum is a depthwise convolution with ones. Declines when: the result is not quantized right away.
 """
 
+from dataclasses import dataclass
 from math import prod
 
 import numpy as np
@@ -23,16 +23,15 @@ def average(work: Rewrite, node: Node, settled: Settled) -> bool:
     reader = work.uses.only_reader(result)
     if x is None or work.types[x.codes].dtype not in BYTES or reader is None or reader.op != "QuantizeLinear":
         return False
-    total = _window_sums(work, node, x)
-    behind = None if total is None else scale_behind(work, result, settled)
-    if total is None or behind is None:
+    behind = scale_behind(work, result, settled)
+    if behind is None:
         return False
-    sums, counts = total
+    sums, counts = _window_sums(work, node, x)
     scaled(work, node, sums, np.asarray(x.scale.reshape(()) / (behind * counts), np.float32))
     return True
 
 
-def _window_sums(work: Rewrite, node: Node, x: Quantized) -> tuple[str, Floats] | None:
+def _window_sums(work: Rewrite, node: Node, x: Quantized) -> tuple[str, Floats]:
     """The sums of a pool's windows, and how many numbers each holds: of all, or along the spatial axes."""
     result, spec = node.outputs[0], work.types[x.codes]
     shape, channels, size = work.types[result].shape, spec.shape[1], spec.shape[2:]
@@ -45,27 +44,64 @@ def _window_sums(work: Rewrite, node: Node, x: Quantized) -> tuple[str, Floats] 
         axes = work.constant(f"{result}/axes", np.arange(2, len(spec.shape), dtype=np.int64))
         total = work.emit("ReduceSum", (centred, axes), f"{result}/sum", ("int32", shape), layer=node.layer)
         return total, np.asarray(prod(size), np.float32)
-    kernel = ints(node, "kernel_shape", ())
-    if node.attributes.get("ceil_mode", 0) or any(step != 1 for step in ints(node, "dilations", ())):
-        return None
-    pads, strides = ints(node, "pads", (0,) * (2 * len(kernel))), ints(node, "strides", (1,) * len(kernel))
-    ones = work.constant(f"{result}/ones", np.ones((channels, 1, *kernel), np.int8))
+    window = _window(node, size, shape[2:])
+    ones = work.constant(f"{result}/ones", np.ones((channels, 1, *window.kernel), np.int8))
     zero = work.constant(f"{result}/zero", x.zero.reshape(()).astype(spec.dtype))
-    attributes: dict[str, Attribute] = {"kernel_shape": kernel, "pads": pads, "strides": strides, "group": channels}
+    attributes: dict[str, Attribute] = {
+        "kernel_shape": window.kernel,
+        "pads": window.begin + window.reached,
+        "strides": window.strides,
+        "dilations": window.dilations,
+        "group": channels,
+    }
     total = work.emit(
         "ConvInteger", (x.codes, ones, zero), f"{result}/sum", ("int32", shape), layer=node.layer, attributes=attributes
     )
-    counts = np.full((), prod(kernel), np.float32)
-    if any(pads) and not node.attributes.get("count_include_pad", 0):
-        counts = _counts(size, shape[2:], kernel, strides, pads[: len(kernel)])[None, None]
+    counts = window.counts(padding=bool(node.attributes.get("count_include_pad", 0)))
     return total, counts
 
 
-def _counts(size: Shape, results: Shape, kernel: Shape, strides: Shape, begin: Shape) -> Floats:
-    """How many elements each window holds, padding apart."""
-    counts = np.ones((), np.float32)
-    for extent, count, taps, stride, before in zip(size, results, kernel, strides, begin, strict=True):
-        first = np.arange(count) * stride - before
-        held = np.minimum(first + taps, extent) - np.maximum(first, 0)
-        counts = counts[..., None] * held.astype(np.float32)
-    return counts
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Window:
+    """A pool's windows along the spatial axes: `end` is the padding, `reached` what a convolution needs there to have
+    as many results, which `ceil_mode` makes more."""
+
+    size: Shape
+    results: Shape
+    kernel: Shape
+    strides: Shape
+    dilations: Shape
+    begin: Shape
+    end: Shape
+
+    @property
+    def reached(self) -> Shape:
+        axes = zip(self.size, self.results, self.kernel, self.strides, self.dilations, self.begin, strict=True)
+        return tuple(max(0, (count - 1) * s + (k - 1) * d + 1 - n - before) for n, count, k, s, d, before in axes)
+
+    def counts(self, *, padding: bool) -> Floats:
+        """How many numbers each window holds, one for all if it is the same; what is beyond the padding never counts."""
+        counts = np.ones((), np.float32)
+        axes = zip(
+            self.size, self.results, self.kernel, self.strides, self.dilations, self.begin, self.end, strict=True
+        )
+        for n, count, k, s, d, before, after in axes:
+            places = np.arange(count)[:, None] * s + np.arange(k) * d - before
+            low, high = (-before, n + after) if padding else (0, n)
+            held = ((places >= low) & (places < high)).sum(axis=1)
+            counts = counts[..., None] * held.astype(np.float32)
+        return counts.flat[0] if (counts == counts.flat[0]).all() else counts[None, None]
+
+
+def _window(node: Node, size: Shape, results: Shape) -> _Window:
+    kernel = ints(node, "kernel_shape", ())
+    ones, pads = (1,) * len(kernel), ints(node, "pads", (0,) * (2 * len(kernel)))
+    return _Window(
+        size=size,
+        results=results,
+        kernel=kernel,
+        strides=ints(node, "strides", ones),
+        dilations=ints(node, "dilations", ones),
+        begin=pads[: len(kernel)],
+        end=pads[len(kernel) :],
+    )

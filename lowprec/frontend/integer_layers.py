@@ -1,9 +1,10 @@
-"""Layers that integers of 8 bits can compute, their weights and biases as integers.
+"""Layers that integers can compute, their weights and biases as integers.
 
-    w[k] ~ scale[k] * codes[k], codes within -127..127            b[k] ~ (input scale * scale[k]) * bias[k]        (1)
-    255 * sum(|codes[k]|) + |bias[k]| < 2^31, so that no sum of products overflows, in any order                   (2)
+    w[k] ~ scale[k] * codes[k], codes of the scheme               b[k] ~ (input scale * scale[k]) * bias[k]        (1)
+    255 * sum(|codes[k]|) + |bias[k]| < 2^31, so that no sum of products with bytes overflows, in any order        (2)
 
-A bias that does not keep (2) stays in float, and is added to the product of the sum and its scale.
+An input of 16 bits is two bytes, each with a sum of its own. A bias that does not keep (2) stays in float, and is added
+to the product of the sum and its scale.
 
 Declines when: weights or bias are computed at run time, hold a NaN or an infinity, or are not of float32; the layer is
 a transposed convolution; a Gemm transposes its first operand, has factors, or a bias that is not one number per column;
@@ -17,43 +18,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowprec.errors import UsageError
-from lowprec.formats import Int
 from lowprec.frontend.graph import Array, Graph, Node
 from lowprec.frontend.naming import quote
-from lowprec.quantizing import fitted_scale
+from lowprec.frontend.schemes import NORMAL, Scheme
 
 LAYERS = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
 """Operators that multiply by weights."""
-INT8 = Int(8)
-LARGEST = 127
-"""The magnitude of a code; -128 is not used, so that codes are symmetric."""
 REACH = 255
-"""The magnitude of a word of 8 bits less its zero point."""
+"""The magnitude of a word of 8 bits less its zero point, or of a byte of a longer one."""
 LIMIT = 1 << 31
-NORMAL = np.finfo(np.float32).tiny
-"""The smallest float32 of full precision: a scale below it is not one."""
+
+Words = NDArray[np.int8] | NDArray[np.int16]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Integers:
-    """A layer's constants: int8 codes with a scale for each index of `axis`; `bias` is int32, None where it is float or
-    absent; `scale * the input's scale` is what a sum's unit is worth."""
+    """A layer's constants: codes with a scale for each index of `axis`, or one; `bias` is int32, None where it is float
+    or absent; `scale * the input's scale` is what a sum's unit is worth."""
 
-    codes: NDArray[np.int8]
+    codes: Words
     scale: NDArray[np.float32]
     axis: int
     bias: NDArray[np.int32] | None
 
 
-def obstacle(node: Node, graph: Graph) -> str:
+def obstacle(node: Node, graph: Graph, scheme: Scheme) -> str:
     """What keeps a layer in float, as a sentence; nothing for one that integers can compute."""
-    return next((reason for check in CHECKS if (reason := check(node, graph))), "")
+    found = next((reason for check in CHECKS if (reason := check(node, graph))), "")
+    return found or _overflow(node, graph, scheme)
 
 
-def integers_of(node: Node, graph: Graph, input_scale: np.float32) -> Integers:
+def integers_of(node: Node, graph: Graph, scheme: Scheme, input_scale: np.float32) -> Integers:
     """Equation 1 for a layer without an obstacle."""
     weights, axis = graph.constants[node.inputs[1]], output_axis(node)
-    scale = _normal(fitted_scale(weights, INT8, axis=axis), input_scale)
+    scale = _normal(scheme.weight_scale(weights, axis), input_scale)
     with np.errstate(over="ignore"):
         units = input_scale * scale
     if not np.isfinite(units).all():
@@ -61,8 +59,16 @@ def integers_of(node: Node, graph: Graph, input_scale: np.float32) -> Integers:
             f"layer {quote(node.layer)}: its input's scale {input_scale:g} times its weights' {scale.max():g} is "
             f"beyond float32: divide the weights, or keep the layer in float"
         )
-    codes = _codes(weights, scale, axis)
+    codes = _codes(weights, scale, axis, scheme)
     return Integers(codes=codes, scale=scale, axis=axis, bias=_bias(node, graph, units, _sums(codes, axis)))
+
+
+def saturated_share(node: Node, graph: Graph, scheme: Scheme) -> float:
+    """Of a layer's weights, those whose nearest whole number of steps is no code."""
+    weights, axis = graph.constants[node.inputs[1]], output_axis(node)
+    steps = _steps(weights, scheme.weight_scale(weights, axis), axis)
+    low, high = scheme.weight_codes
+    return (np.count_nonzero(steps < low) + np.count_nonzero(steps > high)) / steps.size
 
 
 def output_axis(node: Node) -> int:
@@ -83,28 +89,35 @@ def _normal(scale: NDArray[np.float32], input_scale: np.float32) -> NDArray[np.f
     return scale
 
 
-def _codes(weights: Array, scale: NDArray[np.float32], axis: int) -> NDArray[np.int8]:
-    """One float32 division, as QuantizeLinear has it; in place, for weights may be hundreds of megabytes."""
-    steps = np.divide(weights, _along(scale, axis, weights.ndim), dtype=np.float32)
-    np.rint(steps, out=steps)
-    return np.clip(steps, -LARGEST, LARGEST, out=steps).astype(np.int8)
+def _codes(weights: Array, scale: NDArray[np.float32], axis: int, scheme: Scheme) -> Words:
+    """In place, for weights may be hundreds of megabytes."""
+    steps = _steps(weights, scale, axis)
+    codes: Words = np.clip(steps, *scheme.weight_codes, out=steps).astype(scheme.weight_word)
+    return codes
+
+
+def _steps(weights: Array, scale: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+    """Whole numbers of the scale, to nearest even; one float32 division, as QuantizeLinear has it."""
+    with np.errstate(over="ignore", under="ignore"):
+        steps: NDArray[np.float32] = np.divide(weights, _along(scale, axis, weights.ndim), dtype=np.float32)
+    return np.rint(steps, out=steps)
 
 
 def _along(scale: NDArray[np.float32], axis: int, rank: int) -> NDArray[np.float32]:
     return scale.reshape([-1 if index == axis else 1 for index in range(rank)])
 
 
-def _sums(codes: NDArray[np.int8], axis: int) -> NDArray[np.int64]:
+def _sums(codes: Words, axis: int) -> NDArray[np.int64]:
     """Of each output channel's magnitudes."""
     others = tuple(index for index in range(codes.ndim) if index != axis)
-    return np.asarray(np.abs(codes).sum(axis=others, dtype=np.int64))
+    return np.asarray(np.abs(codes, dtype=np.int32).sum(axis=others, dtype=np.int64))
 
 
 def _bias(node: Node, graph: Graph, units: NDArray[np.float32], sums: NDArray[np.int64]) -> NDArray[np.int32] | None:
     """The bias in units of the sum, if it keeps equation 2."""
     if not bias_of(node):
         return None
-    values = np.broadcast_to(graph.constants[bias_of(node)].reshape(-1), units.shape)
+    values = np.broadcast_to(graph.constants[bias_of(node)].reshape(-1), sums.shape)
     steps = np.rint(values.astype(np.float64) / units)
     if (np.abs(steps) + REACH * sums >= LIMIT).any():
         return None
@@ -155,14 +168,16 @@ def _bias_kept(node: Node, graph: Graph) -> str:
     return "" if np.isfinite(bias).all() else "its bias holds a NaN or an infinity"
 
 
-def _overflow(node: Node, graph: Graph) -> str:
-    """Only where a channel has more than 66,311 weights do its codes have to be looked at."""
+def _overflow(node: Node, graph: Graph, scheme: Scheme) -> str:
+    """Codes of 8 bits have to be looked at only where a channel has more than 66,311 weights, of 16 bits than 257."""
     weights, axis = graph.constants[node.inputs[1]], output_axis(node)
-    if weights.size // weights.shape[axis] * LARGEST * REACH < LIMIT:
+    largest = max(map(abs, scheme.weight_codes))
+    if weights.size // weights.shape[axis] * largest * REACH < LIMIT:
         return ""
-    sums = _sums(_codes(weights, fitted_scale(weights, INT8, axis=axis), axis), axis)
+    sums = _sums(_codes(weights, scheme.weight_scale(weights, axis), axis, scheme), axis)
     most = REACH * int(sums.max())
-    return "" if most < LIMIT else f"its sums may reach {most}, and 32 bits hold less than {LIMIT}"
+    products = "" if np.iinfo(scheme.word).bits == 8 else " of products with bytes"
+    return "" if most < LIMIT else f"its sums{products} may reach {most}, and 32 bits hold less than {LIMIT}"
 
 
-CHECKS: tuple[Callable[[Node, Graph], str], ...] = (_operator, _gemm, _weights, _bias_kept, _overflow)
+CHECKS: tuple[Callable[[Node, Graph], str], ...] = (_operator, _gemm, _weights, _bias_kept)

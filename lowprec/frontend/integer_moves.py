@@ -18,6 +18,7 @@ Unsqueeze
 MOVES = frozenset(MOVING.split())
 """What gives values that it was given, by order alone."""
 
+MOVED = BYTES | {"int16"}
 FIRST_ONLY = MOVES - {"Concat"}
 """Of these the first input alone holds values."""
 
@@ -38,8 +39,8 @@ def _move(work: Rewrite, node: Node) -> None:
     found = [work.quantized(name, per_tensor=True) for name in operands]
     first = found[0]
     same = first is not None and all(one is not None and one.parameters == first.parameters for one in found)
-    bytes_alone = same and all(one is not None and work.types[one.codes].dtype in BYTES for one in found)
-    if first is None or not bytes_alone or len({work.types[one.codes].dtype for one in found if one is not None}) > 1:
+    words = same and all(one is not None and work.types[one.codes].dtype in MOVED for one in found)
+    if first is None or not words or len({work.types[one.codes].dtype for one in found if one is not None}) > 1:
         work.nodes.append(node)
         return
     result = node.outputs[0]

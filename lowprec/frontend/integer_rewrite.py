@@ -11,6 +11,8 @@ from lowprec.frontend.scopes import unused
 from lowprec.frontend.uses import Uses, uses_of
 
 BYTES = frozenset(("int8", "uint8"))
+WORDS = BYTES | {"int16", "uint16"}
+"""What a sum may be rounded to."""
 VERSION = 21
 """Of the operators that are put in."""
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from lowprec.frontend.graph import Node
-from lowprec.frontend.integer_rewrite import BYTES, Floats, Rewrite
+from lowprec.frontend.integer_rewrite import WORDS, Floats, Rewrite
 
 Settled = dict[str, str]
 """QuantizeLinear whose scale is part of a sum's factor already, by its result: what it reads."""
@@ -18,7 +18,7 @@ def scale_behind(work: Rewrite, result: str, settled: Settled) -> Floats | None:
     if reader is None or reader.op != "QuantizeLinear" or reader.domain or reader.inputs[0] != result:
         return None
     after = work.parameters(reader, reader.outputs[0], per_tensor=True)
-    if after is None or work.types[reader.outputs[0]].dtype not in BYTES:
+    if after is None or work.types[reader.outputs[0]].dtype not in WORDS:
         return None
     settled[reader.outputs[0]] = result
     return after.scale.reshape(())

@@ -108,16 +108,22 @@ def convert_dynamic_quantize(site: Site) -> Result:
     return rounded(site, site.emit(relax.op.divide(data, safe)), real_point, "uint8"), scale, point
 
 
+def sums_of(site: Site) -> str:
+    """What products are summed in: those of 16 bits, which only the front end makes, in 64."""
+    return site.out().dtype if site.out().dtype == "int64" else "int32"
+
+
 def centred(site: Site, index: int, zero_index: int, axis: int) -> Expr:
-    """An integer operand as int32, less its zero point."""
+    """An integer operand as wide as sums are, less its zero point."""
+    kind = sums_of(site)
     known, zero = site.known(index), site.known(zero_index)
     rank = site.rank(index)
     if known is not None and (zero is not None or not site.has(zero_index)):
         offset = np.zeros((), np.int64) if zero is None else zero.astype(np.int64)
         shape = channel_shape(rank, axis % rank, offset.size) if offset.size > 1 else ()
-        return constant(known.astype(np.int64) - offset.reshape(shape), "int32")
-    wide = site.emit(relax.op.astype(site.input(index), "int32"))
-    point = zero_point(site, zero_index, rank, axis % rank, "int32")
+        return constant(known.astype(np.int64) - offset.reshape(shape), kind)
+    wide = site.emit(relax.op.astype(site.input(index), kind))
+    point = zero_point(site, zero_index, rank, axis % rank, kind)
     return wide if point is None else site.emit(relax.op.subtract(wide, point))
 
 
