@@ -6,6 +6,10 @@ second, the others stopped; inputs rotate among eight, and every run's outputs a
 
 The bound is the least time a direct algorithm could take: all multiply-adds over the measured peak, or weights, inputs
 and outputs, read once, over the measured bandwidth, whichever is longer.
+
+With `--precision int8` peers run what ONNX Runtime's quantizer makes of the network (quantized.py), made once, and
+OpenVINO runs the network in bf16 besides, which is what it would do if left alone; ONNX Runtime in fp32 is there to
+compare answers with. The bound is that of products of bytes.
 """
 
 import argparse
@@ -13,18 +17,19 @@ import math
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import onnx
 
-from benchmarks import command, machine, models
+from benchmarks import command, machine, models, quantized
 from lowprec import storage
-from lowprec.benchmarking import INPUT_SETS, BenchReport, Engine, measure
+from lowprec.benchmarking import INPUT_SETS, TOLERANCES, BenchReport, Engine, Row, measure
 from lowprec.compilation import Options, compile_to, run_on_model
-from lowprec.errors import LowprecError
+from lowprec.errors import LowprecError, UsageError
+from lowprec.peaks import measure_peaks
 from lowprec.samples import sample_inputs
 from lowprec.targets import parse_target
 from lowprec.vocabulary import PEERS
@@ -33,7 +38,13 @@ from tests.networks import NETWORKS
 OURS = "lowprec"
 DEFAULT_SECONDS = 5.0
 FLOAT_BYTES = 4
+WEIGHT_BYTES = {"fp32": 4, "int8": 1}
 TOLERANCE = 1e-4
+SUBJECTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "fp32": {"onnxruntime": ("fp32",), "openvino": ("fp32",)},
+    "int8": {"onnxruntime": ("fp32", "int8"), "openvino": ("int8", "bf16")},
+}
+"""What each peer runs in beside ours in a precision."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def measure_all(options: argparse.Namespace) -> int:
     """Measure every network asked for, print a line each, save all; 1 if ours failed or answered wrongly anywhere."""
     peers = command.check(options, PEERS)
+    if options.precision not in SUBJECTS:
+        raise UsageError(f"--precision is {options.precision!r}: networks are measured in {' or '.join(SUBJECTS)}")
     own = [network.name for network in NETWORKS]
     names = [*models.NAMES, *own]
     chosen = command.select(names, options.only or (names if options.list else own if options.own else models.NAMES))
@@ -64,18 +77,34 @@ def measure_all(options: argparse.Namespace) -> int:
         return 0
     peaks = machine.measure(options.threads, parse_target(options.target))
     command.announce(peaks)
-    print(_header(peers))
+    limits = _limits(peaks, options)
+    subjects = [(peer, kind) for peer in peers for kind in SUBJECTS[options.precision][peer]]
+    labels = [_label(peer, kind) for peer, kind in subjects]
+    print(_header(labels))
     rows = []
     for name in chosen * options.repeats:
-        rows.append(measure_network(name, peers, peaks, options))
-        print(_line(rows[-1], peers), flush=True)
+        rows.append(measure_network(name, subjects, limits, options))
+        print(_line(rows[-1], labels), flush=True)
     print(_summary(rows))
     print(f"written to {command.save('networks-own' if options.own else 'networks', options, peaks, rows)}")
     return int(any(OURS in row["failures"] for row in rows))
 
 
+def _limits(peaks: machine.Peaks, options: argparse.Namespace) -> machine.Peaks:
+    """The peaks that bounds are made of: in int8 that of products of bytes."""
+    if options.precision == "fp32":
+        return peaks
+    found = replace(peaks, flops=measure_peaks(options.threads).byte_operations)
+    print(f"bounds are by the peak of products of bytes: {found.flops / 1e9:.0f} GOPS")
+    return found
+
+
+def _label(peer: str, kind: str) -> str:
+    return peer if kind == "fp32" else f"{peer} {kind}"
+
+
 def measure_network(
-    name: str, peers: Sequence[str], peaks: machine.Peaks, options: argparse.Namespace
+    name: str, subjects: Sequence[tuple[str, str]], peaks: machine.Peaks, options: argparse.Namespace
 ) -> dict[str, Any]:
     """One network on every engine: figures, and why an engine has none."""
     row: dict[str, Any] = {"network": name, "engines": {}, "failures": {}, "warnings": []}
@@ -84,24 +113,31 @@ def measure_network(
             model = _model(name, options)
             artifact = Path(folder) / f"{name}.lowprec"
             began = time.perf_counter()
-            chosen = Options(precision=options.precision, threads=options.threads, target=options.target)
+            chosen = Options(
+                precision=options.precision, threads=options.threads, target=options.target, seed=options.seed
+            )
             compile_to(str(artifact), model, chosen, command="python -m benchmarks.networks")
             row["compile_seconds"] = time.perf_counter() - began
-            work = _work(model)
+            work = _work(model, WEIGHT_BYTES[options.precision])
             bound = peaks.bound_s(macs=work.macs, read=work.bytes, working_set=work.bytes)
             row |= asdict(work) | {"bound_ms": 1e3 * bound}
-            report = _bench(model, artifact, peers, options)
+            report = _bench(model, artifact, subjects, options)
     except LowprecError as problem:
         row["failures"][OURS] = str(problem)
         return row
-    row["engines"] = {figure.engine: asdict(figure) for figure in report.rows}
-    row["failures"] |= {label.split()[0]: reason for label, reason in report.failures.items()}
-    row["failures"] |= {
-        figure.engine: f"wrong: off by {figure.error:.1e} of the largest output, allowed is {TOLERANCE:.0e}"
-        for figure in report.rows
-        if figure.error > TOLERANCE
-    }
+    row["engines"] = {_name(figure): asdict(figure) for figure in report.rows}
+    row["failures"] |= {label.removesuffix(" fp32"): reason for label, reason in report.failures.items()}
+    for figure in report.rows:
+        allowed = TOLERANCE if figure.precision == "fp32" else TOLERANCES[figure.precision]
+        if figure.error > allowed:
+            reason = f"wrong: off by {figure.error:.1e} of the largest output, allowed is {allowed:.0e}"
+            row["failures"][_name(figure)] = reason
     return row | {"warnings": report.warnings}
+
+
+def _name(figure: Row) -> str:
+    """Ours has one name in every precision."""
+    return OURS if figure.engine == OURS else _label(figure.engine, figure.precision)
 
 
 def _model(name: str, options: argparse.Namespace) -> Path:
@@ -115,32 +151,41 @@ def _model(name: str, options: argparse.Namespace) -> Path:
     return path
 
 
-def _bench(model: Path, artifact: Path, peers: Sequence[str], options: argparse.Namespace) -> BenchReport:
+def _bench(
+    model: Path, artifact: Path, subjects: Sequence[tuple[str, str]], options: argparse.Namespace
+) -> BenchReport:
+    paths = {"fp32": model, "bf16": model}
+    if any(kind == "int8" for _, kind in subjects):
+        paths["int8"] = quantized.cached(model, model.parent / "int8", seed=options.seed)
     engines = [Engine(name=OURS, path=str(artifact), precision=options.precision)]
-    engines += [Engine(name=peer, path=str(model)) for peer in peers]
+    engines += [Engine(name=peer, path=str(paths[kind]), precision=kind) for peer, kind in subjects]
     specs = storage.read(artifact).inputs
     inputs = [sample_inputs(specs, options.seed, index) for index in range(INPUT_SETS)]
     return measure(engines, inputs=inputs, threads=options.threads, duration=options.duration or DEFAULT_SECONDS)
 
 
-def _work(model: Path) -> Work:
+def _work(model: Path, weight_bytes: int) -> Work:
     found = run_on_model("inspect", model, {"input_shapes": {}})
     ends = sum(math.prod(spec["shape"]) for spec in (*found["inputs"], *found["outputs"]))
     parameters = sum(layer["parameters"] for layer in found["layers"])
     macs = sum(layer["macs"] for layer in found["layers"])
-    return Work(macs=macs, bytes=FLOAT_BYTES * (ends + parameters))
+    return Work(macs=macs, bytes=FLOAT_BYTES * ends + weight_bytes * parameters)
 
 
-def _header(peers: Sequence[str]) -> str:
-    columns = "".join(f"{name + ' ms':>16}{'±':>6}{'ratio':>7}{'MiB':>6}" for name in peers)
+def _header(labels: Sequence[str]) -> str:
+    columns = "".join(f"{name + ' ms':>{_width(name)}}{'±':>6}{'ratio':>7}{'MiB':>6}" for name in labels)
     return f"{'network':<18}{'bound ms':>9}{'of bound':>9}{OURS + ' ms':>12}{'±':>6}{'MiB':>6}{columns}"
 
 
-def _line(row: dict[str, Any], peers: Sequence[str]) -> str:
+def _width(label: str) -> int:
+    return max(16, len(label) + 5)
+
+
+def _line(row: dict[str, Any], labels: Sequence[str]) -> str:
     ours = row["engines"].get(OURS)
     if ours is None:
         return f"{row['network']:<18} {OURS} failed: {row['failures'].get(OURS, 'no reason given')}"
-    cells = "".join(_cell(row["engines"].get(name)) for name in peers)
+    cells = "".join(_cell(row["engines"].get(name), _width(name)) for name in labels)
     notes = "".join(f"\n    {name} failed: {reason}" for name, reason in row["failures"].items())
     notes += "".join(f"\n    warning: {warning}" for warning in row["warnings"])
     share, memory = row["bound_ms"] / ours["p50_ms"], ours["memory_bytes"] / 2**20
@@ -162,11 +207,11 @@ def _summary(rows: Sequence[dict[str, Any]]) -> str:
     return f"ours / the best peer: geometric mean {mean:.3f}, largest {multiples[worst]:.2f} ({worst})"
 
 
-def _cell(figure: dict[str, Any] | None) -> str:
+def _cell(figure: dict[str, Any] | None, width: int) -> str:
     if figure is None:
-        return f"{'failed':>16}{'':>19}"
+        return f"{'failed':>{width}}{'':>19}"
     memory = figure["memory_bytes"] / 2**20
-    return f"{figure['p50_ms']:>16.2f}{figure['spread']:>6.0%}{figure['ratio']:>7.2f}{memory:>6.0f}"
+    return f"{figure['p50_ms']:>{width}.2f}{figure['spread']:>6.0%}{figure['ratio']:>7.2f}{memory:>6.0f}"
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from lowprec import storage
 from lowprec.artifact import choose_threads
+from lowprec.compilation import run_on_model
 from lowprec.engine_process import BusyMeter, Child, Turn, child_process
 from lowprec.engines import save_sets
 from lowprec.errors import LowprecError, UsageError
@@ -107,17 +108,23 @@ def bench(
 ) -> BenchReport:
     """The artifact beside its peers, `duration` seconds each; `against` names peers, as `openvino` or `openvino:bf16`.
 
-    Peers run the model the artifact was compiled from, which is looked for where compile found it unless given.
+    Peers run the model the artifact was compiled from, which is looked for where compile found it unless given; in int8
+    they run what `lowprec export` makes of it with the artifact's own ranges.
     """
     manifest = storage.read(Path(artifact))
     precision = str(manifest.options.get("precision", "fp32"))
     engines = [Engine(name="lowprec", path=str(artifact), precision=precision)]
-    if against:
-        source = str(_source(manifest, model))
-        engines += [Engine(name=name, path=source, precision=kind) for name, kind in map(_peer, against)]
-    inputs = [sample_inputs(manifest.inputs, seed, index) for index in range(INPUT_SETS)]
-    count = choose_threads(threads, manifest)
-    return measure(engines, inputs=inputs, threads=count, duration=duration)
+    peers = [_peer(text, precision) for text in against]
+    with tempfile.TemporaryDirectory(prefix="lowprec-peers-") as folder:
+        if peers:
+            source = _source(manifest, model)
+            quantized = _exported(source, manifest, Path(folder)) if any(kind == "int8" for _, kind in peers) else None
+            engines += [
+                Engine(name=name, path=str(quantized if kind == "int8" else source), precision=kind)
+                for name, kind in peers
+            ]
+        inputs = [sample_inputs(manifest.inputs, seed, index) for index in range(INPUT_SETS)]
+        return measure(engines, inputs=inputs, threads=choose_threads(threads, manifest), duration=duration)
 
 
 def measure(
@@ -164,11 +171,20 @@ def _source(manifest: Manifest, model: str | os.PathLike[str] | None) -> Path:
     return path
 
 
-def _peer(text: str) -> tuple[str, str]:
-    """`openvino:bf16` -> ("openvino", "bf16")."""
+def _exported(source: Path, manifest: Manifest, folder: Path) -> Path:
+    """The model as the artifact has it quantized, for peers."""
+    path = folder / "quantized.onnx"
+    run_on_model("export", source, manifest.options | {"out": str(path)})
+    return path
+
+
+def _peer(text: str, own: str) -> tuple[str, str]:
+    """`openvino:bf16` -> ("openvino", "bf16"), beside an artifact of precision `own`."""
     name, _, precision = text.partition(":")
     if precision and precision not in TOLERANCES:
         raise UsageError(f"{text!r} asks {name} for {precision!r}: allowed is one of {', '.join(TOLERANCES)}")
+    if precision == "int8" != own:
+        raise UsageError(f"{text!r} needs a quantized model, and the artifact is {own}: compile with --precision int8")
     return PEERS.check(name), precision or "fp32"
 
 

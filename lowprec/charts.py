@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from lowprec.verification import Report
+from lowprec.verdict import Report
 
 HEIGHT = 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64.0, 1082.0, 22.0, 228.0

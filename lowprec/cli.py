@@ -110,7 +110,7 @@ def _compiling(parser: argparse.ArgumentParser) -> None:
 
 
 def _choices(vocabulary: Vocabulary) -> str:
-    return ", ".join(vocabulary.built)
+    return vocabulary.listed
 
 
 def _plan(parser: argparse.ArgumentParser) -> None:
@@ -126,6 +126,11 @@ def _inspect(parser: argparse.ArgumentParser) -> None:
 def _compile(parser: argparse.ArgumentParser) -> None:
     _plan(parser)
     parser.add_argument("-o", "--output", metavar="DIR", required=True, help="the artifact's directory")
+
+
+def _export(parser: argparse.ArgumentParser) -> None:
+    _plan(parser)
+    parser.add_argument("-o", "--output", metavar="OUT.onnx", required=True, help="the file to write")
 
 
 def _run(parser: argparse.ArgumentParser) -> None:
@@ -152,7 +157,11 @@ def _bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("subject", metavar="DIR_OR_MODEL", help="an artifact, or an ONNX file to compile first")
     parser.add_argument("--model", metavar="MODEL", help="the ONNX file of DIR, for the engines beside it")
     parser.add_argument(
-        "--against", metavar="NAMES", default=(), type=parse_names, help="engines beside it: onnxruntime,openvino"
+        "--against",
+        metavar="NAMES",
+        default=(),
+        type=parse_names,
+        help="engines beside it, in fp32 or as told: onnxruntime,openvino:bf16,onnxruntime:int8",
     )
     parser.add_argument(
         "--duration",
@@ -202,6 +211,7 @@ VERBS = (
     Verb(name="inspect", help="a model's layers: shapes, parameters, operations, memory", words=_inspect),
     Verb(name="plan", help="what compile would do with each layer, and why", words=_plan),
     Verb(name="compile", help="make an artifact of a model", words=_compile),
+    Verb(name="export", help="the quantized model as standard ONNX (QDQ), which others run too", words=_export),
     Verb(name="run", help="run an artifact", words=_run),
     Verb(name="verify", help="hold an artifact against ONNX Runtime, layer by layer", words=_verify),
     Verb(name="bench", help="measure an artifact or model, beside other engines if asked", words=_bench),
@@ -209,7 +219,7 @@ VERBS = (
     Verb(name="db", help="list, merge, prune or check records of tuning", words=_db),
     Verb(name="report", help="one HTML file: plan, time and error per layer, environment", words=_report),
 )
-NAMES = Vocabulary(kind="verb", built=tuple(verb.name for verb in VERBS), planned=("export",))
+NAMES = Vocabulary(kind="verb", built=tuple(verb.name for verb in VERBS), planned=())
 
 
 def main(words: Sequence[str] | None = None) -> int:

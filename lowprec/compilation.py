@@ -20,11 +20,12 @@ from lowprec.artifact import Artifact, load
 from lowprec.calibration import COUNT
 from lowprec.engines import save_sets
 from lowprec.errors import Unsupported, UsageError
+from lowprec.formats import LONGEST_WORD, SHORTEST_WORD, Fixed, parse_format
 from lowprec.recipe import Recipe
 from lowprec.vocabulary import ALGORITHMS, PRECISIONS, ROUNDINGS
 
-CALIBRATED = ("int8",)
-"""Precisions that take the ranges of tensors."""
+WITHOUT_RANGES = ("fp32", "binary")
+"""Precisions that take nothing from samples, and in which there is no model to write as ONNX."""
 
 Shapes = Mapping[str, Sequence[int]]
 
@@ -68,9 +69,10 @@ class Options:
             if not isinstance(self.records, (str, os.PathLike)):
                 raise UsageError(f"records is a {type(self.records).__name__}: give the path of a file")
             existing_file(self.records, "records")
-        if self.calibration is not None and self.precision not in CALIBRATED:
-            allowed = ", ".join(CALIBRATED)
-            raise UsageError(f"calibration is for precision {allowed}; {self.precision} has no ranges: leave it out")
+        if self.precision not in WITHOUT_RANGES:
+            _check_word(self.precision)
+        elif self.calibration is not None:
+            raise UsageError(f"calibration is for int8 and qI.F; {self.precision} has no ranges: leave it out")
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -133,11 +135,38 @@ def compile(
 def compile_to(directory: str, model: Path, options: Options, *, command: str, probe: bool = False) -> dict[str, Any]:
     """Compile the model's file into `directory` and answer what the child process says of it."""
     storage.check_replaceable(Path(directory))
-    if options.precision in CALIBRATED and options.calibration is None:
-        samples = f"{COUNT} samples of N(0, 1), seed {options.seed}"
-        _warn(f"{options.precision} without calibration: the ranges of tensors are seen on {samples}")
+    _warn_of_default_samples(options)
     request = options.to_json() | {"out": os.path.abspath(directory), "probe": probe, "command": command}
     return run_on_model("compile", model, request)
+
+
+def export_to(path: str | os.PathLike[str], model: Path, options: Options) -> dict[str, Any]:
+    """Write the quantized model as standard ONNX and answer what the child process says of it."""
+    if options.precision == "fp32":
+        raise UsageError("fp32 leaves the model as it is, so there is nothing to export: use int8 or qI.F")
+    if options.precision in WITHOUT_RANGES:
+        raise Unsupported(f"export in precision {options.precision!r} is not built yet: use int8 or qI.F")
+    out = replaceable_file(path, model)
+    _warn_of_default_samples(options)
+    return run_on_model("export", model, options.to_json() | {"out": str(out)})
+
+
+def replaceable_file(path: str | os.PathLike[str], model: Path) -> Path:
+    """The absolute path of a file that may be written: a new one in a folder, or one that is not the model."""
+    out = Path(os.path.abspath(path))
+    if out.is_dir() or (out.exists() and not out.is_file()):
+        raise UsageError(f"{str(path)!r} is not a file: give the path of a file to write")
+    if not out.parent.is_dir():
+        raise UsageError(f"{str(path)!r} cannot be written: there is no folder {str(out.parent)!r}, make it first")
+    if out.exists() and out.samefile(model):
+        raise UsageError(f"{str(path)!r} is the model itself: give another place")
+    return out
+
+
+def _warn_of_default_samples(options: Options) -> None:
+    if options.precision == "int8" and options.calibration is None:
+        samples = f"{COUNT} samples of N(0, 1), seed {options.seed}"
+        _warn(f"{options.precision} without calibration: the ranges of tensors are seen on {samples}")
 
 
 def run_on_model(task: str, model: Path, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -218,6 +247,14 @@ def _serialized(model: object) -> bytes:
         raise UsageError(f"model is a {type(model).__name__}: give a path, bytes or an onnx.ModelProto")
     content: bytes = serialize()
     return content
+
+
+def _check_word(precision: str) -> None:
+    """Fixed point of at most 16 bits."""
+    fmt = None if precision == "int8" else parse_format(precision)
+    if isinstance(fmt, Fixed) and not SHORTEST_WORD <= fmt.bits <= LONGEST_WORD:
+        allowed = f"{SHORTEST_WORD} to {LONGEST_WORD} bits"
+        raise Unsupported(f"precision {precision!r} is a word of {fmt.bits} bits: layers are computed with {allowed}")
 
 
 def _check_shapes(shapes: object) -> None:

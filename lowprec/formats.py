@@ -64,6 +64,10 @@ def _signed_codes(bits: int) -> tuple[int, int]:
     return -(1 << (bits - 1)), (1 << (bits - 1)) - 1
 
 
+SHORTEST_WORD, LONGEST_WORD = 2, 16
+"""Bits of the fixed-point words that layers are computed with."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fixed:
     """Two's complement with `integer` bits before the point, the sign among them, and `fraction` bits behind it.

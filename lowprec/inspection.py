@@ -47,4 +47,4 @@ def plan_for(prepared: Prepared, request: Mapping[str, Any]) -> Plan:
         target=target,
         measured=measured,
     )
-    return plan.staying(request["precision"], prepared.declined)
+    return plan.staying(request["precision"], prepared.declined).noting(prepared.notes)

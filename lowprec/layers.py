@@ -41,7 +41,8 @@ class Layer:
     """One operator of a model; `name` is what users call it, `output` the tensor it makes.
 
     `parameters` counts the constant elements it reads, `bytes` all it reads and writes once. `obstacle` says why no
-    kernel template computes a convolution or product, when none does. `integers` says whether its operands are.
+    kernel template computes a convolution or product, when none does. `words` are the types of weights, activations and
+    sums of a layer that is computed on integers; one without weights has the type of what it sums or moves three times.
     """
 
     name: str
@@ -54,7 +55,12 @@ class Layer:
     bytes: int
     geometry: Conv | Gemm | None = None
     obstacle: str = ""
-    integers: bool = False
+    words: tuple[str, str, str] | None = None
+
+    @property
+    def integers(self) -> bool:
+        """Whether it is a product of integers."""
+        return self.geometry is not None and self.words is not None
 
     @property
     def intensity(self) -> float:

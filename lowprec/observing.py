@@ -11,7 +11,8 @@ from lowprec.artifact import load
 from lowprec.calibration import Observer, default_samples, load_calibration
 from lowprec.engines import load_sets
 from lowprec.frontend.graph import Array, Graph
-from lowprec.precision import BYTES, METHOD, Ranges
+from lowprec.precision import BYTES, Ranges
+from lowprec.ranges import Method
 from lowprec.tensors import TensorSpec
 
 Build = Callable[[Graph, Path], None]
@@ -21,8 +22,12 @@ NUMBERED = "{:06}.npz"
 """The samples of an iterable, one file each, as `compile` hands them on."""
 
 
-def observed_ranges(graph: Graph, names: Sequence[str], samples: Iterator[dict[str, Array]], build: Build) -> Ranges:
-    """The ranges of some tensors over all samples."""
+def observed_ranges(
+    graph: Graph, names: Sequence[str], method: Method, samples: Iterator[dict[str, Array]], build: Build
+) -> Ranges:
+    """The ranges of some tensors over all samples; none asked for, none is run."""
+    if not names:
+        return {}
     observer = Observer()
     inputs = {spec.name for spec in graph.inputs}
     watched = tuple(graph.types[name] for name in names if name not in inputs)
@@ -32,7 +37,7 @@ def observed_ranges(graph: Graph, names: Sequence[str], samples: Iterator[dict[s
             found = dict(sample) if run is None else {**sample, **run(sample)}
             for name in names:
                 observer.observe(name, found[name])
-    return observer.ranges(METHOD, BYTES)
+    return observer.ranges(method, BYTES)
 
 
 def _runner(graph: Graph, directory: Path, build: Build) -> Callable[[Mapping[str, Array]], Mapping[str, Array]]:

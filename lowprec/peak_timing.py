@@ -10,7 +10,15 @@ import tvm
 from numpy.typing import NDArray
 
 from lowprec import runtime
-from lowprec.schedules.peaks import flops_per_call, multiply_adds, reading, step_elements
+from lowprec.schedules.arithmetic import arithmetic_of
+from lowprec.schedules.peaks import (
+    byte_operations_per_call,
+    byte_products,
+    flops_per_call,
+    multiply_adds,
+    reading,
+    step_elements,
+)
 from lowprec.targets import Target, native
 
 SIZES = tuple(1 << power for power in (15, 18, 20, 22, 24, 26, 28))
@@ -23,18 +31,25 @@ PASS_BYTES = 32 << 20  # a timed call reads as much at least
 
 
 def peaks_task(request: Mapping[str, Any]) -> dict[str, Any]:
-    """{"flops": per second, "granted": share of the time, "bandwidth": [[bytes, bytes a second], ...]} on
-    request["threads"] threads."""
+    """{"flops": and "byte_operations" per second, "granted": share of the time, "bandwidth": [[bytes, bytes a second],
+    ...]} on request["threads"] threads."""
     threads, target = int(request["threads"]), native()
-    kernels = {"multiply_adds": multiply_adds(target, threads), "reading": reading(target, threads)}
+    makers = {"multiply_adds": multiply_adds, "byte_products": byte_products, "reading": reading}
+    kernels = {name: make(target, threads) for name, make in makers.items()}
     library = tvm.compile(tvm.IRModule(kernels), target=tvm.target.Target(target.tvm_target(threads)))
     runtime.set_threads(threads)
     sums = runtime.to_tensor(runtime.aligned_empty((threads, target.lanes), np.dtype(np.float32)))
     began, used = time.perf_counter(), time.process_time()
     flops = _flops(library["multiply_adds"], sums, target, threads)
+    byte_operations = _byte_operations(library["byte_products"], target, threads)
     granted = (time.process_time() - used) / (time.perf_counter() - began) / threads
     bandwidth = _bandwidths(library["reading"], sums, target, threads)
-    return {"flops": flops, "granted": min(1.0, granted), "bandwidth": bandwidth}
+    return {
+        "flops": flops,
+        "byte_operations": byte_operations,
+        "granted": min(1.0, granted),
+        "bandwidth": bandwidth,
+    }
 
 
 def _flops(kernel: Callable[..., None], sums: Any, target: Target, threads: int) -> float:
@@ -42,6 +57,15 @@ def _flops(kernel: Callable[..., None], sums: Any, target: Target, threads: int)
     operands[:] = [[0.5], [1.0]]  # every chain tends to 2: no overflow, no denormals
     tensor = runtime.to_tensor(operands)
     return flops_per_call(target, threads) / _best(lambda: kernel(tensor, sums))
+
+
+def _byte_operations(kernel: Callable[..., None], target: Target, threads: int) -> float:
+    how = arithmetic_of("uint8", target)
+    weights = runtime.aligned_empty((how.word * target.lanes,), np.dtype(how.weights))
+    weights.fill(3)
+    sums = runtime.aligned_empty((threads, target.lanes), np.dtype(np.int32))
+    tensors = runtime.to_tensor(weights), runtime.to_tensor(sums)
+    return byte_operations_per_call(target, threads) / _best(lambda: kernel(*tensors))
 
 
 def _bandwidths(kernel: Callable[..., None], sums: Any, target: Target, threads: int) -> list[tuple[int, float]]:

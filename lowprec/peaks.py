@@ -3,8 +3,9 @@
     peaks = measure_peaks(threads=2)
     peaks.bound(cost, far=weights_of_the_network)
 
-The peak is fp32 multiply-adds in registers; bandwidth is reading a buffer over and over, by size, so that what fits a
-cache is not held against memory. An algorithm with fewer multiplications than the model's (Winograd) may beat a bound.
+A peak is multiply-adds in registers, of fp32 or of bytes; bandwidth is reading a buffer over and over, by size, so that
+what fits a cache is not held against memory. An algorithm with fewer multiplications than the model's (Winograd) may
+beat a bound.
 """
 
 from collections.abc import Mapping
@@ -35,20 +36,23 @@ class Bound:
 class Peaks:
     """Measured with all `threads` busy at once: operations a second, bytes a second by size of what is read.
 
+    `byte_operations` are those of products of 8-bit integers, summed in 32, by the instructions that kernels use here.
     `granted` is the share of the threads' time that the system gave them meanwhile: below 1, others had the rest.
     """
 
     threads: int
     flops: float
+    byte_operations: float
     read_bandwidth: Mapping[int, float]
     granted: float = 1.0
 
-    def bound(self, cost: Cost, *, far: int) -> Bound:
-        """Of one kernel; `far` bytes pass between two visits to its weights, so those come from as far away.
+    def bound(self, cost: Cost, *, far: int, integers: bool = False) -> Bound:
+        """Of one kernel; `far` bytes pass between two visits to its weights, so those come from as far away; `integers`
+        says that it multiplies bytes.
 
         Its tensors may be where the kernel before left them: all that moves is taken to lie as near as it fits.
         """
-        compute = 2 * cost.macs / self.flops
+        compute = 2 * cost.macs / (self.byte_operations if integers else self.flops)
         near_seconds = cost.bytes / self.bandwidth(cost.bytes)
         memory = max(near_seconds, cost.weight_bytes / self.bandwidth(max(far, cost.bytes)))
         return Bound(seconds=max(compute, memory), limit=Limit.COMPUTE if compute > memory else Limit.MEMORY)
@@ -60,19 +64,32 @@ class Peaks:
 
     def to_json(self) -> dict[str, Any]:
         curve = {str(size): speed for size, speed in self.read_bandwidth.items()}
-        return {"threads": self.threads, "flops": self.flops, "read_bandwidth": curve, "granted": self.granted}
+        return {
+            "threads": self.threads,
+            "flops": self.flops,
+            "byte_operations": self.byte_operations,
+            "read_bandwidth": curve,
+            "granted": self.granted,
+        }
 
     def __str__(self) -> str:
         curve = ", ".join(f"{_size(size)} {speed / 1e9:.0f}" for size, speed in self.read_bandwidth.items())
         threads = f"{self.threads} thread{'s' * (self.threads > 1)}"
-        return f"measured on {threads}: fp32 peak {self.flops / 1e9:.0f} GFLOPS, read GB/s: {curve}"
+        peaks = f"fp32 peak {self.flops / 1e9:.0f} GFLOPS, int8 peak {self.byte_operations / 1e9:.0f} GOPS"
+        return f"measured on {threads}: {peaks}, read GB/s: {curve}"
 
 
 def measure_peaks(threads: int) -> Peaks:
     """The peaks of `threads` threads, in about two seconds, by kernels that a child process builds."""
     found = isolation.run("peaks", {"threads": threads}, model_bytes=0)
     curve = {int(size): float(speed) for size, speed in found["bandwidth"]}
-    return Peaks(threads=threads, flops=found["flops"], read_bandwidth=curve, granted=found["granted"])
+    return Peaks(
+        threads=threads,
+        flops=found["flops"],
+        byte_operations=found["byte_operations"],
+        read_bandwidth=curve,
+        granted=found["granted"],
+    )
 
 
 def _size(count: int) -> str:

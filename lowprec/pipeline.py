@@ -29,7 +29,8 @@ from lowprec.passes.lowering import LoweredCall, lower_units
 from lowprec.passes.probes import Probe, add_probes
 from lowprec.passes.templates import Wish
 from lowprec.plan import Plan
-from lowprec.precision import Ranges, prepare
+from lowprec.precision import Prepared, Ranges, prepare
+from lowprec.ranges import Method
 from lowprec.targets import Target, available_cores, parse_target
 
 _FLOAT_BYTES = 4
@@ -75,7 +76,7 @@ def rewrite(module: IRModule) -> IRModule:
 def compile_task(request: Mapping[str, Any], graph: Graph) -> dict[str, Any]:
     """The child's task `compile`: an artifact at request["out"]."""
     target = parse_target(request["target"])
-    prepared = prepare(graph, request, lambda graph, names: _observe(graph, names, request))
+    prepared = prepared_for(request, graph)
     graph = prepared.graph
     if prepared.ranges is not None:
         request = {**request, "ranges": prepared.ranges}
@@ -95,14 +96,19 @@ def compile_task(request: Mapping[str, Any], graph: Graph) -> dict[str, Any]:
     return {"kernels": len({call.symbol for call in built.calls}), "calls": len(built.calls)}
 
 
-def _observe(graph: Graph, names: Sequence[str], request: Mapping[str, Any]) -> Ranges:
+def prepared_for(request: Mapping[str, Any], graph: Graph) -> Prepared:
+    """The graph in the request's precision, by ranges that it carries or that its samples give."""
+    return prepare(graph, request, lambda graph, names, method: _observe(graph, names, method, request))
+
+
+def _observe(graph: Graph, names: Sequence[str], method: Method, request: Mapping[str, Any]) -> Ranges:
     """Ranges seen in a float32 build for this machine."""
     own = {**request, "precision": "fp32", "target": "native", "algorithm": "auto", "recipe": [], "records": None}
 
     def build(watched: Graph, directory: Path) -> None:
-        compile_task({**own, "out": str(directory), "probe": False}, watched)
+        compile_task({**own, "out": str(directory), "probe": False, "command": ""}, watched)
 
-    return observed_ranges(graph, names, samples_of(request, graph.inputs), build)
+    return observed_ranges(graph, names, method, samples_of(request, graph.inputs), build)
 
 
 def _manifest(request: Mapping[str, Any], graph: Graph, target: Target, built: Built) -> Manifest:

@@ -33,13 +33,15 @@ class Formats:
     activations: str = "fp32"
     sums: str = "fp32"
 
+    @property
+    def integers(self) -> bool:
+        """Whether the sums are of integers."""
+        return self.sums in ("int32", "int64")
+
     def __str__(self) -> str:
         if self.weights == self.activations == self.sums:
             return self.weights
         return f"{self.weights} x {self.activations} in {self.sums}"
-
-
-INTEGERS = Formats(weights="int8", activations="uint8", sums="int32")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +85,15 @@ class Plan:
             )
         )
 
+    def noting(self, notes: Mapping[str, str]) -> "Plan":
+        """The plan with something more to say of some layers."""
+        return Plan(
+            choices=tuple(
+                replace(choice, reason=f"{choice.reason}; {notes[choice.layer]}") if choice.layer in notes else choice
+                for choice in self.choices
+            )
+        )
+
     def declining(self, obstacles: Mapping[str, str]) -> "Plan":
         """The plan with those layers left to the generic rule, each for its reason."""
         return Plan(choices=tuple(_instead(choice, GENERIC, obstacles.get(choice.layer)) for choice in self.choices))
@@ -111,10 +122,10 @@ class Plan:
     def __str__(self) -> str:
         header = ("layer", "op", "algorithm", "formats", "error", "ms", "reason")
         products = [choice for choice in self.choices if choice.algorithm != GENERIC or choice.declined]
-        generic = Counter(choice.op for choice in self.choices if choice.algorithm == GENERIC and not choice.declined)
+        plain = [choice for choice in self.choices if choice.algorithm == GENERIC and not choice.declined]
         rest = [
-            (f"({count} layer{'s' * (count > 1)})", op, GENERIC, "fp32", "", "", GENERIC_REASON)
-            for op, count in generic.items()
+            (f"({count} layer{'s' * (count > 1)})", op, GENERIC, formats, "", "", GENERIC_REASON)
+            for (op, formats), count in Counter((choice.op, str(choice.formats)) for choice in plain).items()
         ]
         rows = table([header, *(row for choice in products for row in _rows(choice)), *rest])
         return f"{rows}\n{self.transformed}".rstrip("\n")
@@ -149,9 +160,22 @@ def _choose(layer: Layer, wish: str, target: Target, measured: Measured) -> Choi
     elif wish not in ("auto", algorithm) and layer.geometry is not None:
         declined = (f"{wish}: this layer is a matrix product, and {wish} needs a convolution",)
     elif layer.integers and wish not in ("auto", algorithm):
-        declined = (f"{wish}: sums of 8-bit products are exact, and {wish} is built for fp32",)
-    formats = INTEGERS if layer.integers else Formats()
-    return Choice(layer=layer.name, op=layer.op, algorithm=algorithm, formats=formats, reason=reason, declined=declined)
+        declined = (f"{wish}: sums of integers are exact, and {wish} is built for fp32",)
+    return Choice(
+        layer=layer.name,
+        op=layer.op,
+        algorithm=algorithm,
+        formats=_formats(layer),
+        reason=reason,
+        declined=declined,
+    )
+
+
+def _formats(layer: Layer) -> Formats:
+    if layer.words is None:
+        return Formats()
+    weights, activations, sums = layer.words
+    return Formats(weights=weights, activations=activations, sums=sums)
 
 
 def _convolution(layer: Layer, conv: Conv, wish: str, target: Target, times: Times) -> Choice:
@@ -240,7 +264,11 @@ def _only_way(layer: Layer, target: Target) -> tuple[str, str]:
 
 
 def _lanes(layer: Layer, target: Target) -> str:
-    return f"exact sums in {target.lanes} lanes of int32" if layer.integers else f"{target.lanes} fp32 lanes"
+    if not layer.integers:
+        return f"{target.lanes} fp32 lanes"
+    if layer.words is not None and layer.words[0] == "binary":
+        return f"signs, 32 of them counted at once in each of {target.lanes} lanes"
+    return f"exact sums in {target.lanes} lanes of int32"
 
 
 def _direct_reason(conv: Conv) -> str:

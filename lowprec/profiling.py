@@ -3,11 +3,12 @@
     print(profile_artifact("model.lowprec", threads=2, run_ms=12.5, duration=5))
 
 Every kernel call is timed on its own, inside whole runs. Its bound is the larger of two times: its multiply-adds at the
-measured peak, and its bytes, moved once, at the measured bandwidth of the place they may come from (`peaks`).
+measured peak of what it multiplies (fp32, or bytes), and its bytes, moved once, at the measured bandwidth of the place
+they may come from (`peaks`).
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ from lowprec import storage
 from lowprec.artifact import Artifact, load
 from lowprec.errors import UsageError
 from lowprec.manifest import CallSpec
-from lowprec.peaks import Peaks, measure_peaks
-from lowprec.plan import table
+from lowprec.peaks import Bound, Peaks, measure_peaks
+from lowprec.plan import Plan, table
 from lowprec.samples import sample_inputs
 
 Array = NDArray[np.generic]
@@ -33,7 +34,8 @@ _BAR = 20  # characters for the slowest layer
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerTime:
     """One kernel call. `ms` is the median over runs, `spread` (p90 - p10) / p50, `share` of the sum over all calls,
-    `bound_ms` the least time by what `bound` names, and `of_bound` that over `ms`: 1 is as fast as the machine."""
+    `gflops` counts operations on floats or bytes, `bound_ms` is the least time by what `bound` names, and `of_bound`
+    that over `ms`: 1 is as fast as the machine."""
 
     layer: str
     op: str
@@ -90,7 +92,7 @@ class Profile:
         return "\n".join([str(self.peaks), "", table(_right([_HEADER, *rows, total])), "", run])
 
 
-_NUMBERS = ("ms", "spread", "share", "GMAC", "MB", "GFLOPS", "GB/s")
+_NUMBERS = ("ms", "spread", "share", "GMAC", "MB", "GOP/s", "GB/s")
 _HEADER = ("layer", "operators", "family", *_NUMBERS, "bound", "of bound", "")
 
 
@@ -117,21 +119,34 @@ def profile_layers(
     repeats = max(FEWEST, min(MOST, round(1e3 * duration / max(run_ms, 1e-3))))
     seconds = [time.seconds for time in art.profile(inputs, repeats)]
     milliseconds = 1e3 * np.array(seconds).reshape(repeats, len(calls))
-    return Profile(layers=layer_times(calls, milliseconds, peaks), peaks=peaks, run_ms=run_ms)
+    layers = layer_times(calls, milliseconds, peaks, integers=integer_layers(art.plan))
+    return Profile(layers=layers, peaks=peaks, run_ms=run_ms)
 
 
-def layer_times(calls: Sequence[CallSpec], milliseconds: NDArray[np.float64], peaks: Peaks) -> tuple[LayerTime, ...]:
-    """A row for each call, from the times of several runs: `milliseconds` is runs by calls."""
+def integer_layers(plan: Plan) -> frozenset[str]:
+    """The layers whose sums are of integers."""
+    return frozenset(choice.layer for choice in plan.choices if choice.formats.integers)
+
+
+def layer_times(
+    calls: Sequence[CallSpec],
+    milliseconds: NDArray[np.float64],
+    peaks: Peaks,
+    *,
+    integers: Collection[str] = (),
+) -> tuple[LayerTime, ...]:
+    """A row for each call, from the times of several runs: `milliseconds` is runs by calls; `integers` are the layers
+    that multiply bytes."""
     p10, p50, p90 = np.maximum(np.percentile(milliseconds, (10, 50, 90), axis=0), 1e-6)  # a clock's tick at least
     far = sum(call.cost.weight_bytes for call in calls)
+    bounds = [peaks.bound(call.cost, far=far, integers=call.layer in integers) for call in calls]
     return tuple(
-        _layer(call, peaks, far, ms=float(p50[i]), spread=float((p90[i] - p10[i]) / p50[i]), total=float(p50.sum()))
+        _layer(call, bounds[i], ms=float(p50[i]), spread=float((p90[i] - p10[i]) / p50[i]), total=float(p50.sum()))
         for i, call in enumerate(calls)
     )
 
 
-def _layer(call: CallSpec, peaks: Peaks, far: int, *, ms: float, spread: float, total: float) -> LayerTime:
-    bound = peaks.bound(call.cost, far=far)
+def _layer(call: CallSpec, bound: Bound, *, ms: float, spread: float, total: float) -> LayerTime:
     return LayerTime(
         layer=call.layer,
         op=call.op,
@@ -157,7 +172,7 @@ def _cells(layer: LayerTime, longest: float) -> tuple[str, ...]:
 
 
 def _numbers(ms: float, macs: int, size: int) -> tuple[str, str, str, str, str]:
-    """Milliseconds, GMACs, megabytes, GFLOPS and GB/s; nothing where nothing is multiplied."""
+    """Milliseconds, GMACs, megabytes, operations and bytes a second; nothing where nothing is multiplied."""
     products = (f"{macs / 1e9:.4f}", f"{2e-6 * macs / ms:.0f}") if macs else ("", "")
     return f"{ms:.3f}", products[0], f"{size / 1e6:.3f}", products[1], f"{1e-6 * size / ms:.1f}"
 

@@ -72,12 +72,21 @@ class _Facts:
 
 
 def _facts(graph: Graph) -> _Facts:
+    return _Facts(graph=graph, readings=_readings(graph), requantized=requantized_tensors(graph))
+
+
+def requantized_tensors(graph: Graph) -> frozenset[str]:
+    """The tensors that one QuantizeLinear reads, and nobody else."""
+    readings = _readings(graph)
+    read = {node.inputs[0] for node in graph.nodes if is_plain(node, graph) and _is_per_tensor(node, graph)}
+    return frozenset(name for name in read if readings[name] == 1)
+
+
+def _readings(graph: Graph) -> Counter[str]:
     """Reading twice counts twice, and an output of the model is read by its caller."""
     readings = Counter(name for node in graph.nodes for name in node.inputs)
     readings.update(spec.name for spec in graph.outputs)
-    read = {node.inputs[0] for node in graph.nodes if _is_plain(node, graph) and _is_per_tensor(node, graph)}
-    alone = frozenset(name for name in read if readings[name] == 1)
-    return _Facts(graph=graph, readings=readings, requantized=alone)
+    return readings
 
 
 def _computed(node: Node, operands: Operands, facts: _Facts) -> Sequence[Value]:
@@ -86,7 +95,7 @@ def _computed(node: Node, operands: Operands, facts: _Facts) -> Sequence[Value]:
         raise Unsupported(f"{node.op} node {node.layer!r} is of domain {node.domain!r}: only ONNX's own is known here")
     first = operands[0] if operands else None
     shape = facts.graph.types[next(filter(None, node.outputs))].shape
-    if _is_plain(node, facts.graph):
+    if is_plain(node, facts.graph):
         return [_linear(node, operands, facts)]
     if is_integer_layer(node, operands):
         return [integer_layer(node, operands, shape)]
@@ -109,7 +118,7 @@ def _in_numbers(node: Node, arrays: Sequence[Array | None], facts: _Facts) -> Se
     return [array.astype(dtype_of(spec.dtype), copy=False) if spec else array for array, spec in found]
 
 
-def _is_plain(node: Node, graph: Graph) -> bool:
+def is_plain(node: Node, graph: Graph) -> bool:
     """Whether a node quantizes float32 to integers that layers compute with, or back; int32 is a bias."""
     if node.op not in ("QuantizeLinear", "DequantizeLinear"):
         return False
@@ -129,7 +138,7 @@ def _linear(node: Node, operands: Operands, facts: _Facts) -> Value:
     x = operands[0]
     assert x is not None
     shape, dtype = facts.graph.types[node.inputs[0]].shape, facts.graph.types[node.outputs[0]].dtype
-    scale, zero = (_parameter(node, value, shape) for value in [*operands[1:], None][:2])
+    scale, zero = (parameter_of(node, value, shape) for value in [*operands[1:], None][:2])
     if node.op == "DequantizeLinear":
         return Codes(codes=real(x), scale=scale, zero=zero, constant=node.inputs[0] in facts.graph.constants)
     if isinstance(x, Sums) and node.inputs[0] in facts.requantized:
@@ -137,7 +146,7 @@ def _linear(node: Node, operands: Operands, facts: _Facts) -> Value:
     return quantized(real(x).astype(np.float32, copy=False), scale, zero, dtype)
 
 
-def _parameter(node: Node, value: Value | None, shape: tuple[int, ...]) -> Ints:
+def parameter_of(node: Node, value: Value | None, shape: tuple[int, ...]) -> Ints:
     """A scale, or a zero point, which is 0 where absent."""
     axis, block = (node.attributes.get(name, default) for name, default in (("axis", 1), ("block_size", 0)))
     assert isinstance(axis, int)

@@ -22,11 +22,13 @@ from lowprec import charts, storage
 from lowprec.artifact import Artifact, load
 from lowprec.benchmarking import describe_machine
 from lowprec.errors import UsageError
+from lowprec.exactness import share_text, summary
 from lowprec.peaks import measure_peaks
 from lowprec.plan import Choice
 from lowprec.profiling import LayerTime, profile_layers
 from lowprec.samples import sample_inputs
-from lowprec.verification import Report, TensorErrors, verify
+from lowprec.verdict import Report, TensorErrors
+from lowprec.verification import verify
 
 Array = NDArray[np.generic]
 
@@ -184,7 +186,10 @@ def _measured(calls: Sequence[LayerTime], largest: float) -> dict[str, str]:
 
 
 def _error(entry: TensorErrors | None) -> dict[str, Any]:
-    return {"sqnr": charts.decibels(entry.errors.sqnr_db) if entry else "", "bad": bool(entry and not entry.passed)}
+    if entry is None:
+        return {"sqnr": "", "bad": False, "exact": ""}
+    exact = "" if entry.agreement is None else share_text(entry.agreement)
+    return {"sqnr": charts.decibels(entry.errors.sqnr_db), "bad": not entry.passed, "exact": exact}
 
 
 def _accuracy(verdict: Report) -> dict[str, Any]:
@@ -195,6 +200,7 @@ def _accuracy(verdict: Report) -> dict[str, Any]:
         "reference": verdict.reference,
         "bound": str(verdict.bound),
         "smallest": f"{verdict.smallest_bound:.3g}",
+        "exactness": summary(verdict.agreements) if verdict.agreements else "",
         "outputs": [_output(entry, against) for against, entries in pairs for entry in entries],
         "chart": charts.error_chart(verdict) if verdict.layers else None,
         "first_bad": verdict.first_bad,

@@ -18,6 +18,7 @@ from lowprec.compilation import (
     as_recipe,
     compile_to,
     existing_file,
+    export_to,
     model_file,
     refuse_not_built,
     run_on_model,
@@ -84,6 +85,19 @@ def compile(arguments: argparse.Namespace) -> Answer:
     if manifest.plan.transformed:
         text += f"\n{manifest.plan.transformed}"
     return Answer(document=document, text=text)
+
+
+def export(arguments: argparse.Namespace) -> Answer:
+    options = _options(arguments)
+    with model_file(arguments.model) as path:
+        found = export_to(arguments.output, path, options)
+    integers, floats = found["integers"], found["floats"]
+    lines = [
+        f"{arguments.output}: {found['bytes'] / 1e6:.1f} MB, {found['nodes']} nodes of opset {found['opset']}; "
+        f"{len(integers)} of {len(integers) + len(floats)} layers in integers",
+        *(f"{entry['layer']} stays in float: {entry['reason']}" for entry in floats),
+    ]
+    return Answer(document={"path": arguments.output, **found}, text="\n".join(lines))
 
 
 def run(arguments: argparse.Namespace) -> Answer:

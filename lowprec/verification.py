@@ -5,7 +5,8 @@
 
 Layers are compared on a probe build: the same options compiled once more, with the inner tensors as further outputs.
 An output passes when it is within its bound of ONNX Runtime's, and of the evaluator's unless those two disagree between
-themselves by more than the bound.
+themselves by more than the bound. An artifact that computes with integers must equal the oracle besides, in all that
+the oracle promises.
 """
 
 import concurrent.futures
@@ -13,7 +14,6 @@ import math
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,109 +23,26 @@ from numpy.typing import NDArray
 from lowprec import isolation, references
 from lowprec.arguments import bind
 from lowprec.artifact import Artifact, load
-from lowprec.comparison import Errors, compare
+from lowprec.comparison import compare
 from lowprec.compilation import model_file
 from lowprec.errors import LowprecError, UsageError
-from lowprec.references import EVALUATOR, ONNXRUNTIME, ReferenceFailed
+from lowprec.exactness import Agreement, Oracle, ask_oracle, computes_integers
+from lowprec.references import EVALUATOR, ONNXRUNTIME, ORACLE, ReferenceFailed
 from lowprec.samples import sample_inputs
+from lowprec.verdict import BOUNDS, ORACLE_ALONE, Bound, Report, TensorErrors
 
 Array = NDArray[np.generic]
 
 EVALUATOR_SECONDS = 20.0  # the evaluator is for small models: pooling in it takes 20 us an element
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bound:
-    """What is still right: `relative` errors at most `limit`, or `sqnr_db` at least `limit`."""
-
-    measure: str
-    limit: float
-
-    def holds(self, errors: Errors) -> bool:
-        if self.measure == "relative":
-            return errors.relative <= self.limit
-        return errors.sqnr_db >= self.limit
-
-    def smallest(self, all_errors: Sequence[Errors]) -> float:
-        """The tightest limit that all of these would pass."""
-        if self.measure == "relative":
-            return max((errors.relative for errors in all_errors), default=0.0)
-        return min((errors.sqnr_db for errors in all_errors), default=math.inf)
-
-    def __str__(self) -> str:
-        return f"relative error <= {self.limit:g}" if self.measure == "relative" else f"SQNR >= {self.limit:g} dB"
-
-
-BOUNDS = {
-    "fp32": Bound(measure="relative", limit=1e-4),
-    "fp16": Bound(measure="sqnr_db", limit=45.0),
-    "bf16": Bound(measure="sqnr_db", limit=30.0),
-    "int8": Bound(measure="sqnr_db", limit=15.0),
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TensorErrors:
-    """One tensor's distance from its reference; for a layer, `name` is the layer's and `tensor` what was compared."""
-
-    name: str
-    tensor: str
-    errors: Errors
-    passed: bool
-
-    def to_json(self) -> dict[str, object]:
-        return {"name": self.name, "tensor": self.tensor, "passed": self.passed} | self.errors.to_json()
-
-
 class Inner(NamedTuple):
-    """A tensor inside the artifact: the layer it belongs to, its ONNX name, its value."""
+    """A tensor inside the artifact: its layer, its ONNX name, its value, and how it agrees with the oracle."""
 
     layer: str
     tensor: str
     value: Array
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """`outputs` and `layers` are against `reference`, `second_outputs` against `second`; `notes`: what was left out."""
-
-    passed: bool
-    bound: Bound
-    smallest_bound: float
-    reference: str
-    outputs: tuple[TensorErrors, ...]
-    layers: tuple[TensorErrors, ...]
-    first_bad: str | None
-    second: str | None = None
-    second_outputs: tuple[TensorErrors, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, object]:
-        return {
-            "passed": self.passed,
-            "bound": {"measure": self.bound.measure, "limit": self.bound.limit},
-            "smallest_bound": self.smallest_bound if math.isfinite(self.smallest_bound) else None,
-            "reference": self.reference,
-            "outputs": [entry.to_json() for entry in self.outputs],
-            "layers": [entry.to_json() for entry in self.layers],
-            "first_bad": self.first_bad,
-            "second": {"reference": self.second, "outputs": [entry.to_json() for entry in self.second_outputs]},
-            "notes": list(self.notes),
-        }
-
-    def __str__(self) -> str:
-        verdict = "passed" if self.passed else "FAILED"
-        lines = [f"{verdict}: {self.bound}; the smallest bound that passes is {self.smallest_bound:.3g}"]
-        worst = sorted(self.layers, key=lambda entry: entry.errors.sqnr_db)[:5]
-        groups = [
-            (f"output, against {self.reference}", self.outputs),
-            (f"output, against {self.second}", self.second_outputs),
-            (f"inside, the worst {len(worst)} of {len(self.layers)}", worst),
-        ]
-        lines += _tables([(title, entries) for title, entries in groups if entries])
-        if self.layers:
-            lines.append(f"first layer that goes bad: {self.first_bad or 'none'}")
-        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+    agreement: Agreement | None = None
 
 
 def verify(
@@ -144,27 +61,34 @@ def verify(
     with model_file(model) as path, concurrent.futures.ThreadPoolExecutor(1) as background:
         evaluated = background.submit(references.answers, EVALUATOR, path, given, seconds=EVALUATOR_SECONDS)
         probes = _probe(artifact, path, given, notes)
-        trusted, reference = _main_reference(path, given, [probe.tensor for probe in probes], evaluated, notes)
+        oracle = _oracle(artifact, path, given, [probe.tensor for probe in probes], notes)
+        inside = [_translated(probe, oracle) for probe in probes] if oracle else probes
+        trusted, reference = _main_reference(path, given, [probe.tensor for probe in inside], evaluated, notes)
         second = None if reference == EVALUATOR else _second_reference(evaluated, notes)
     outputs = artifact(given)
-    against_first = _compare(outputs, trusted, bound)
+    against_first = _compare(outputs, trusted, bound, oracle)
     against_second = _compare(outputs, second, bound) if second else ()
+    shown = given | trusted  # what the front end made of a folded node, the reference does not show
     layers = tuple(
-        _entry(probe.layer, probe.tensor, trusted[probe.tensor], probe.value, bound)
-        for probe in probes
-        if probe.tensor in trusted  # what the front end made of a folded node, the reference does not show
+        _entry(probe.layer, probe.tensor, shown[probe.tensor], probe.value, bound, probe.agreement)
+        for probe in inside
+        if probe.tensor in shown
     )
+    agreements = _agreements(inside, outputs, oracle)
+    bad = {entry.name for entry in layers if not entry.passed}
+    bad |= {layer for layer, agreement in agreements if not agreement.passed}
     judged = [*against_first, *(_undisputed(against_second, second, trusted, bound, notes) if second else ())]
     return Report(
-        passed=all(entry.passed for entry in judged),
+        passed=all(entry.passed for entry in judged) and _is_proved(artifact, agreements),
         bound=bound,
         smallest_bound=bound.smallest([entry.errors for entry in judged]),
         reference=reference,
         outputs=against_first,
         layers=layers,
-        first_bad=next((entry.name for entry in layers if not entry.passed), None),
+        first_bad=next((probe.layer for probe in inside if probe.layer in bad), None),
         second=EVALUATOR if second else None,
         second_outputs=against_second,
+        agreements=agreements,
         notes=tuple(notes),
     )
 
@@ -181,7 +105,8 @@ def _bound(artifact: Artifact, min_sqnr: float | None) -> Bound:
         if not math.isfinite(min_sqnr):
             raise UsageError(f"min_sqnr is {min_sqnr}: give a number of decibels")
         return Bound(measure="sqnr_db", limit=float(min_sqnr))
-    return BOUNDS[str(artifact.manifest.options.get("precision", "fp32"))]
+    precision = str(artifact.manifest.options.get("precision", "fp32"))
+    return BOUNDS.get("int8" if precision == "fp32" and computes_integers(artifact.plan) else precision, ORACLE_ALONE)
 
 
 def _probe(artifact: Artifact, model: Path, inputs: Mapping[str, Array], notes: list[str]) -> tuple[Inner, ...]:
@@ -204,6 +129,43 @@ def _probe(artifact: Artifact, model: Path, inputs: Mapping[str, Array], notes: 
         if probe.manifest.model.sha256 != artifact.manifest.model.sha256:
             notes.append("the model given is not the file that the artifact was compiled from")
         return tuple(Inner(spec.layer, spec.tensor, tensors[spec.tensor]) for spec in probe.manifest.probes)
+
+
+def _oracle(
+    artifact: Artifact, model: Path, inputs: Mapping[str, Array], inner: Sequence[str], notes: list[str]
+) -> Oracle | None:
+    """The oracle of an artifact that computes with integers."""
+    if not computes_integers(artifact.plan):
+        return None
+    try:
+        return ask_oracle(model, inputs, artifact.manifest.options, inner)
+    except ReferenceFailed as problem:
+        notes.append(f"nothing is proved, because the {ORACLE} gave no answer: {problem}")
+        return None
+
+
+def _translated(probe: Inner, oracle: Oracle) -> Inner:
+    """A tensor of kernels as the model's, in numbers."""
+    tensor, value = oracle.original(probe.tensor, probe.value)
+    return Inner(probe.layer, tensor, value, oracle.agreement(probe.tensor, probe.value))
+
+
+def _agreements(
+    inside: Sequence[Inner], outputs: Mapping[str, Array], oracle: Oracle | None
+) -> tuple[tuple[str, Agreement], ...]:
+    """By layer, then by output."""
+    if oracle is None:
+        return ()
+    ends = [(name, oracle.agreement(name, array)) for name, array in outputs.items()]
+    found = [*((probe.layer, probe.agreement) for probe in inside), *ends]
+    return tuple((name, agreement) for name, agreement in found if agreement is not None)
+
+
+def _is_proved(artifact: Artifact, agreements: Sequence[tuple[str, Agreement]]) -> bool:
+    """Whether all that is promised of integers is held."""
+    if not computes_integers(artifact.plan):
+        return True
+    return bool(agreements) and all(agreement.passed for _, agreement in agreements)
 
 
 def _main_reference(
@@ -234,13 +196,22 @@ def _second_reference(
         return None
 
 
-def _compare(found: Mapping[str, Array], wanted: Mapping[str, Array], bound: Bound) -> tuple[TensorErrors, ...]:
-    return tuple(_entry(name, name, wanted[name], array, bound) for name, array in found.items() if name in wanted)
+def _compare(
+    found: Mapping[str, Array], wanted: Mapping[str, Array], bound: Bound, oracle: Oracle | None = None
+) -> tuple[TensorErrors, ...]:
+    return tuple(
+        _entry(name, name, wanted[name], array, bound, oracle.agreement(name, array) if oracle else None)
+        for name, array in found.items()
+        if name in wanted
+    )
 
 
-def _entry(name: str, tensor: str, wanted: Array, found: Array, bound: Bound) -> TensorErrors:
+def _entry(
+    name: str, tensor: str, wanted: Array, found: Array, bound: Bound, agreement: Agreement | None
+) -> TensorErrors:
     errors = compare(wanted, found)
-    return TensorErrors(name=name, tensor=tensor, errors=errors, passed=bound.holds(errors))
+    passed = bound.holds(errors) and (agreement is None or agreement.passed)
+    return TensorErrors(name=name, tensor=tensor, errors=errors, passed=passed, agreement=agreement)
 
 
 def _undisputed(
@@ -258,19 +229,3 @@ def _undisputed(
         else:
             notes.append(f"{ONNXRUNTIME} and {EVALUATOR} disagree on {entry.tensor}: only the first counts")
     return agreed
-
-
-def _tables(groups: Sequence[tuple[str, Sequence[TensorErrors]]]) -> list[str]:
-    """Groups under one another, their columns in line."""
-    width = max(len(text) for title, entries in groups for text in (title, *(entry.name for entry in entries)))
-    lines = []
-    for title, entries in groups:
-        lines.append(f"{title:<{width}}{'max abs':>11}{'relative':>11}{'cosine':>11}{'SQNR dB':>9}")
-        lines += [_line(entry, width) for entry in entries]
-    return lines
-
-
-def _line(entry: TensorErrors, width: int) -> str:
-    errors = entry.errors
-    numbers = f"{errors.max_abs:>11.2e}{errors.relative:>11.2e}{errors.cosine:>11.7f}{errors.sqnr_db:>9.1f}"
-    return f"{entry.name:<{width}}{numbers}{'' if entry.passed else '  outside the bound'}"

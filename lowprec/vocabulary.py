@@ -20,21 +20,29 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vocabulary:
-    """One kind of choice: `built` names, `planned` names, and `planned_pattern` for families such as q2.14."""
+    """One kind of choice: `built` names, `planned` names, and patterns for families such as q2.14, which lists show as
+    `family`."""
 
     kind: str
     built: tuple[str, ...]
     planned: tuple[str, ...] = ()
     planned_pattern: str = r"(?!)"
+    built_pattern: str = r"(?!)"
+    family: str = ""
 
     def is_planned(self, name: str) -> bool:
         return name in self.planned or re.fullmatch(self.planned_pattern, name) is not None
 
+    @property
+    def listed(self) -> str:
+        """What is built, for people."""
+        return ", ".join((*self.built, self.family) if self.family else self.built)
+
     def check(self, name: object) -> str:
         """The name itself when it is built; refused by name otherwise."""
-        if isinstance(name, str) and name in self.built:
+        if isinstance(name, str) and (name in self.built or re.fullmatch(self.built_pattern, name)):
             return name
-        allowed = ", ".join(self.built)
+        allowed = self.listed
         if not isinstance(name, str):
             raise UsageError(f"{self.kind} is given as {type(name).__name__}: give a name, one of {allowed}")
         if self.is_planned(name):
@@ -45,9 +53,10 @@ class Vocabulary:
 
 PRECISIONS = Vocabulary(
     kind="precision",
-    built=("fp32", "int8"),
-    planned=("bf16", "fp16", "binary", "auto"),
-    planned_pattern=r"q[1-9]\d*\.\d+",
+    built=("fp32", "int8", "binary"),
+    planned=("bf16", "fp16", "auto"),
+    built_pattern=r"q[1-9]\d*\.\d+",
+    family="qI.F",
 )
 ROUNDINGS = Vocabulary(kind="rounding", built=("nearest",), planned=("stochastic",))
 ALGORITHMS = Vocabulary(

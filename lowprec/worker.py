@@ -56,10 +56,18 @@ def _compile(request: Request, graph: Graph) -> dict[str, Any]:
     return compile_task(request, graph)
 
 
+def _export(request: Request, graph: Graph) -> dict[str, Any]:
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    from lowprec.quantized_files import export_task
+
+    return export_task(request, graph)
+
+
 TASKS: Mapping[str, Callable[[Request, Graph], dict[str, Any]]] = {
     "inspect": _inspect,
     "plan": _plan,
     "compile": _compile,
+    "export": _export,
 }
 
 

@@ -20,7 +20,6 @@ from lowprec.passes.editing import (
     MAIN,
     WINDOWS,
     Emitter,
-    array_of,
     attributes_of,
     bindings,
     convolution_like,
@@ -31,7 +30,7 @@ from lowprec.passes.editing import (
     tensors_in,
 )
 from lowprec.passes.units import CONVOLUTIONS, KIND, LAYER, OPERATORS, Kind
-from lowprec.passes.widening import source_of
+from lowprec.passes.widening import source_of, zero_of
 
 Widths = tuple[tuple[int, int], ...]  # (before, after) of each physical axis
 Line = tuple[relax.Var, relax.Expr]
@@ -101,9 +100,8 @@ def _padded_source(function: relax.Function) -> tuple[relax.Var, Border] | None:
     widths = _widths_of(convolution)
     if not any(map(any, widths)) or any(op_name(value) == "relax.where" for _, value in chain):
         return None
-    zeros = (value.args[1] for _, value in chain if op_name(value) == "relax.subtract")
     source = source_of(chain[0][1]) if chain else convolution.args[0]
-    return source, Border(widths=widths, value=sum(int(array_of(zero).reshape(())) for zero in zeros))
+    return source, Border(widths=widths, value=zero_of([value for _, value in chain]))
 
 
 def _up_to_convolution(function: relax.Function) -> tuple[list[Line], Line]:

@@ -12,6 +12,7 @@ A word that channels do not fill has zeros on both sides, which count nothing.
 
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,7 +83,7 @@ class Popcount(Frame):
         return self.tables[1] + prod(self.geometry.size) if self.is_padded else self.weights
 
 
-def pack_popcount(weights: NDArray[np.generic], kernel: Popcount) -> NDArray[np.int32]:
+def pack_popcount(weights: NDArray[Any], kernel: Popcount) -> NDArray[np.int32]:
     """[K, C, taps...] of any numbers but zeros -> W: their signs, and the tables."""
     out, taps, lanes = kernel.out_channels, kernel.geometry.taps, kernel.lanes
     bits = (weights.reshape(out, kernel.in_channels, taps) < 0).transpose(2, 1, 0)

@@ -5,8 +5,8 @@
 
     y = round(x / 0.02)  -->  y = round(quotient(x, 0.02))
 
-A `product` is rounded before anything is added to it, as ONNX has it, where LLVM would fuse the two. A `quotient` is a
-division's, to the last bit, by multiplications alone.
+A `product` is rounded before anything is added to it, as ONNX has it, where LLVM would fuse the two: so is every one
+behind integers. A `quotient` is a division's, to the last bit, by multiplications alone.
 """
 
 from dataclasses import dataclass, field
@@ -29,12 +29,14 @@ def simplified(steps: tuple[Step, ...]) -> tuple[Step, ...]:
 
 @dataclass(slots=True)
 class _Work:
-    """`new` stands for each of the old values; `carried` is the float equal to it, where one is at hand."""
+    """`new` stands for each of the old values; `carried` is the float equal to it, where one is at hand. Of the floats,
+    some are `converted` from integers, some known to be `whole`."""
 
     steps: list[Step] = field(default_factory=list)
     new: dict[int, Argument] = field(default_factory=lambda: {0: Value(0)})
     carried: dict[Argument, Argument] = field(default_factory=dict)
     converted: set[Argument] = field(default_factory=set)
+    whole: set[Argument] = field(default_factory=set)
 
     def take(self, number: int, step: Step, following: Step | None) -> None:
         """Step `number` of the old ones."""
@@ -46,17 +48,27 @@ class _Work:
             op = self._op(step, arguments, following, number)
             self.new[number] = self._emit(op, arguments)
         value = self.new[number]
+        if self._is_whole(step.op, arguments):
+            self.whole.add(value)
         if step.op == FLOAT:
             self.converted.add(value)
-        elif step.op in NARROW:
+        elif step.op in NARROW and first in self.whole:
             self.carried[value] = first
         elif step.op in WIDE and first in self.carried:
             self.carried[value] = self.carried[first]
         elif step.op == "subtract" and first in self.carried and isinstance(arguments[1], Constant):
             self.carried[value] = self._emit("subtract", (self.carried[first], arguments[1]))
 
+    def _is_whole(self, op: str, arguments: tuple[Argument, ...]) -> bool:
+        """Whether a step's float is a whole number: what is rounded, or made of an integer, held or moved by others."""
+        kept = op in ("add", "subtract", "maximum", "minimum", "clip", "relu")
+        return op in ("round", FLOAT) or (kept and all(map(self._is_known_whole, arguments)))
+
+    def _is_known_whole(self, argument: Argument) -> bool:
+        return argument in self.whole or (isinstance(argument, Constant) and float(argument.number).is_integer())
+
     def _op(self, step: Step, arguments: tuple[Argument, ...], following: Step | None, number: int) -> str:
-        if step.op == "multiply" and any(argument in self.converted for argument in arguments):
+        if step.op == "multiply" and self.converted:
             return "product"
         rounds = following is not None and following.op == "round" and following.arguments == (Value(number),)
         constant = len(arguments) > 1 and isinstance(arguments[1], Constant)

@@ -40,7 +40,7 @@ class _Work:
 
     def number(self, value: float) -> str:
         if value not in self.numbers:
-            self.numbers[value] = self.constant(f"number {value:g}", np.float32(value).reshape(()))
+            self.numbers[value] = self.constant(f"number {value:g}", np.full((), value, np.float32))
         return self.numbers[value]
 
     def signs_of(self, name: str, layer: str) -> str:
@@ -106,7 +106,7 @@ def obstacle(node: Node, graph: Graph) -> str:
 
 def binary_weights(weights: Floats, node: Node) -> Floats:
     """a * sign(w), with sign(0) = 1."""
-    rows = _by_output(weights, node)
+    rows = np.asarray(_by_output(weights, node), np.float32)
     factor = np.abs(rows).mean(axis=1, dtype=np.float64).astype(np.float32)
     signs = np.where(rows >= 0, np.float32(1), np.float32(-1)) * factor[:, None]
     if _outputs_first(node):
@@ -115,9 +115,9 @@ def binary_weights(weights: Floats, node: Node) -> Floats:
 
 
 def is_binary(weights: Array, node: Node) -> bool:
-    """Whether they are signs but for a factor already."""
+    """Whether they are signs but for a factor, one for each output channel."""
     rows = np.abs(_by_output(weights, node))
-    return bool(np.allclose(rows, rows[:, :1], rtol=1e-6, atol=0.0))
+    return bool((rows == rows[:, :1]).all() and (rows > 0).all() and np.isfinite(rows).all())
 
 
 def _binary(work: _Work, node: Node) -> Node:

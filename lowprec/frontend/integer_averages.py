@@ -80,7 +80,7 @@ class _Window:
         return tuple(max(0, (count - 1) * s + (k - 1) * d + 1 - n - before) for n, count, k, s, d, before in axes)
 
     def counts(self, *, padding: bool) -> Floats:
-        """How many numbers each window holds, one for all if it is the same; what is beyond the padding never counts."""
+        """How many numbers each window holds, or all hold; what is beyond the padding never counts."""
         counts = np.ones((), np.float32)
         axes = zip(
             self.size, self.results, self.kernel, self.strides, self.dilations, self.begin, self.end, strict=True
@@ -90,7 +90,7 @@ class _Window:
             low, high = (-before, n + after) if padding else (0, n)
             held = ((places >= low) & (places < high)).sum(axis=1)
             counts = counts[..., None] * held.astype(np.float32)
-        return counts.flat[0] if (counts == counts.flat[0]).all() else counts[None, None]
+        return counts.reshape(-1)[:1].reshape(()) if (counts == counts.flat[0]).all() else counts[None, None]
 
 
 def _window(node: Node, size: Shape, results: Shape) -> _Window:

@@ -135,7 +135,8 @@ def _bias(work: Rewrite, node: Node, factor: Floats) -> tuple[NDArray[np.int32] 
     axis = work.made[name].attributes.get("axis", 1)
     assert isinstance(axis, int)
     along = b.scale.size == 1 or codes.ndim == 1 or axis % codes.ndim == codes.ndim - 1
-    return (codes, None) if along and (b.scale.reshape(-1) == factor).all() else (None, name)
+    integers = codes.astype(np.int32)
+    return (integers, None) if along and (b.scale.reshape(-1) == factor).all() else (None, name)
 
 
 def _placed(bias: Array, shape: Shape) -> Array:

@@ -1,4 +1,8 @@
-"""A graph's layers as plain data: what the plan decides on and what `inspect` shows."""
+"""A graph's layers as plain data: what the plan decides on and what `inspect` shows.
+
+What dequantizes constants is part of the layer that reads them, and what rounds a layer's result, under the layer's own
+name, is part of that layer.
+"""
 
 import math
 from collections.abc import Mapping
@@ -7,7 +11,11 @@ import ml_dtypes
 import numpy as np
 
 from lowprec.convolution import Conv
-from lowprec.frontend.graph import Graph, Node
+from lowprec.frontend.binarization import LAYERS as BINARY_LAYERS
+from lowprec.frontend.binarization import is_binary
+from lowprec.frontend.graph import Graph, Node, TensorSpec
+from lowprec.frontend.integer_rewrite import BYTES
+from lowprec.frontend.integers import to_integers
 from lowprec.layers import Gemm, Layer, Shape
 
 # Where the two operands of each product stand among its node's inputs.
@@ -17,26 +25,82 @@ CONVOLUTIONS: dict[str, tuple[int, int]] = {
     "ConvInteger": (0, 1),
     "QLinearConv": (0, 3),
 }
+LINEAR = frozenset(("QuantizeLinear", "DequantizeLinear"))
+SIGNS = ("binary", "binary", "int32")
+SUMS = frozenset(("ConvInteger", "MatMulInteger", "ReduceSum"))
+"""What sums of integers become."""
 PRODUCTS: dict[str, tuple[int, int]] = {"MatMul": (0, 1), "MatMulInteger": (0, 1), "QLinearMatMul": (0, 3)}
 
 
 def layers_of(graph: Graph) -> tuple[Layer, ...]:
-    """One layer per node, in the graph's order; what dequantizes constants is part of who reads them."""
+    """One layer per node, in the graph's order, but for those that are part of another."""
+    words, dequantized = _words(graph) | _signs(graph), _dequantized(graph)
+    layers: list[Layer] = []
+    known: set[str] = set()
+    for node in graph.nodes:
+        if node.op in LINEAR and not node.domain and (node.inputs[0] in graph.constants or node.layer in known):
+            continue
+        known.add(node.layer)
+        layers.append(_layer(node, graph, words.get((node.layer, node.op)), dequantized))
+    return tuple(layers)
+
+
+def _words(graph: Graph) -> dict[tuple[str, str], tuple[str, str, str]]:
+    """Of each layer and operator that is computed on integers: the types of weights, activations and sums."""
+    if not any(node.op == "DequantizeLinear" for node in graph.nodes):
+        return {}
+    work = to_integers(graph)
+    operators = {node.layer: node.op for node in graph.nodes if node.op not in LINEAR}
+    found: dict[tuple[str, str], tuple[str, str, str]] = {}
+    for node in work.nodes:
+        op = operators.get(node.layer, node.op)
+        types = [work.types[name].dtype for name in (*node.inputs, node.outputs[0]) if name]
+        if node.op in SUMS and node.op != op:
+            product = op in {*CONVOLUTIONS, *PRODUCTS, "Gemm"}
+            found[node.layer, op] = (types[1], types[0], types[-1]) if product else (types[-1],) * 3
+        elif node.op == op and op not in LINEAR and types[0] == types[-1] and types[0] in BYTES:
+            found[node.layer, op] = (types[0],) * 3
+    return found
+
+
+def _signs(graph: Graph) -> dict[tuple[str, str], tuple[str, str, str]]:
+    """The same of each layer that multiplies Where(x >= 0, 1, -1) by weights that are signs but for a factor."""
     made = {name: node for node in graph.nodes for name in node.outputs if name}
-    nodes = (node for node in graph.nodes if not _is_weights(node, graph))
-    return tuple(_layer(node, graph, made) for node in nodes)
+    layers = (node for node in graph.nodes if node.op in BINARY_LAYERS and node.attributes.get("group", 1) == 1)
+    return {
+        (node.layer, node.op): SIGNS
+        for node in layers
+        if _is_of_signs(made.get(node.inputs[0]), made, graph) and _has_signs(node, graph)
+    }
 
 
-def _is_weights(node: Node, graph: Graph) -> bool:
-    return node.op == "DequantizeLinear" and node.inputs[0] in graph.constants
+def _is_of_signs(source: Node | None, made: Mapping[str, Node], graph: Graph) -> bool:
+    asked = made.get(source.inputs[0]) if source is not None and source.op == "Where" else None
+    if source is None or asked is None or asked.op != "GreaterOrEqual":
+        return False
+    known = ((asked.inputs[1], 0), (source.inputs[1], 1), (source.inputs[2], -1))
+    return all(name in graph.constants and np.all(graph.constants[name] == number) for name, number in known)
 
 
-def _layer(node: Node, graph: Graph, made: Mapping[str, Node]) -> Layer:
+def _has_signs(node: Node, graph: Graph) -> bool:
+    weights = graph.constants.get(node.inputs[1])
+    return weights is not None and weights.ndim > 1 and bool(weights.size) and is_binary(weights, node)
+
+
+def _dequantized(graph: Graph) -> dict[str, TensorSpec]:
+    """The integers that values are dequantized from."""
+    nodes = (node for node in graph.nodes if node.op == "DequantizeLinear" and not node.domain)
+    return {node.outputs[0]: graph.types[node.inputs[0]] for node in nodes}
+
+
+def _layer(
+    node: Node, graph: Graph, words: tuple[str, str, str] | None, dequantized: Mapping[str, TensorSpec]
+) -> Layer:
     inputs = [graph.types[name] for name in node.inputs if name]
     outputs = [graph.types[name] for name in node.outputs if name]
-    read = {spec.name: spec for spec in inputs}.values()
+    read = {spec.name: _read(spec, graph, words is not None, dequantized) for spec in inputs}.values()
     geometry = _geometry(node, graph)
-    integers = geometry is not None and all(_is_dequantized(made.get(name)) for name in node.inputs[:2])
+    integers = geometry is not None and words is not None
     return Layer(
         name=node.layer,
         op=node.op,
@@ -48,12 +112,14 @@ def _layer(node: Node, graph: Graph, made: Mapping[str, Node]) -> Layer:
         bytes=sum(spec.elements * _item_size(spec.dtype) for spec in (*read, *outputs)),
         geometry=geometry,
         obstacle="" if geometry is None or integers else _obstacle(node, graph),
-        integers=integers,
+        words=words,
     )
 
 
-def _is_dequantized(source: Node | None) -> bool:
-    return source is not None and source.op == "DequantizeLinear" and not source.domain
+def _read(spec: TensorSpec, graph: Graph, integers: bool, dequantized: Mapping[str, TensorSpec]) -> TensorSpec:
+    """What is read for a value: integers that stand for it, where those are the model's, or are computed with."""
+    source = dequantized.get(spec.name)
+    return source if source is not None and (integers or source.name in graph.constants) else spec
 
 
 def _geometry(node: Node, graph: Graph) -> Conv | Gemm | None:

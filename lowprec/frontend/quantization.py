@@ -4,8 +4,9 @@
                                conv = DequantizeLinear(QuantizeLinear(conv/float))
 
 So a tensor keeps its name for its rounded value; an input of the model, whose name is taken, becomes `x/rounded`.
-Activations are uint8 with one scale and zero point for a group of tied tensors, from the union of their ranges.
-Which layers and tensors, and why not: `integer_layers` and `quantized_tensors`.
+One scale and zero point is for a group of tied tensors, from the union of their ranges. Words that a format does not
+fill (q3.7 in int16) have a Clip to the format's ends before the QuantizeLinear, except where values are only moved.
+Which scales: `schemes`. Which layers and tensors, and why not: `integer_layers` and `quantized_tensors`.
 """
 
 from collections.abc import Mapping
@@ -14,48 +15,44 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from lowprec.errors import UsageError
-from lowprec.formats import Int
 from lowprec.frontend.graph import Array, Attribute, Graph, Node, TensorSpec
-from lowprec.frontend.integer_layers import LAYERS, NORMAL, bias_of, integers_of, obstacle
+from lowprec.frontend.integer_layers import LAYERS, bias_of, integers_of, obstacle, saturated_share
 from lowprec.frontend.naming import quote
 from lowprec.frontend.pruning import prune
 from lowprec.frontend.quantized_tensors import Rounded, rounded_tensors
+from lowprec.frontend.schemes import BYTES, Scheme, Unit
 from lowprec.frontend.scopes import unused
-from lowprec.ranges import Range, scale_and_zero
+from lowprec.ranges import Range
 from lowprec.vocabulary import suggestion
-
-UINT8 = Int(8, signed=False)
-ZEROS = (0.0, 1.0)
-"""The range of a tensor that was only seen as zeros: a bias behind it is counted in units of its scale."""
-OPSET = 13
-"""The first in which QuantizeLinear and DequantizeLinear have an axis."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuantizationOptions:
     """`skip` are layers that stay in float: their weights, and what they give unless a layer of integers reads it."""
 
+    scheme: Scheme = BYTES
     skip: frozenset[str] = frozenset()
 
 
 def quantize_graph(
-    graph: Graph, ranges: Mapping[str, Range], options: QuantizationOptions | None = None
+    graph: Graph, ranges: Mapping[str, Range] | None, options: QuantizationOptions | None = None
 ) -> tuple[Graph, dict[str, str]]:
     """The quantized graph from ranges of `tensors_to_observe`, and why each layer that stays in float does."""
     options = options or QuantizationOptions()
-    reasons = float_layers(graph, options)
+    scheme, reasons = options.scheme, float_layers(graph, options)
     rounded = _rounded(graph, reasons, options)
     state = _Rewrite(
         graph=graph,
+        scheme=scheme,
         rounded=rounded,
-        scales=_scales(rounded, ranges),
-        version=max([OPSET, *(node.version for node in graph.nodes if not node.domain)]),
+        scales=_scales(rounded, ranges or {}, scheme),
+        version=max([scheme.opset, *(node.version for node in graph.nodes if not node.domain)]),
         taken={*graph.types, *graph.constants},
     )
     for spec in graph.inputs:
         state.copy_input(spec)
     for node in graph.nodes:
-        state.copy(node, integer=node.op in LAYERS and node.layer not in reasons)
+        state.copy(node, integer=_is_of_integers(node, reasons))
     rewritten = replace(
         graph,
         nodes=tuple(state.nodes),
@@ -68,7 +65,14 @@ def quantize_graph(
 def tensors_to_observe(graph: Graph, options: QuantizationOptions | None = None) -> tuple[str, ...]:
     """The tensors whose ranges decide the scales."""
     options = options or QuantizationOptions()
-    return _rounded(graph, float_layers(graph, options), options).deciding
+    return () if options.scheme.literal else _rounded(graph, float_layers(graph, options), options).deciding
+
+
+def saturated_weights(graph: Graph, options: QuantizationOptions) -> dict[str, float]:
+    """Of the weights of each layer of integers, the share that lies outside what codes stand for."""
+    reasons = float_layers(graph, options)
+    layers = [node for node in graph.nodes if _is_of_integers(node, reasons)]
+    return {node.layer: saturated_share(node, graph, options.scheme) for node in layers}
 
 
 def float_layers(graph: Graph, options: QuantizationOptions) -> dict[str, str]:
@@ -77,26 +81,32 @@ def float_layers(graph: Graph, options: QuantizationOptions) -> dict[str, str]:
     for name in sorted(options.skip - known):
         raise UsageError(f"no layer is named {quote(name)}{suggestion(name, known)}: only layers can be skipped")
     layers = [node for node in graph.nodes if node.op in LAYERS and not node.domain]
-    reasons = {
-        node.layer: "it is to stay in float" if node.layer in options.skip else obstacle(node, graph) for node in layers
-    }
+    reasons = {node.layer: _obstacle(node, graph, options) for node in layers}
     return {layer: reason for layer, reason in reasons.items() if reason}
 
 
+def _obstacle(node: Node, graph: Graph, options: QuantizationOptions) -> str:
+    return "it is to stay in float" if node.layer in options.skip else obstacle(node, graph, options.scheme)
+
+
 def _rounded(graph: Graph, reasons: Mapping[str, str], options: QuantizationOptions) -> Rounded:
-    integers = {node.layer for node in graph.nodes if node.op in LAYERS and node.layer not in reasons}
+    integers = {node.layer for node in graph.nodes if _is_of_integers(node, reasons)}
     return rounded_tensors(graph, integers, options.skip)
 
 
-def _scales(rounded: Rounded, ranges: Mapping[str, Range]) -> dict[str, tuple[np.float32, int]]:
+def _is_of_integers(node: Node, reasons: Mapping[str, str]) -> bool:
+    return node.op in LAYERS and node.layer not in reasons
+
+
+def _scales(rounded: Rounded, ranges: Mapping[str, Range], scheme: Scheme) -> dict[str, Unit]:
     """Scale and zero point of each group."""
     unions: dict[str, Range] = {}
     for name in rounded.deciding:
         group = rounded.groups[name]
         low, high = unions.get(group, (0.0, 0.0))
-        own = _range(name, ranges)
+        own = (0.0, 0.0) if scheme.literal else _range(name, ranges)
         unions[group] = min(low, own[0]), max(high, own[1])
-    return {group: _scale_and_zero(union) for group, union in unions.items()}
+    return {group: scheme.unit(union) for group, union in unions.items()}
 
 
 def _range(name: str, ranges: Mapping[str, Range]) -> Range:
@@ -108,19 +118,14 @@ def _range(name: str, ranges: Mapping[str, Range]) -> Range:
     return low, high
 
 
-def _scale_and_zero(union: Range) -> tuple[np.float32, int]:
-    """Values too small for a scale of full precision count as zeros."""
-    scale, zero = scale_and_zero(union, UINT8)
-    return (scale, zero) if scale >= NORMAL and union != (0.0, 0.0) else scale_and_zero(ZEROS, UINT8)
-
-
 @dataclass(slots=True, kw_only=True)
 class _Rewrite:
     """The graph under way: new nodes, constants and types, and what the model's inputs are called once rounded."""
 
     graph: Graph
+    scheme: Scheme
     rounded: Rounded
-    scales: Mapping[str, tuple[np.float32, int]]
+    scales: Mapping[str, Unit]
     version: int
     taken: set[str]
     nodes: list[Node] = field(default_factory=list)
@@ -128,6 +133,7 @@ class _Rewrite:
     types: dict[str, TensorSpec] = field(default_factory=dict)
     renamed: dict[str, str] = field(default_factory=dict)
     units: dict[str, tuple[str, str]] = field(default_factory=dict)
+    bounds: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def copy_input(self, spec: TensorSpec) -> None:
         if spec.name in self.rounded.groups:
@@ -147,10 +153,15 @@ class _Rewrite:
             self._round(name, floats[name], name, layer=node.layer)
 
     def _round(self, tensor: str, source: str, result: str, *, layer: str) -> None:
-        """source -> QuantizeLinear -> DequantizeLinear -> result, with the scale of the tensor's group."""
-        units = self._units(self.rounded.groups[tensor])
-        shape = self.graph.types[tensor].shape
-        codes = self._typed(f"{tensor}/codes", TensorSpec(name="", dtype="uint8", shape=shape))
+        """source -> Clip, if it takes one -> QuantizeLinear -> DequantizeLinear -> result, as the tensor's group is."""
+        group, shape = self.rounded.groups[tensor], self.graph.types[tensor].shape
+        bounds = self._bounds(group) if tensor in self.rounded.deciding else ()
+        if bounds:
+            clipped = self._typed(f"{tensor}/clipped", self.graph.types[tensor])
+            self._emit("Clip", (source, *bounds), clipped, layer)
+            source = clipped
+        units = self._units(group)
+        codes = self._typed(f"{tensor}/codes", TensorSpec(name="", dtype=self.scheme.word, shape=shape))
         self._emit("QuantizeLinear", (source, *units), codes, layer)
         self._emit("DequantizeLinear", (codes, *units), result, layer)
 
@@ -158,19 +169,26 @@ class _Rewrite:
         """The names of a group's scale and zero point."""
         if group not in self.units:
             scale, zero = self.scales[group]
-            names = self._constant(f"{group}/scale", scale), self._constant(f"{group}/zero_point", np.uint8(zero))
-            self.units[group] = names
+            point = np.array(zero, self.scheme.word)
+            self.units[group] = self._constant(f"{group}/scale", scale), self._constant(f"{group}/zero_point", point)
         return self.units[group]
+
+    def _bounds(self, group: str) -> tuple[str, ...]:
+        """The names of the least and the greatest number that a group's codes stand for, if the word has others."""
+        if group not in self.bounds:
+            ends = zip(("low", "high"), self.scheme.ends(self.scales[group][0]) or (), strict=False)
+            self.bounds[group] = tuple(self._constant(f"{group}/{name}", np.float32(end)) for name, end in ends)
+        return self.bounds[group]
 
     def _operands(self, node: Node) -> tuple[str, ...]:
         """Weights and bias as they are dequantized; a bias in float as it was."""
         input_scale, _ = self.scales[self.rounded.groups[node.inputs[0]]]
-        found = integers_of(node, self.graph, input_scale)
+        found = integers_of(node, self.graph, self.scheme, input_scale)
         weights = self._dequantized(node.inputs[1], found.codes, found.scale, found.axis, node.layer)
         if not bias_of(node):
             return (weights,)
         if found.bias is None:
-            return weights, self._float_bias(bias_of(node), found.scale.shape)
+            return weights, self._float_bias(bias_of(node), (found.codes.shape[found.axis],))
         return weights, self._dequantized(bias_of(node), found.bias, input_scale * found.scale, 0, node.layer)
 
     def _float_bias(self, name: str, shape: tuple[int, ...]) -> str:
@@ -186,7 +204,8 @@ class _Rewrite:
             self._constant(f"{name}/zero_point", np.zeros(scale.shape, codes.dtype)),
         )
         result = self._typed(f"{name}/rounded", TensorSpec(name="", dtype="float32", shape=codes.shape))
-        self._emit("DequantizeLinear", operands, result, layer, axis=axis)
+        axes = {"axis": axis} if scale.ndim else {}
+        self._emit("DequantizeLinear", operands, result, layer, **axes)
         return result
 
     def _emit(self, op: str, inputs: tuple[str, ...], output: str, layer: str, **attributes: Attribute) -> None:

@@ -1,4 +1,4 @@
-"""Which tensors of a model are rounded to 8 bits, and which of them share a scale.
+"""Which tensors of a model are rounded to words, and which of them share a scale.
 
 Rounded is what a layer of integers reads, what it gives, and what ROUNDED operators and those that move values make of
 rounded tensors. A product or a sum that only a Relu reads (or a Clip from zero) is rounded behind that, once.

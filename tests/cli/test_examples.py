@@ -16,9 +16,12 @@ def test_resnet50(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--model", str(tmp_path / "small.onnx"), "--output", str(tmp_path / "demo"), "--duration", "0.2"]
     assert resnet50.main(words) == 0
     said = capsys.readouterr().out
-    assert "onnxruntime fp32" in said
-    assert (tmp_path / "demo" / "report.html").is_file()
-    assert (tmp_path / "demo" / "model.lowprec" / "manifest.json").is_file()
+    assert said.count("onnxruntime fp32") == 2
+    assert said.count("onnxruntime int8") == said.count("lowprec int8") == 1
+    assert "promised tensors are equal, bit for bit" in said
+    for suffix in ("", "-int8"):
+        assert (tmp_path / "demo" / f"report{suffix}.html").is_file()
+        assert (tmp_path / "demo" / f"model{suffix}.lowprec" / "manifest.json").is_file()
 
 
 def test_quantizers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,7 +22,9 @@ from tests.cli.conftest import Lowprec
         (["compyle"], 2, "unknown verb 'compyle' (did you mean 'compile'?)"),
         (["tune", "m.onnx", "--tracker", "h:1"], 4, "--tracker is not built yet"),
         (["tune", "m.onnx", "--budget", "soon"], 2, "--budget is 'soon': give a time such as 90s, 10m or 2h"),
-        (["export", "m.onnx"], 4, "verb 'export' is not built yet"),
+        (["export", "m.onnx"], 2, "arguments are required: -o/--output"),
+        (["export", "none.onnx", "-o", "q.onnx", "--precision", "int8"], 2, "model 'none.onnx' does not exist"),
+        (["export", "m.onnx", "-o", "q.onnx", "--precision", "bf16"], 4, "precision 'bf16' is not built yet"),
         (["db", "list"], 2, "arguments are required: DB"),
         (["db", "list", "t.db"], 2, "records 't.db' do not exist"),
         (["--json", "doctor"], 2, "option '--json' stands before the verb"),
@@ -32,7 +34,7 @@ from tests.cli.conftest import Lowprec
         (["plan", "m.onnx", "--threads"], 2, "--threads: expected one argument"),
         (["plan", "none.onnx"], 2, "model 'none.onnx' does not exist"),
         (["plan", "/"], 2, "model '/' is not a file"),
-        (["plan", "m.onnx", "--precision", "int8"], 4, "precision 'int8' is not built yet: use one of fp32"),
+        (["plan", "m.onnx", "--precision", "bf16"], 4, "precision 'bf16' is not built yet: use one of fp32, int8"),
         (["plan", "m.onnx", "--precision", "q2.14"], 4, "precision 'q2.14' is not built yet"),
         (["plan", "m.onnx", "--precision", "int7"], 2, "unknown precision 'int7' (did you mean 'int8'?)"),
         (["plan", "m.onnx", "--algorithm", "strassen"], 4, "algorithm 'strassen' is not built yet"),
@@ -40,7 +42,12 @@ from tests.cli.conftest import Lowprec
         (["plan", "m.onnx", "--target", "x86"], 2, "unknown target 'x86'"),
         (["plan", "m.onnx", "--rounding", "stochastic"], 2, "fp32 takes 'nearest'"),
         (["plan", "m.onnx", "--records", "t.db"], 2, "records 't.db' does not exist"),
-        (["plan", "m.onnx", "--calibration", "c.npz"], 4, "calibration is for precisions that need ranges"),
+        (
+            ["plan", "m.onnx", "--calibration", "c.npz"],
+            2,
+            "calibration 'c.npz' does not exist: give the path of a file",
+        ),
+        (["plan", "m.onnx", "--calibration", __file__], 2, "calibration is for precision int8; fp32 has no ranges"),
         (["plan", "m.onnx", "--max-ms", "3"], 4, "max_ms is for precision 'auto'"),
         (["plan", "m.onnx", "--recipe", "none.toml"], 2, "recipe 'none.toml' does not exist"),
         (["plan", "m.onnx", "--input-shape", "x=1"], 2, "input shape 'x=1' names no input"),
@@ -73,7 +80,7 @@ def test_help_of_each_verb(verb: cli.Verb, capsys: pytest.CaptureFixture[str]) -
     said = capsys.readouterr().out
     assert "--json" in said
     assert "--seed" in said
-    assert not any(word in said for word in ("int8", "strassen", "cuda", "--tracker", "--calibration"))
+    assert not any(word in said for word in ("bf16", "strassen", "cuda", "--tracker"))
     assert callable(getattr(verbs, verb.name))
 
 

@@ -33,7 +33,6 @@ from lowprec.recipe import Recipe, Rule
         ({"input_shapes": {"x": (1, 0)}}, UsageError, "an extent of input 'x' is 0"),
         ({"input_shapes": {"x": 5}}, UsageError, "the shape of input 'x' is 5: give a tuple"),
         ({"input_shapes": [("x", (1,))]}, UsageError, "input_shapes is a list: give a dict"),
-        ({"calibration": [np.zeros(3)]}, Unsupported, "calibration is for precisions that need ranges"),
         ({"records": "tuned.db"}, UsageError, "records 'tuned.db' does not exist"),
         ({"records": 3}, UsageError, "records is a int: give the path of a file"),
         ({"min_sqnr": 30.0}, Unsupported, "min_sqnr is for precision 'auto'"),
@@ -43,6 +42,23 @@ from lowprec.recipe import Recipe, Rule
 def test_refusals(arguments: dict[str, Any], kind: type[LowprecError], said: str) -> None:
     with pytest.raises(kind) as refused:
         lowprec.compile("model.onnx", **arguments)
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("precision", "calibration", "said"),
+    [
+        ("fp32", [np.zeros(3)], "calibration is for precision int8; fp32 has no ranges: leave it out"),
+        ("int8", "none.npz", "calibration 'none.npz' does not exist: give the path of a file"),
+        ("int8", 3, "calibration is a int: give the path of an .npz, or an iterable of arrays or dicts"),
+        ("int8", [np.zeros(3), "text", object()], "calibration sample 2 is a object: give an array"),
+    ],
+)
+def test_calibrations_that_are_none(tmp_path: Path, precision: str, calibration: Any, said: str) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"")
+    with pytest.raises(UsageError) as refused:
+        lowprec.compile(tmp_path / "m.onnx", precision=precision, calibration=calibration)
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)
 
@@ -101,6 +117,7 @@ def test_the_request_carries_every_option(monkeypatch: pytest.MonkeyPatch, tmp_p
         "seed": 5,
         "input_shapes": {"x": [1, 2]},
         "records": None,
+        "calibration": None,
     }
 
 

@@ -11,7 +11,7 @@ from lowprec.manifest import CallSpec
 from lowprec.peaks import Peaks
 from lowprec.profiling import Profile, layer_times
 
-PEAKS = Peaks(threads=1, flops=1e11, read_bandwidth={1 << 10: 1e11, 1 << 26: 1e10})
+PEAKS = Peaks(threads=1, flops=1e11, byte_operations=4e11, read_bandwidth={1 << 10: 1e11, 1 << 26: 1e10})
 
 
 def call(layer: str, *, family: str = "direct", cost: Cost) -> CallSpec:
@@ -41,6 +41,12 @@ def test_figures() -> None:
     assert [conv.bound_ms, conv.of_bound] == pytest.approx([1.0, 0.5])
     assert [pool.bound_ms, pool.of_bound] == pytest.approx([0.1, 0.5])
     assert (pool.macs, pool.gflops, pool.spread) == (0, 0, 0)
+
+
+def test_products_of_bytes_are_held_against_their_own_peak() -> None:
+    conv, pool = layer_times(CALLS, TIMES, PEAKS, integers={"conv"})
+    assert [conv.bound_ms, conv.of_bound] == pytest.approx([0.25, 0.125])
+    assert pool == profile().layers[1]
 
 
 def test_totals() -> None:
@@ -77,7 +83,7 @@ def test_a_call_too_short_for_the_clock_divides_by_nothing() -> None:
 
 
 def test_peaks_measured_in_a_crowd_are_told() -> None:
-    crowded = Peaks(threads=2, flops=1e11, read_bandwidth={1: 1e9}, granted=0.6)
+    crowded = Peaks(threads=2, flops=1e11, byte_operations=4e11, read_bandwidth={1: 1e9}, granted=0.6)
     (warning,) = Profile(layers=(), peaks=crowded, run_ms=1.0).warnings
     assert "were given 60% of the time" in warning
     assert profile().warnings == ()

@@ -102,6 +102,8 @@ def test_refusals(linear: Path, folder: Path) -> None:
         bench(linear, model=linear / "manifest.json", against=["onnxruntme"])
     with pytest.raises(Unsupported, match="engine 'torch' is not built yet"):
         bench(linear, model=linear / "manifest.json", against=["torch"])
+    with pytest.raises(UsageError, match="'openvino:int8' needs a quantized model, and the artifact is fp32: compile"):
+        bench(linear, model=linear / "manifest.json", against=["openvino:int8"])
     with pytest.raises(UsageError, match="asks openvino for 'fp8'"):
         bench(linear, model=linear / "manifest.json", against=["openvino:fp8"])
 

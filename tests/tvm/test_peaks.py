@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import tvm
+from numpy.typing import NDArray
 
 from lowprec.peak_timing import SIZES
 from lowprec.peaks import measure_peaks
 from lowprec.schedules import peaks as kernels
+from lowprec.schedules.arithmetic import Way, arithmetic_of
 from lowprec.targets import Target, parse_target
 
 NAMES = ("x86-64", "x86-64-v3", "native")
@@ -27,6 +29,31 @@ def test_multiply_adds_does_all_of_its_rounds(name: str, threads: int) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_products_of_bytes_do_all_of_their_rounds(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each chain adds the products of its own bits with ones, round after round, as int32 wraps."""
+    monkeypatch.setattr(kernels, "ROUNDS", 5)
+    target, threads = parse_target(name), 2
+    how = arithmetic_of("uint8", target)
+    library = tvm.compile(tvm.IRModule({"byte_products": kernels.byte_products(target, threads)}), _machine(target))
+    result = tvm.runtime.tensor(np.zeros((threads, target.lanes), np.int32))
+    library["byte_products"](tvm.runtime.tensor(np.ones(how.word * target.lanes, how.weights)), result)
+    chains = np.arange(1, kernels.byte_chains(target) + 1, dtype=np.int32)
+    for _ in range(5):
+        chains = chains + _own_products(chains, how.way)
+    assert np.array_equal(result.numpy(), np.full((threads, target.lanes), chains.sum(dtype=np.int32)))
+    assert kernels.byte_operations_per_call(target, threads) % (2 * 5 * how.word * target.lanes * threads) == 0
+
+
+def _own_products(chains: NDArray[np.int32], way: Way) -> NDArray[np.int32]:
+    """Of bytes, unsigned; of halves, twice; of all."""
+    if way is Way.WORDS:
+        return np.asarray(chains.view(np.uint8).reshape(-1, 4).sum(1, dtype=np.int32))
+    if way is Way.PAIRS:
+        return np.asarray(2 * chains.view(np.int16).reshape(-1, 2).sum(1, dtype=np.int32))
+    return chains
+
+
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(("threads", "steps", "passes"), [(1, 1, 1), (1, 7, 3), (2, 5, 2), (3, 4, 1)])
 def test_reading_reads_every_element_in_every_pass(name: str, threads: int, steps: int, passes: int) -> None:
     target = parse_target(name)
@@ -44,6 +71,7 @@ def test_the_machine_is_measured_in_a_child(capfd: pytest.CaptureFixture[str]) -
     peaks = measure_peaks(1)
     assert peaks.threads == 1
     assert peaks.flops > 0
+    assert peaks.byte_operations > peaks.flops / 4
     assert tuple(peaks.read_bandwidth) == SIZES
     assert min(peaks.read_bandwidth.values()) > 0
     assert 0 < peaks.granted <= 1

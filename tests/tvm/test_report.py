@@ -20,7 +20,7 @@ from lowprec.peaks import Peaks
 from lowprec.plan import Choice, Formats, Plan
 from lowprec.profiling import LayerTime, layer_times
 from lowprec.report import render, write_report
-from lowprec.verification import Bound, Report, TensorErrors
+from lowprec.verdict import Bound, Report, TensorErrors
 from tests import toys
 from tests.manifests import hand_made
 
@@ -96,7 +96,9 @@ class Reader(html.parser.HTMLParser):
 def measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine's peaks as they may be."""
     monkeypatch.setattr(
-        report, "measure_peaks", lambda threads: Peaks(threads=threads, flops=1e11, read_bandwidth={1 << 20: 1e10})
+        report,
+        "measure_peaks",
+        lambda threads: Peaks(threads=threads, flops=1e11, byte_operations=4e11, read_bandwidth={1 << 20: 1e10}),
     )
 
 
@@ -147,7 +149,7 @@ def calls(*entries: tuple[str, str, float]) -> tuple[LayerTime, ...]:
     specs = [
         CallSpec(symbol="k", layer=layer, op=op, output=layer, family="direct", cost=cost) for layer, op, _ in entries
     ]
-    peaks = Peaks(threads=1, flops=1e11, read_bandwidth={1: 1e10})
+    peaks = Peaks(threads=1, flops=1e11, byte_operations=4e11, read_bandwidth={1: 1e10})
     return layer_times(specs, np.array([[ms for _, _, ms in entries]]), peaks)
 
 

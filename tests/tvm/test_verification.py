@@ -18,7 +18,8 @@ from lowprec.comparison import Errors, compare
 from lowprec.errors import BuildFailed, UsageError
 from lowprec.manifest import ProbeSpec
 from lowprec.tensors import TensorSpec
-from lowprec.verification import Bound, Report, verify
+from lowprec.verdict import Bound, Report, TensorErrors
+from lowprec.verification import verify
 from tests import toys
 from tests.manifests import hand_made
 
@@ -222,9 +223,9 @@ def test_references_that_disagree_leave_the_first_to_decide() -> None:
     assert "disagree on y" in notes[0]
 
 
-def entry(name: str, *, relative: float, passed: bool) -> verification.TensorErrors:
+def entry(name: str, *, relative: float, passed: bool) -> TensorErrors:
     errors = Errors(max_abs=relative, relative=relative, cosine=1.0, sqnr_db=40.0)
-    return verification.TensorErrors(name=name, tensor=name, errors=errors, passed=passed)
+    return TensorErrors(name=name, tensor=name, errors=errors, passed=passed)
 
 
 def test_a_report_is_a_value() -> None:

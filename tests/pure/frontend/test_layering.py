@@ -6,6 +6,7 @@ import pytest
 from lowprec.convolution import Conv
 from lowprec.frontend.graph import Array, Attribute, Graph, Node, TensorSpec
 from lowprec.frontend.layering import layers_of
+from lowprec.frontend.quantization import quantize_graph
 from lowprec.layers import Gemm, Layer, Shape
 
 
@@ -104,3 +105,42 @@ def test_other_operators_have_no_geometry() -> None:
     layer = one("Relu", [(1, 8)], (1, 8), {}, ())
     assert (layer.geometry, layer.macs, layer.bytes) == (None, 0, 64)
     assert one("Conv", [(0, 3, 8, 8), (4, 3, 3, 3)], (0, 4, 6, 6), {}).geometry is None
+
+
+def quantized_chain() -> tuple[Layer, ...]:
+    """x -> codes -> Conv -> rounded, MaxPool on bytes, all rounded; names as quantize_graph gives them."""
+    weights, pooled = np.ones((4, 3, 3, 3), np.float32), TensorSpec(name="p", dtype="float32", shape=(1, 4, 3, 3))
+    x = TensorSpec(name="x", dtype="float32", shape=(1, 3, 8, 8))
+    y = TensorSpec(name="y", dtype="float32", shape=(1, 4, 6, 6))
+    w = TensorSpec(name="w", dtype="float32", shape=weights.shape)
+    nodes = (
+        Node(op="Conv", inputs=("x", "w"), outputs=("y",), layer="y", version=17),
+        Node(
+            op="MaxPool",
+            inputs=("y",),
+            outputs=("p",),
+            layer="p",
+            version=17,
+            attributes={"kernel_shape": (2, 2), "strides": (2, 2)},
+        ),
+    )
+    types = {spec.name: spec for spec in (x, w, y, pooled)}
+    graph = Graph(name="g", inputs=(x,), outputs=(pooled,), nodes=nodes, constants={"w": weights}, types=types)
+    rounded, _ = quantize_graph(graph, {"x": (-1.0, 1.0), "y": (-9.0, 9.0)})
+    return layers_of(rounded)
+
+
+def test_rounding_is_part_of_the_layer_whose_result_it_is() -> None:
+    assert [(layer.name, layer.op) for layer in quantized_chain()] == [
+        ("x", "QuantizeLinear"),
+        ("y", "Conv"),
+        ("p", "MaxPool"),
+    ]
+
+
+def test_layers_of_integers_say_their_words_and_count_their_bytes() -> None:
+    first, conv, pool = quantized_chain()
+    assert (first.words, conv.words, pool.words) == (None, ("int8", "uint8", "int32"), ("uint8",) * 3)
+    assert (conv.integers, pool.integers) == (True, False)
+    assert conv.parameters == 4 * 3 * 9
+    assert conv.bytes == 3 * 8 * 8 + conv.parameters + 4 * (4 * 6 * 6)
