@@ -80,7 +80,7 @@ def group_units(module: IRModule) -> IRModule:
     functions: dict[ir.GlobalVar, relax.Function] = {}
     new: dict[relax.Var, relax.Expr] = {}
     inside = {index for group in groups.values() for index in group}
-    values = {line.var: line.value for line in lines}
+    by_var = {line.var: line for line in lines}
     for line in lines:
         members = groups.get(line.index)
         if members is None:
@@ -88,7 +88,7 @@ def group_units(module: IRModule) -> IRModule:
                 new[line.var] = emitter.emit(replace_tensors(line.value, new), line.var.name)
             continue
         layer = _layer_of(lines, members, layers)
-        function, arguments = _outline([lines[index] for index in members], layer, values)
+        function, arguments = _outline([lines[index] for index in members], layer, by_var)
         var = ir.GlobalVar(f"unit{len(functions)}")
         relax.expr._update_type(var, function.ty)  # the call below needs it
         functions[var] = function
@@ -240,10 +240,10 @@ def _layer_of(lines: list[_Line], members: list[int], layers: dict[str, str]) ->
 
 
 def _outline(
-    members: list[_Line], layer: str, values: Mapping[relax.Var, relax.Expr]
+    members: list[_Line], layer: str, by_var: Mapping[relax.Var, _Line]
 ) -> tuple[relax.Function, list[relax.Var]]:
     """The unit's function, and what main calls it with."""
-    program = _with_chains(members, values)
+    program = _with_chains(members, by_var)
     sources = (source for value in program.values() for source in tensors_in(value) if isinstance(source, relax.Var))
     arguments = [source for source in dict.fromkeys(sources) if source not in program]
     params = [relax.Var(argument.name, argument.ty) for argument in arguments]
@@ -260,18 +260,20 @@ def _outline(
     return emitter.function(params, new[members[-1].var], attributes), arguments
 
 
-def _with_chains(members: list[_Line], values: Mapping[relax.Var, relax.Expr]) -> dict[relax.Var, relax.Expr]:
-    """The unit's lines, each with the chains that it reads before it."""
+def _with_chains(members: list[_Line], by_var: Mapping[relax.Var, _Line]) -> dict[relax.Var, relax.Expr]:
+    """The unit's lines, each with what it computes for itself before it."""
     inside = {line.var for line in members}
     program: dict[relax.Var, relax.Expr] = {}
-    for line in members:
+
+    def add(line: _Line) -> None:
         for source in tensors_in(line.value):
-            if source not in inside:
-                chain = chain_of(source, values)
-                if not chain and multiplies_signs(line.value, values) and source.same_as(line.value.args[0]):
-                    chain = signs_of(source, values)
-                program.update((step, values[step]) for step in chain)
+            known = by_var.get(source)
+            if known is not None and known.widens and source not in inside and source not in program:
+                add(known)
         program[line.var] = line.value
+
+    for line in members:
+        add(line)
     return program
 
 

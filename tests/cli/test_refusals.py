@@ -80,7 +80,7 @@ def test_help_of_each_verb(verb: cli.Verb, capsys: pytest.CaptureFixture[str]) -
     said = capsys.readouterr().out
     assert "--json" in said
     assert "--seed" in said
-    assert not any(word in said for word in ("bf16", "strassen", "cuda", "--tracker"))
+    assert not any(word in said for word in ("fp16", "strassen", "cuda", "--tracker"))
     assert callable(getattr(verbs, verb.name))
 
 

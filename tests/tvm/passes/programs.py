@@ -79,3 +79,27 @@ def run_lowered(module: IRModule, inputs: list[Array], target: Target | None = N
         machine = relax.VirtualMachine(tvm.runtime.load_module(str(path)), tvm.cpu())
         answer = machine[MAIN](*map(tvm.runtime.tensor, (*inputs, *lowered.weights)))
         return [part.numpy() for part in ([answer] if hasattr(answer, "numpy") else answer)]
+
+
+def integer_program(shape: tuple[int, ...], body: Body, dtype: str = "uint8") -> IRModule:
+    """A module whose main takes one tensor of integers."""
+    param = relax.Var("x", relax.TensorType(shape, dtype))
+    emitter = Emitter()
+    return IRModule({ir.GlobalVar(MAIN): emitter.function([param], body(emitter, [param]), {LAYERS: {}})})
+
+
+def whole_numbers(module: IRModule, seed: int = 1) -> list[NDArray[np.generic]]:
+    """Any bytes for its parameters."""
+    rng = np.random.default_rng(seed)
+    types = [(str(p.ty.dtype), [int(n) for n in p.ty.shape.values]) for p in module[MAIN].params]
+    return [
+        rng.integers(np.iinfo(dtype).min, np.iinfo(dtype).max, shape, dtype, endpoint=True) for dtype, shape in types
+    ]
+
+
+def widened(e: Emitter, x: relax.Expr, zero: int = 3, dtype: str = "float32") -> relax.Var:
+    """What is a DequantizeLinear's, or a centred operand's."""
+    wide = e.emit(relax.op.subtract(e.emit(relax.op.astype(x, "int32")), relax.const(zero, "int32")))
+    if dtype == "int32":
+        return wide
+    return e.emit(relax.op.multiply(e.emit(relax.op.astype(wide, "float32")), relax.const(0.5, "float32")))
