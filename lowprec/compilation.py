@@ -137,7 +137,10 @@ def compile_to(directory: str, model: Path, options: Options, *, command: str, p
     storage.check_replaceable(Path(directory))
     _warn_of_default_samples(options)
     request = options.to_json() | {"out": os.path.abspath(directory), "probe": probe, "command": command}
-    return run_on_model("compile", model, request)
+    done = run_on_model("compile", model, request)
+    if done.get("warning"):
+        _warn(done["warning"])
+    return done
 
 
 def export_to(path: str | os.PathLike[str], model: Path, options: Options) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
     fp32(fp32(sx * sw) / sy).
 
-DynamicQuantizeLinear takes scale 1 where all is zero, as its page says.
+DynamicQuantizeLinear divides a range by 255, and so has scale 0 where all is zero, which stays zero.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -50,9 +50,10 @@ def _matmul_integer(node: Node, arrays: Arrays, shape: Extents) -> Sequence[Arra
 def _dynamic_quantize(_node: Node, arrays: Arrays, _shape: Extents) -> Sequence[Array]:
     (x,) = _all(arrays)
     low, high = np.float32(min(x.min(), 0)), np.float32(max(x.max(), 0))
-    scale = np.float32(high - low) / np.float32(255) if low != high else np.float32(1)
-    zero = held(np.rint(-low / scale), np.zeros((), np.uint8), "uint8")
-    return [held(np.rint(x / scale), zero, "uint8"), np.asarray(scale), zero]
+    scale = np.float32(high - low) / np.float32(255)
+    step = scale or np.float32(1)
+    zero = held(np.rint(-low / step), np.zeros((), np.uint8), "uint8")
+    return [held(np.rint(x / step), zero, "uint8"), np.asarray(scale), zero]
 
 
 def _codes(codes: Array, zero: Ints) -> Codes:

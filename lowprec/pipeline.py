@@ -93,7 +93,8 @@ def compile_task(request: Mapping[str, Any], graph: Graph) -> dict[str, Any]:
             probe=bool(request.get("probe")),
         )
         storage.write(request["out"], library, built.weights, _manifest(request, graph, target, built))
-    return {"kernels": len({call.symbol for call in built.calls}), "calls": len(built.calls)}
+    counts = {"kernels": len({call.symbol for call in built.calls}), "calls": len(built.calls)}
+    return {**counts, "warning": prepared.warning}
 
 
 def prepared_for(request: Mapping[str, Any], graph: Graph) -> Prepared:

@@ -9,12 +9,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lowprec.formats import Fixed, Int, parse_format
-from lowprec.frontend.binarization import binarize
+from lowprec.frontend.binarization import LAYERS as BINARY_LAYERS
+from lowprec.frontend.binarization import binarize, is_nearly_binary
 from lowprec.frontend.graph import Graph
+from lowprec.frontend.integer_layers import LAYERS as QUANTIZED_LAYERS
 from lowprec.frontend.quantization import QuantizationOptions, quantize_graph, saturated_weights, tensors_to_observe
 from lowprec.frontend.schemes import BYTES as EIGHT_BITS
 from lowprec.frontend.schemes import FixedPoint, Scheme
 from lowprec.ranges import Method, Range
+from lowprec.recipe import Recipe
 
 FLOAT = "fp32"
 BINARY = "binary"
@@ -27,12 +30,13 @@ Observe = Callable[[Graph, tuple[str, ...], Method], Ranges]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
     """`graph` as it is compiled, by `ranges`; `declined` says of layers that stay in float why they do, `notes` what
-    else there is to say of layers."""
+    else there is to say of layers, `warning` what of the whole."""
 
     graph: Graph
     ranges: Ranges | None = None
     declined: Mapping[str, str] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
+    warning: str = ""
 
 
 def prepare(graph: Graph, request: Mapping[str, Any], observe: Observe) -> Prepared:
@@ -40,15 +44,34 @@ def prepare(graph: Graph, request: Mapping[str, Any], observe: Observe) -> Prepa
     if request["precision"] == FLOAT:
         return Prepared(graph=graph)
     if request["precision"] == BINARY:
-        binary, declined = binarize(graph)
-        return Prepared(graph=binary, declined=declined)
+        binary, declined = binarize(graph, _skipped(graph, request))
+        return Prepared(graph=binary, declined=declined, warning=_untrained(graph, declined))
     given = request.get("ranges")
     literal = not given and request.get("calibration") is None
-    options = QuantizationOptions(scheme=scheme_of(request["precision"], literal=literal))
+    scheme = scheme_of(request["precision"], literal=literal)
+    options = QuantizationOptions(scheme=scheme, skip=_skipped(graph, request))
     method = Method.MSE if options.scheme is EIGHT_BITS else Method.MINMAX
     ranges = observe(graph, tensors_to_observe(graph, options), method) if given is None else _pairs(given)
     rounded, declined = quantize_graph(graph, ranges, options)
     return Prepared(graph=rounded, ranges=ranges, declined=declined, notes=_saturating(graph, options))
+
+
+def _skipped(graph: Graph, request: Mapping[str, Any]) -> frozenset[str]:
+    """The layers whose weights or activations a recipe wants in float32."""
+    recipe = Recipe.from_json(request.get("recipe") or [])
+    layers = (node for node in graph.nodes if node.op in QUANTIZED_LAYERS and not node.domain)
+    wishes = ((node, name) for node in layers for name in ("weights", "activations"))
+    return frozenset(node.layer for node, name in wishes if recipe.setting(name, node.layer, node.op) == FLOAT)
+
+
+def _untrained(graph: Graph, declined: Mapping[str, str]) -> str:
+    """Whether weights lose more than the last bits of their magnitude by becoming binary."""
+    layers = [node for node in graph.nodes if node.op in BINARY_LAYERS and node.layer not in declined]
+    changed = [node.layer for node in layers if not is_nearly_binary(graph.constants[node.inputs[1]], node)]
+    if not changed:
+        return ""
+    count = f"{len(changed)} of {len(layers)} binary layers"
+    return f"the weights of {count} are not -a and +a: the model was not trained so, and its answers will be others"
 
 
 def scheme_of(precision: str, *, literal: bool) -> Scheme:

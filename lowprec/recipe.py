@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Final
 
 from lowprec.errors import UsageError
-from lowprec.vocabulary import ALGORITHMS, PRECISIONS, ROUNDINGS, SCALES, Vocabulary, suggestion
+from lowprec.vocabulary import ALGORITHMS, OWN_PRECISIONS, ROUNDINGS, SCALES, Vocabulary, suggestion
 
 SETTINGS: Final[dict[str, Vocabulary]] = {
-    "weights": PRECISIONS,
-    "activations": PRECISIONS,
-    "gradients": PRECISIONS,
-    "updates": PRECISIONS,
+    "weights": OWN_PRECISIONS,
+    "activations": OWN_PRECISIONS,
+    "gradients": OWN_PRECISIONS,
+    "updates": OWN_PRECISIONS,
     "rounding": ROUNDINGS,
     "algorithm": ALGORITHMS,
     "scale": SCALES,

@@ -58,6 +58,13 @@ PRECISIONS = Vocabulary(
     built_pattern=r"q[1-9]\d*\.\d+",
     family="qI.F",
 )
+OWN_PRECISIONS = Vocabulary(
+    kind="precision",
+    built=("fp32",),
+    planned=("bf16", "fp16", "int8", "binary", "auto"),
+    planned_pattern=r"q[1-9]\d*\.\d+",
+)
+"""Of one layer, in a recipe: what it may have that others have not."""
 ROUNDINGS = Vocabulary(kind="rounding", built=("nearest",), planned=("stochastic",))
 ALGORITHMS = Vocabulary(
     kind="algorithm",

@@ -119,12 +119,20 @@ def _mark_widening(lines: list[_Line]) -> None:
     for line in reversed(lines):
         readers = [lines[user] for user in line.users]
         local = all(reader.widens or kind_of(reader.value) is not None for reader in readers)
-        chained = local and bool(chain_of(line.var, values))
+        chained = local and not _is_multiplied(line, readers) and bool(chain_of(line.var, values))
         signs = bool(signs_of(line.var, values)) and all(multiplies_signs(reader.value, values) for reader in readers)
         asks = op_name(line.value) == "relax.greater_equal" and all(
             reader.widens and op_name(reader.value) == "relax.where" for reader in readers
         )
         line.widens = bool(readers or local) and not line.returned and (chained or signs or asks)
+
+
+def _is_multiplied(line: _Line, readers: list[_Line]) -> bool:
+    """Whether a kernel of products reads it as numbers: it takes floats from memory."""
+    if dtype_of(line.var) != "float32":
+        return False
+    products = [reader for reader in readers if kind_of(reader.value) in (Kind.CONVOLUTION, Kind.PRODUCT)]
+    return any(source.same_as(line.var) for reader in products for source in reader.value.args[:2])
 
 
 def kind_of(value: relax.Expr) -> Kind | None:

@@ -6,6 +6,7 @@ Padding contributes nothing. Everything else stays float32.
 Declines when: weights are not constant, or hold a zero's channel; there are groups; Gemm has transA, alpha or beta.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from lowprec.frontend.pruning import prune
 from lowprec.frontend.scopes import unused
 
 LAYERS = frozenset(("Conv", "Gemm", "MatMul"))
+NEARLY = 1e-3
 VERSION = 16
 """Of the operators that are put in."""
 
@@ -66,11 +68,12 @@ class _Work:
         return name
 
 
-def binarize(graph: Graph) -> tuple[Graph, dict[str, str]]:
-    """The binary graph, and why each layer that stays in float does."""
+def binarize(graph: Graph, skip: Collection[str] = ()) -> tuple[Graph, dict[str, str]]:
+    """The binary graph, and why each layer that stays in float does; those of `skip` are to."""
     layers = [node for node in graph.nodes if node.op in LAYERS and not node.domain]
     ends = {node.layer for node in (*layers[:1], *layers[-1:])}
     reasons = {node.layer: "it is the first or the last layer" if node.layer in ends else "" for node in layers}
+    reasons |= {layer: "it is to stay in float" for layer in skip if layer in reasons}
     work = _Work(graph=graph)
     for node in graph.nodes:
         if node.layer not in reasons or node.op not in LAYERS:
@@ -118,6 +121,12 @@ def is_binary(weights: Array, node: Node) -> bool:
     """Whether they are signs but for a factor, one for each output channel."""
     rows = np.abs(_by_output(weights, node))
     return bool((rows == rows[:, :1]).all() and (rows > 0).all() and np.isfinite(rows).all())
+
+
+def is_nearly_binary(weights: Array, node: Node) -> bool:
+    """Whether they are so but for rounding."""
+    rows = np.abs(np.asarray(_by_output(weights, node), np.float64))
+    return bool((np.abs(rows - rows.mean(axis=1, keepdims=True)) <= NEARLY * rows.mean()).all())
 
 
 def _binary(work: _Work, node: Node) -> Node:

@@ -130,13 +130,17 @@ def _bias(work: Rewrite, node: Node, factor: Floats) -> tuple[NDArray[np.int32] 
         return None, None
     b = work.quantized(name, per_tensor=False)
     codes = None if b is None else work.constants.get(b.codes)
-    if b is None or codes is None or codes.dtype != np.int32 or b.zero.any():
+    if b is None or codes is None:
         return None, name
     axis = work.made[name].attributes.get("axis", 1)
     assert isinstance(axis, int)
-    along = b.scale.size == 1 or codes.ndim == 1 or axis % codes.ndim == codes.ndim - 1
-    integers = codes.astype(np.int32)
-    return (integers, None) if along and (b.scale.reshape(-1) == factor).all() else (None, name)
+    if b.scale.size > 1 and codes.ndim > 1 and axis % codes.ndim < codes.ndim - 1:
+        return None, name
+    scale, zero = b.scale.reshape(-1), b.zero.reshape(-1)
+    if codes.dtype == np.int32 and not zero.any() and (scale == factor).all():
+        return codes.astype(np.int32), None
+    real = (codes.astype(np.int64) - zero).astype(np.float32) * scale
+    return None, work.constant(f"{name}/known", real.reshape(codes.shape))
 
 
 def _placed(bias: Array, shape: Shape) -> Array:

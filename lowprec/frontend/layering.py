@@ -38,11 +38,17 @@ def layers_of(graph: Graph) -> tuple[Layer, ...]:
     layers: list[Layer] = []
     known: set[str] = set()
     for node in graph.nodes:
-        if node.op in LINEAR and not node.domain and (node.inputs[0] in graph.constants or node.layer in known):
+        if _is_rounding(node, graph, known):
             continue
         known.add(node.layer)
         layers.append(_layer(node, graph, words.get((node.layer, node.op)), dequantized))
     return tuple(layers)
+
+
+def _is_rounding(node: Node, graph: Graph, known: set[str]) -> bool:
+    """Whether a node dequantizes a constant, or rounds (or holds within a format) what a known layer gives."""
+    constant = node.op in LINEAR and node.inputs[0] in graph.constants
+    return not node.domain and (constant or (node.op in {*LINEAR, "Clip"} and node.layer in known))
 
 
 def _words(graph: Graph) -> dict[tuple[str, str], tuple[str, str, str]]:
@@ -50,7 +56,10 @@ def _words(graph: Graph) -> dict[tuple[str, str], tuple[str, str, str]]:
     if not any(node.op == "DequantizeLinear" for node in graph.nodes):
         return {}
     work = to_integers(graph)
-    operators = {node.layer: node.op for node in graph.nodes if node.op not in LINEAR}
+    operators: dict[str, str] = {}
+    for node in graph.nodes:
+        if node.op not in LINEAR:
+            operators.setdefault(node.layer, node.op)
     found: dict[tuple[str, str], tuple[str, str, str]] = {}
     for node in work.nodes:
         op = operators.get(node.layer, node.op)

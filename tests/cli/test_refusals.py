@@ -47,7 +47,7 @@ from tests.cli.conftest import Lowprec
             2,
             "calibration 'c.npz' does not exist: give the path of a file",
         ),
-        (["plan", "m.onnx", "--calibration", __file__], 2, "calibration is for precision int8; fp32 has no ranges"),
+        (["plan", "m.onnx", "--calibration", __file__], 2, "calibration is for int8 and qI.F; fp32 has no ranges"),
         (["plan", "m.onnx", "--max-ms", "3"], 4, "max_ms is for precision 'auto'"),
         (["plan", "m.onnx", "--recipe", "none.toml"], 2, "recipe 'none.toml' does not exist"),
         (["plan", "m.onnx", "--input-shape", "x=1"], 2, "input shape 'x=1' names no input"),

@@ -49,7 +49,7 @@ def test_refusals(arguments: dict[str, Any], kind: type[LowprecError], said: str
 @pytest.mark.parametrize(
     ("precision", "calibration", "said"),
     [
-        ("fp32", [np.zeros(3)], "calibration is for precision int8; fp32 has no ranges: leave it out"),
+        ("fp32", [np.zeros(3)], "calibration is for int8 and qI.F; fp32 has no ranges: leave it out"),
         ("int8", "none.npz", "calibration 'none.npz' does not exist: give the path of a file"),
         ("int8", 3, "calibration is a int: give the path of an .npz, or an iterable of arrays or dicts"),
         ("int8", [np.zeros(3), "text", object()], "calibration sample 2 is a object: give an array"),

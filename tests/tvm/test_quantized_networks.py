@@ -197,6 +197,16 @@ def averages(net: Network) -> list[str]:
     return found
 
 
+def ranges_of_the_moment(net: Network) -> list[str]:
+    """Of values, and of zeros."""
+    found = []
+    for x in (np.linspace(-1, 3, 40, dtype=np.float32), np.zeros(40, np.float32)):
+        found.append(net.node("DynamicQuantizeLinear", net.input(x), shape=(40,), dtype="uint8"))
+        index = len(found)
+        found += [net.output(f"scale{index}", "float32", ()), net.output(f"zero{index}", "uint8", ())]
+    return found
+
+
 def joined(net: Network) -> list[str]:
     """Layers that write their parts of one tensor of integers, a copy between them, and a border around all."""
     q = net.quantize(net.dequantize(image(net), 0.02, 3), 0.03, 100, "uint8")
@@ -221,7 +231,7 @@ def grouped(net: Network) -> list[str]:
 
 NETWORKS: Sequence[Callable[[Network], list[str]]] = (
     averages, biases_of_the_moment, borders_that_disagree, conv_and_what_it_reads, gemms, grouped, joined,
-    product_then_sum, sums_of_dequantized, truncated, vectors, wide_results,
+    product_then_sum, ranges_of_the_moment, sums_of_dequantized, truncated, vectors, wide_results,
 )  # fmt: skip
 
 

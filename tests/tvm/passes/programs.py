@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tvm
@@ -16,7 +17,7 @@ from lowprec.passes.units import KIND, OPERATORS
 from lowprec.pipeline import rewrite
 from lowprec.targets import Target, parse_target
 
-Array = NDArray[np.float32]
+Array = NDArray[Any]
 Body = Callable[[Emitter, list[relax.Var]], relax.Expr]
 
 
@@ -88,7 +89,7 @@ def integer_program(shape: tuple[int, ...], body: Body, dtype: str = "uint8") ->
     return IRModule({ir.GlobalVar(MAIN): emitter.function([param], body(emitter, [param]), {LAYERS: {}})})
 
 
-def whole_numbers(module: IRModule, seed: int = 1) -> list[NDArray[np.generic]]:
+def whole_numbers(module: IRModule, seed: int = 1) -> list[Array]:
     """Any bytes for its parameters."""
     rng = np.random.default_rng(seed)
     types = [(str(p.ty.dtype), [int(n) for n in p.ty.shape.values]) for p in module[MAIN].params]

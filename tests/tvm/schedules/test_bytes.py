@@ -9,6 +9,7 @@ import pytest
 import tvm
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from lowprec.convolution import Conv
 from lowprec.schedules import depthwise
@@ -90,10 +91,8 @@ def numbers_of(case: Case) -> Numbers:
     conv, rng, (low, high) = case.conv, np.random.default_rng(case.seed), limits(case.dtype)
     x = np.clip(rng.integers(low - 40, high + 40, (conv.batch, conv.in_channels, *conv.size)), low, high)
     if case.ring:
-        inside = tuple(slice(case.ring, n - case.ring) for n in conv.size)
-        kept = np.zeros_like(x)
-        kept[(..., *inside)] = x[(..., *inside)]
-        x = kept
+        kept = (slice(None), slice(None), *(slice(case.ring, n - case.ring) for n in conv.size))
+        x = np.where(_is_at(kept, x.shape), x, 0)
     reach = 255 if case.wide else 128
     w = np.clip(rng.integers(-reach - 20, reach + 20, conv.weight_shape), -reach, reach - (not case.wide))
     depth = conv.parameters // conv.out_channels
@@ -104,6 +103,12 @@ def numbers_of(case: Case) -> Numbers:
         residual=rng.integers(low, high, case.extents, case.dtype, endpoint=True),
         factor=(rng.uniform(0.2, 2, conv.out_channels) / (100 * depth**0.5)).astype(np.float32),
     )
+
+
+def _is_at(place: tuple[slice, ...], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    found = np.zeros(shape, np.bool_)
+    found[place] = True
+    return found
 
 
 def step(op: str, *arguments: Value | Operand | Constant) -> Step:
@@ -150,7 +155,8 @@ def convolved(conv: Conv, x: Array, w: Array) -> Array:
     total = np.zeros((conv.batch, groups, conv.out_channels // groups, places), np.int64)
     for tap in np.ndindex(*conv.kernel):
         axes = zip(tap, conv.dilation, conv.stride, conv.output_size, strict=True)
-        seen = inputs[(..., *(slice(t * d, t * d + (o - 1) * s + 1, s) for t, d, s, o in axes))]
+        places_seen = [slice(t * d, t * d + (o - 1) * s + 1, s) for t, d, s, o in axes]
+        seen = inputs[(slice(None), slice(None), slice(None), *places_seen)]
         total += weights[(..., *tap)] @ seen.reshape(conv.batch, groups, -1, places)
     return total.reshape(conv.batch, conv.out_channels, *conv.output_size)
 
@@ -195,8 +201,7 @@ def check(case: Case, target: Target, threads: int = 1) -> Array:
     numbers = numbers_of(case)
     got = run(case, numbers, target, threads)
     assert np.array_equal(got[inside(case.result)], expected(case, numbers))
-    border = np.ones(got.shape, bool)
-    border[inside(case.result)] = False
+    border = ~_is_at(inside(case.result), got.shape)
     assert (got[border] == case.number).all(), "the border is written, with its number"
     return got
 
@@ -218,13 +223,16 @@ def convs(draw: st.DrawFn) -> Conv:
         }
         for axis in range(rank)
     ]
+    kernel, stride, dilation = (tuple(axis[name] for axis in axes) for name in ("kernel", "stride", "dilation"))
     return Conv(
         batch=draw(st.integers(1, 2)),
         in_channels=groups * inner,
         out_channels=groups * outer,
         groups=groups,
         size=tuple((a["output"] - 1) * a["stride"] + (a["kernel"] - 1) * a["dilation"] + 1 for a in axes),
-        **{name: tuple(axis[name] for axis in axes) for name in ("kernel", "stride", "dilation")},
+        kernel=kernel,
+        stride=stride,
+        dilation=dilation,
         pads_begin=(0,) * rank,
         pads_end=(0,) * rank,
     )
