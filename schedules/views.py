@@ -120,4 +120,6 @@ def ramp(position: Index, lanes: int) -> Index:
 
 def _index(buffer: tirx.Buffer, position: Index, lanes: int) -> list[Index]:
     # Buffers are contiguous, so the last axis alone, indexed past its extent, reaches every element.
+    if not buffer.shape:
+        return []
     return [0] * (len(buffer.shape) - 1) + [ramp(position, lanes)]

@@ -24,11 +24,12 @@ from lowprec.frontend.integer_products import convolution, gemm, matmul
 from lowprec.frontend.integer_rewrite import Rewrite
 from lowprec.frontend.integer_scaling import Settled
 from lowprec.frontend.pruning import prune
+from lowprec.frontend.refolding import refold
 
 
 def to_integers(graph: Graph) -> Graph:
     """The graph on integers, wherever it means the same bits."""
-    return prune(cancel(multiply_integers(move_integers(graph))))
+    return prune(refold(cancel(multiply_integers(move_integers(graph)))))
 
 
 def multiply_integers(graph: Graph) -> Graph:

@@ -207,6 +207,31 @@ def ranges_of_the_moment(net: Network) -> list[str]:
     return found
 
 
+def operators_on_integers(net: Network) -> list[str]:
+    """QLinearConv with and without groups, ConvInteger, QLinearMatMul, MatMulInteger: what quantizers also write."""
+    rng, scale, zero = np.random.default_rng(0), net.constant(np.float32(0.02)), net.constant(7, "uint8")
+    x, taps = image(net, 6), {"kernel_shape": (3, 3), "pads": (1, 0, 1, 2), "strides": (2, 1)}
+    found = []
+    for groups, channels in ((1, 10), (3, 9), (6, 6)):
+        w = net.constant(rng.integers(0, 256, (channels, 6 // groups, 3, 3), "uint8"))
+        factors = net.constant(np.linspace(0.01, 0.02, channels, dtype=np.float32))
+        points = net.constant(rng.integers(0, 256, channels, "uint8"))
+        bias = net.constant(rng.integers(-999, 999, channels, "int32"))
+        shape, options = (1, channels, 4, 9), {"group": groups, **taps}
+        y_scale = net.constant(np.float32(1.7))
+        layer = (x, scale, zero, w, factors, points, y_scale, zero, bias)
+        found.append(net.node("QLinearConv", *layer, shape=shape, dtype="uint8", **options))
+        found.append(net.node("ConvInteger", x, w, zero, points, shape=shape, dtype="int32", **options))
+    a = net.input(rng.integers(0, 256, (2, 5, 13), "uint8"))
+    for columns in (1, 11):
+        b = net.constant(rng.integers(-128, 128, (13, columns), "int8"))
+        point = net.constant(rng.integers(-128, 128, columns, "int8"))
+        product = (a, scale, zero, b, scale, net.constant(3, "int8"), net.constant(np.float32(0.9)), zero)
+        found.append(net.node("QLinearMatMul", *product, shape=(2, 5, columns), dtype="uint8"))
+        found.append(net.node("MatMulInteger", a, b, zero, point, shape=(2, 5, columns), dtype="int32"))
+    return found
+
+
 def joined(net: Network) -> list[str]:
     """Layers that write their parts of one tensor of integers, a copy between them, and a border around all."""
     q = net.quantize(net.dequantize(image(net), 0.02, 3), 0.03, 100, "uint8")
@@ -231,7 +256,8 @@ def grouped(net: Network) -> list[str]:
 
 NETWORKS: Sequence[Callable[[Network], list[str]]] = (
     averages, biases_of_the_moment, borders_that_disagree, conv_and_what_it_reads, gemms, grouped, joined,
-    product_then_sum, ranges_of_the_moment, sums_of_dequantized, truncated, vectors, wide_results,
+    operators_on_integers, product_then_sum, ranges_of_the_moment, sums_of_dequantized, truncated, vectors,
+    wide_results,
 )  # fmt: skip
 
 

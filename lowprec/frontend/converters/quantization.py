@@ -141,10 +141,22 @@ def convert_conv_integer(site: Site) -> Expr:
 def requantized(site: Site, total: Expr, scales: tuple[int, int, int], zero: int, axis: int) -> Expr:
     """saturate(round(total * (x scale * w scale / y scale)) + zero point)."""
     rank = len(site.out().shape)
-    first, second, last = (parameter(site, index, rank, axis, "float32") for index in scales)
-    factor = site.emit(relax.op.divide(site.emit(relax.op.multiply(first, second)), last))
+    factor = _known_factor(site, scales, rank, axis)
+    if factor is None:
+        first, second, last = (parameter(site, index, rank, axis, "float32") for index in scales)
+        factor = site.emit(relax.op.divide(site.emit(relax.op.multiply(first, second)), last))
     real = site.emit(relax.op.multiply(site.emit(relax.op.astype(total, "float32")), factor))
     return rounded(site, real, zero_point(site, zero, rank, axis, "float32"), site.out().dtype)
+
+
+def _known_factor(site: Site, scales: tuple[int, int, int], rank: int, axis: int) -> Expr | None:
+    """The factor, if all three scales are constants."""
+    known = [site.known(index) for index in scales]
+    if any(scale is None for scale in known):
+        return None
+    x, w, y = (np.asarray(scale, np.float32).reshape(-1) for scale in known)
+    factor = np.divide(x * w, y, dtype=np.float32)
+    return constant(factor.reshape(channel_shape(rank, axis, factor.size) if factor.size > 1 else ()), "float32")
 
 
 def convert_qlinear_conv(site: Site) -> Expr:

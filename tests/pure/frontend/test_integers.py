@@ -159,6 +159,13 @@ def gemm_with_a_factor(net: Network) -> list[str]:
     return [net.node("Gemm", x, w, shape=(4, 2), alpha=0.5)]
 
 
+def by_blocks(net: Network) -> list[str]:
+    x = net.dequantize(net.input(np.arange(12, dtype=np.uint8).reshape(3, 4)), 0.1, 3)
+    codes, scales = net.constant(np.arange(8, dtype=np.int8).reshape(4, 2)), np.full((2, 2), 0.1)
+    w = net.dequantize(codes, scales, np.zeros((2, 2)), axis=0, block_size=2)
+    return [net.node("MatMul", x, w, shape=(3, 2))]
+
+
 SUM = ["ConvInteger", "Cast", "Mul"]
 CASES: dict[Callable[[Network], list[str]], list[str]] = {
     in_floats: [*SUM, "QuantizeLinear", "Abs"],
@@ -174,10 +181,11 @@ CASES: dict[Callable[[Network], list[str]], list[str]] = {
     average: ["Cast", "Sub", "ReduceSum", "Cast", "Mul", "QuantizeLinear"],
     average_to_floats: ["DequantizeLinear", "GlobalAveragePool"],
     average_rectified: ["DequantizeLinear", "GlobalAveragePool", "Relu", "QuantizeLinear"],
-    scales_along_the_inputs: ["DequantizeLinear", "DequantizeLinear", "Conv"],
+    scales_along_the_inputs: ["DequantizeLinear", "Conv"],
     weights_of_the_moment: ["DequantizeLinear", "DequantizeLinear", "Conv"],
-    input_by_channel: ["DequantizeLinear", "DequantizeLinear", "Conv"],
-    gemm_with_a_factor: ["DequantizeLinear", "DequantizeLinear", "Gemm"],
+    input_by_channel: ["DequantizeLinear", "Conv"],
+    gemm_with_a_factor: ["DequantizeLinear", "Gemm"],
+    by_blocks: ["DequantizeLinear", "DequantizeLinear", "MatMul"],
 }
 
 

@@ -94,9 +94,9 @@ def test_a_chain_and_its_zero() -> None:
 
 
 def readers(e: Emitter, x: list[relax.Var]) -> relax.Expr:
-    """A sum and a product of the same wide tensor."""
+    """Elements and sums of the same wide tensor."""
     y = real(e, x[0])
-    return relax.Tuple([e.emit(nn.relu(e.emit(op.exp(y)))), e.emit(op.matmul(y, weights(6, 5)))])
+    return relax.Tuple([e.emit(nn.relu(e.emit(op.exp(y)))), e.emit(op.sum(y, [3]))])
 
 
 def dead(e: Emitter, x: list[relax.Var]) -> relax.Expr:
@@ -114,19 +114,25 @@ def returned(e: Emitter, x: list[relax.Var]) -> relax.Expr:
     return relax.Tuple([y, e.emit(op.exp(y))])
 
 
+def multiplied(e: Emitter, x: list[relax.Var]) -> relax.Expr:
+    """A kernel that multiplies floats takes them from memory."""
+    return e.emit(op.matmul(real(e, x[0]), weights(6, 5)))
+
+
 def twice_in_one(e: Emitter, x: list[relax.Var]) -> relax.Expr:
     y = real(e, x[0])
-    return e.emit(op.add(e.emit(op.matmul(y, weights(6, 6))), y))
+    return e.emit(op.add(e.emit(op.exp(y)), y))
 
 
 WIDE = "multiply"
 """The last step of a chain that is a kernel; those before it are computed inside."""
 CASES: dict[str, tuple[Body, list[str]]] = {
-    "every reader": (readers, ["exp+relu", "matmul"]),
+    "every reader": (readers, ["exp+relu", "sum"]),
     "nobody": (dead, ["add"]),
     "a reshape": (reshaped, [WIDE, "exp", "reshape"]),
     "the caller": (returned, [WIDE, "exp"]),
-    "one unit twice": (twice_in_one, ["matmul+add"]),
+    "a product": (multiplied, [WIDE, "matmul"]),
+    "one unit twice": (twice_in_one, ["exp+add"]),
 }
 
 
