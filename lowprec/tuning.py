@@ -21,12 +21,13 @@ from lowprec.choosing import Candidate, named, tunable
 from lowprec.compilation import Options, Shapes, as_recipe, model_file, run_on_model
 from lowprec.convolution import Conv
 from lowprec.engine_process import exchange, last_words
-from lowprec.errors import BuildFailed, EnvironmentMismatch, UsageError, shown
+from lowprec.errors import BuildFailed, EnvironmentMismatch, Unsupported, UsageError, shown
 from lowprec.options import DEFAULT_TRIALS
 from lowprec.plan import describe
 from lowprec.recipe import Recipe
 from lowprec.records import FAILED, LATE, RIGHT, WRONG, Records, Trial, environment_of, subject_of
 from lowprec.targets import Target, available_cores, native, parse_target
+from lowprec.vocabulary import PRECISIONS
 
 TRIAL_SECONDS = 60.0
 """After so long a trial is given up."""
@@ -89,6 +90,9 @@ def tune(
     say: Say | None = None,
 ) -> Tuned:
     """Time the candidates of a model's convolutions, at most `trials` of them or for `budget` seconds."""
+    if precision != "fp32":
+        PRECISIONS.check(precision)
+        raise Unsupported(f"tuning in precision {precision!r} is not built yet: use fp32")
     options = Options(
         precision=precision,
         recipe=as_recipe(recipe),

@@ -169,6 +169,8 @@ def tune(arguments: argparse.Namespace) -> Answer:
 
     if arguments.tracker:
         raise Unsupported("--tracker is not built yet: tune on this machine")
+    if arguments.calibration:
+        raise Unsupported("--calibration is for precisions that tune does not build yet: leave it out")
     if arguments.algorithm != "auto":
         raise UsageError(f"--algorithm is {arguments.algorithm!r}: tuning tries all of them, leave it out")
     _refuse_not_built(arguments)

@@ -79,7 +79,7 @@ def test_without_samples_it_warns(lowprec: Lowprec, folder: Path, tmp_path: Path
     ("out", "precision", "code", "said"),
     [
         ("q.onnx", "fp32", 2, "fp32 leaves the model as it is, so there is nothing to export: use int8"),
-        ("q.onnx", "q2.14", 4, "precision 'q2.14' is not built yet"),
+        ("q.onnx", "fp16", 4, "precision 'fp16' is not built yet"),
         ("", "int8", 2, "is not a file: give the path of a file to write"),
         ("none/q.onnx", "int8", 2, "there is no folder"),
         ("m.onnx", "int8", 2, "is the model itself: give another place"),

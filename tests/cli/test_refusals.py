@@ -35,7 +35,7 @@ from tests.cli.conftest import Lowprec
         (["plan", "none.onnx"], 2, "model 'none.onnx' does not exist"),
         (["plan", "/"], 2, "model '/' is not a file"),
         (["plan", "m.onnx", "--precision", "bf16"], 4, "precision 'bf16' is not built yet: use one of fp32, int8"),
-        (["plan", "m.onnx", "--precision", "q2.14"], 4, "precision 'q2.14' is not built yet"),
+        (["plan", "m.onnx", "--precision", "bf16"], 4, "precision 'bf16' is not built yet"),
         (["plan", "m.onnx", "--precision", "int7"], 2, "unknown precision 'int7' (did you mean 'int8'?)"),
         (["plan", "m.onnx", "--algorithm", "strassen"], 4, "algorithm 'strassen' is not built yet"),
         (["plan", "m.onnx", "--target", "cuda:sm_90"], 4, "target 'cuda:sm_90' is not built yet"),
