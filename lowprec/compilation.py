@@ -20,12 +20,10 @@ from lowprec.artifact import Artifact, load
 from lowprec.calibration import COUNT
 from lowprec.engines import save_sets
 from lowprec.errors import Unsupported, UsageError
+from lowprec.format_names import formats_in, takes_ranges
 from lowprec.formats import LONGEST_WORD, SHORTEST_WORD, Fixed, parse_format
 from lowprec.recipe import Recipe
 from lowprec.vocabulary import ALGORITHMS, PRECISIONS, ROUNDINGS
-
-WITHOUT_RANGES = ("fp32", "binary")
-"""Precisions that take nothing from samples, and in which there is no model to write as ONNX."""
 
 Shapes = Mapping[str, Sequence[int]]
 
@@ -69,10 +67,20 @@ class Options:
             if not isinstance(self.records, (str, os.PathLike)):
                 raise UsageError(f"records is a {type(self.records).__name__}: give the path of a file")
             existing_file(self.records, "records")
-        if self.precision not in WITHOUT_RANGES:
-            _check_word(self.precision)
-        elif self.calibration is not None:
+        for name in filter(takes_ranges, self.formats):
+            _check_word(name)
+        if self.calibration is not None and not self.takes_ranges:
             raise UsageError(f"calibration is for int8 and qI.F; {self.precision} has no ranges: leave it out")
+
+    @property
+    def formats(self) -> frozenset[str]:
+        """The formats that layers may have."""
+        return formats_in(self.precision, self.recipe)
+
+    @property
+    def takes_ranges(self) -> bool:
+        """Whether anything depends on samples."""
+        return any(map(takes_ranges, self.formats))
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -145,10 +153,8 @@ def compile_to(directory: str, model: Path, options: Options, *, command: str, p
 
 def export_to(path: str | os.PathLike[str], model: Path, options: Options) -> dict[str, Any]:
     """Write the quantized model as standard ONNX and answer what the child process says of it."""
-    if options.precision == "fp32":
-        raise UsageError("fp32 leaves the model as it is, so there is nothing to export: use int8 or qI.F")
-    if options.precision in WITHOUT_RANGES:
-        raise Unsupported(f"export in precision {options.precision!r} is not built yet: use int8 or qI.F")
+    if options.formats == {"fp32"}:
+        raise UsageError("fp32 leaves the model as it is, so there is nothing to export: use another precision")
     out = replaceable_file(path, model)
     _warn_of_default_samples(options)
     return run_on_model("export", model, options.to_json() | {"out": str(out)})
@@ -167,9 +173,9 @@ def replaceable_file(path: str | os.PathLike[str], model: Path) -> Path:
 
 
 def _warn_of_default_samples(options: Options) -> None:
-    if options.precision == "int8" and options.calibration is None:
+    if "int8" in options.formats and options.calibration is None:
         samples = f"{COUNT} samples of N(0, 1), seed {options.seed}"
-        _warn(f"{options.precision} without calibration: the ranges of tensors are seen on {samples}")
+        _warn(f"int8 without calibration: the ranges of tensors are seen on {samples}")
 
 
 def run_on_model(task: str, model: Path, request: Mapping[str, Any]) -> dict[str, Any]:

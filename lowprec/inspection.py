@@ -1,7 +1,7 @@
 """What a model is and what would be done with it, without compiling: the child's tasks `inspect` and `plan`."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ def plan_task(request: Mapping[str, Any], graph: Graph) -> dict[str, Any]:
 def plan_for(prepared: Prepared, request: Mapping[str, Any]) -> Plan:
     """The plan of a graph in its precision, under the request's options."""
     target = parse_target(request["target"])
-    layers = layers_of(prepared.graph)
+    layers = [replace(layer, words=prepared.words.get(layer.name, layer.words)) for layer in layers_of(prepared.graph)]
     measured = None
     if request.get("records"):
         convs = {layer.geometry for layer in layers if isinstance(layer.geometry, Conv)}

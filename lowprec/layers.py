@@ -42,7 +42,7 @@ class Layer:
 
     `parameters` counts the constant elements it reads, `bytes` all it reads and writes once. `obstacle` says why no
     kernel template computes a convolution or product, when none does. `words` are the types of weights, activations and
-    sums of a layer that is computed on integers; one without weights has the type of what it sums or moves three times.
+    sums of a layer that is not all of float32; one without weights has the type of what it sums or moves three times.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Layer:
     @property
     def integers(self) -> bool:
         """Whether it is a product of integers."""
-        return self.geometry is not None and self.words is not None
+        return self.geometry is not None and self.words is not None and self.words[2].startswith("int")
 
     @property
     def intensity(self) -> float:

@@ -188,7 +188,7 @@ def _convolution(layer: Layer, conv: Conv, wish: str, target: Target, times: Tim
         layer=layer.name,
         op=layer.op,
         algorithm=best.algorithm,
-        formats=Formats(),
+        formats=_formats(layer),
         reason=f"{describe(conv)}: {_reason(best, offered[0], conv, target, times)}",
         declined=_declined(offered, wish, fits=bool(wished)),
         error=best.error,

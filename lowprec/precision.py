@@ -1,4 +1,7 @@
-"""A graph in the precision that was asked for: the model's own, or quantized by the ranges of its tensors.
+"""A graph in the formats that were asked for: a precision's, and a recipe's for single layers.
+
+Formats come one after the other: binary layers, then those of integers, then narrow floats; each rounds what its own
+layers read and give, and leaves the others alone.
 
 Ranges are those that the request carries, or else seen on calibration samples; whoever only plans needs none, since
 what is rounded does not depend on them.
@@ -8,19 +11,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from lowprec.errors import Unsupported, UsageError
+from lowprec.format_names import BINARY, BINARY_WEIGHTS, FLOAT, base_of, takes_ranges
 from lowprec.formats import Fixed, Int, parse_format
 from lowprec.frontend.binarization import LAYERS as BINARY_LAYERS
-from lowprec.frontend.binarization import binarize, is_nearly_binary
-from lowprec.frontend.graph import Graph
-from lowprec.frontend.integer_layers import LAYERS as QUANTIZED_LAYERS
+from lowprec.frontend.binarization import binarize, binarize_weights, is_nearly_binary
+from lowprec.frontend.graph import Graph, Node
+from lowprec.frontend.integer_layers import LAYERS as PRODUCTS
+from lowprec.frontend.naming import quote
+from lowprec.frontend.narrow_floats import FORMATS as NARROW_FLOATS
+from lowprec.frontend.narrow_floats import NarrowFloat, narrow_floats
 from lowprec.frontend.quantization import QuantizationOptions, quantize_graph, saturated_weights, tensors_to_observe
 from lowprec.frontend.schemes import BYTES as EIGHT_BITS
 from lowprec.frontend.schemes import FixedPoint, Scheme
 from lowprec.ranges import Method, Range
 from lowprec.recipe import Recipe
 
-FLOAT = "fp32"
-BINARY = "binary"
 BYTES = Int(8, signed=False)
 Ranges = Mapping[str, Range]
 Observe = Callable[[Graph, tuple[str, ...], Method], Ranges]
@@ -30,38 +36,123 @@ Observe = Callable[[Graph, tuple[str, ...], Method], Ranges]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
     """`graph` as it is compiled, by `ranges`; `declined` says of layers that stay in float why they do, `notes` what
-    else there is to say of layers, `warning` what of the whole."""
+    else there is to say of layers, `warning` what of the whole. `formats` are those that products have got, `words` the
+    types of weights, activations and sums of layers where the graph alone does not show them."""
 
     graph: Graph
     ranges: Ranges | None = None
     declined: Mapping[str, str] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
     warning: str = ""
+    formats: Mapping[str, str] = field(default_factory=dict)
+    words: Mapping[str, tuple[str, str, str]] = field(default_factory=dict)
 
 
 def prepare(graph: Graph, request: Mapping[str, Any], observe: Observe) -> Prepared:
-    """The graph for a request's precision."""
-    if request["precision"] == FLOAT:
-        return Prepared(graph=graph)
-    if request["precision"] == BINARY:
-        binary, declined = binarize(graph, _skipped(graph, request))
-        return Prepared(graph=binary, declined=declined, warning=_untrained(graph, declined))
-    given = request.get("ranges")
-    literal = not given and request.get("calibration") is None
-    scheme = scheme_of(request["precision"], literal=literal)
-    options = QuantizationOptions(scheme=scheme, skip=_skipped(graph, request))
-    method = Method.MSE if options.scheme is EIGHT_BITS else Method.MINMAX
-    ranges = observe(graph, tensors_to_observe(graph, options), method) if given is None else _pairs(given)
-    rounded, declined = quantize_graph(graph, ranges, options)
-    return Prepared(graph=rounded, ranges=ranges, declined=declined, notes=_saturating(graph, options))
+    """The graph, each of its products in the format that a request wishes for it."""
+    wishes = layer_formats(graph, request)
+    work = _Work(graph=graph, wishes=wishes, base=base_of(request["precision"]))
+    wished = set(wishes.values())
+    integer = sorted(filter(takes_ranges, wished))
+    if len(integer) > 1:
+        raise Unsupported(f"a recipe has layers in {' and '.join(integer)}: one network takes one format of integers")
+    if BINARY_WEIGHTS in wished:
+        work.binary_weights()
+    if BINARY in wished:
+        work.binary()
+    for name in integer:
+        work.integers(name, request, observe)
+    for name in sorted(wished & NARROW_FLOATS.keys()):
+        work.narrow(NARROW_FLOATS[name])
+    return work.prepared()
 
 
-def _skipped(graph: Graph, request: Mapping[str, Any]) -> frozenset[str]:
-    """The layers whose weights or activations a recipe wants in float32."""
-    recipe = Recipe.from_json(request.get("recipe") or [])
-    layers = (node for node in graph.nodes if node.op in QUANTIZED_LAYERS and not node.domain)
-    wishes = ((node, name) for node in layers for name in ("weights", "activations"))
-    return frozenset(node.layer for node, name in wishes if recipe.setting(name, node.layer, node.op) == FLOAT)
+def layer_formats(graph: Graph, request: Mapping[str, Any]) -> dict[str, str]:
+    """The format that a request wishes for each product: its recipe's, or else the precision's."""
+    recipe, base = Recipe.from_json(request.get("recipe") or []), base_of(request["precision"])
+    layers = [node for node in graph.nodes if node.op in PRODUCTS and not node.domain]
+    return {node.layer: _wish(node, recipe) or base for node in layers}
+
+
+def _wish(node: Node, recipe: Recipe) -> str | None:
+    """What a recipe says of a layer: of weights, of activations, or the same of both."""
+    weights, activations = (recipe.setting(name, node.layer, node.op) for name in ("weights", "activations"))
+    if (weights, activations) == (BINARY, FLOAT):
+        return BINARY_WEIGHTS
+    if weights and activations and weights != activations:
+        raise UsageError(
+            f"layer {quote(node.layer)} has weights in {weights} and activations in {activations}: products are of one "
+            f"format; only {BINARY} weights go with activations in {FLOAT}"
+        )
+    return weights or activations
+
+
+@dataclass(slots=True, kw_only=True)
+class _Work:
+    """The graph under way, from the `wishes` of layers; other fields as in `Prepared`."""
+
+    graph: Graph
+    wishes: Mapping[str, str]
+    base: str
+    ranges: Ranges | None = None
+    declined: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+    warning: str = ""
+    words: dict[str, tuple[str, str, str]] = field(default_factory=dict)
+
+    def prepared(self) -> Prepared:
+        return Prepared(
+            graph=self.graph,
+            ranges=self.ranges,
+            declined=self.declined,
+            notes=self.notes,
+            warning=self.warning,
+            formats={layer: FLOAT if layer in self.declined else wish for layer, wish in self.wishes.items()},
+            words=self.words,
+        )
+
+    def binary_weights(self) -> None:
+        """Signs and factors by float32."""
+        layers = self._wishing(BINARY_WEIGHTS)
+        self.graph, declined = binarize_weights(self.graph, layers)
+        self._decline(declined, BINARY_WEIGHTS)
+        self.words |= dict.fromkeys(layers - declined.keys(), (BINARY, FLOAT, FLOAT))
+
+    def binary(self) -> None:
+        before, skip = self.graph, self._others(BINARY)
+        self.graph, declined = binarize(before, skip, ends=self.base != BINARY)
+        self.warning = _untrained(before, declined)
+        self._decline(declined, BINARY)
+
+    def integers(self, name: str, request: Mapping[str, Any], observe: Observe) -> None:
+        given = request.get("ranges")
+        scheme = scheme_of(name, literal=not given and request.get("calibration") is None)
+        options = QuantizationOptions(scheme=scheme, skip=self._others(name))
+        method = Method.MSE if scheme is EIGHT_BITS else Method.MINMAX
+        seen = tensors_to_observe(self.graph, options)
+        self.ranges = observe(self.graph, seen, method) if given is None else _pairs(given)
+        self.notes |= _saturating(self.graph, options)
+        self.graph, declined = quantize_graph(self.graph, self.ranges, options)
+        self._decline(declined, name)
+
+    def narrow(self, fmt: NarrowFloat) -> None:
+        self.graph, declined = narrow_floats(self.graph, fmt, self._others(fmt.name))
+        self._decline(declined, fmt.name)
+        layers = self._wishing(fmt.name) - declined.keys()
+        self.words |= dict.fromkeys(layers, (fmt.name, fmt.name, FLOAT))
+
+    def _wishing(self, fmt: str) -> set[str]:
+        return {layer for layer, wish in self.wishes.items() if wish == fmt}
+
+    def _others(self, fmt: str) -> frozenset[str]:
+        return frozenset(layer for layer, wish in self.wishes.items() if wish != fmt)
+
+    def _decline(self, reasons: Mapping[str, str], fmt: str) -> None:
+        """Of reasons those count that keep a layer from what it should have been, or from what all others are."""
+        for layer, reason in reasons.items():
+            wish = self.wishes.get(layer, self.base)
+            if wish == fmt or (wish == FLOAT and fmt == self.base):
+                self.declined[layer] = reason
 
 
 def _untrained(graph: Graph, declined: Mapping[str, str]) -> str:

@@ -11,8 +11,8 @@ from typing import Any
 
 from lowprec.errors import UsageError
 from lowprec.exporting import to_onnx
+from lowprec.format_names import takes_ranges
 from lowprec.frontend.graph import Graph
-from lowprec.frontend.integer_layers import LAYERS
 from lowprec.pipeline import prepared_for
 
 
@@ -22,12 +22,12 @@ def export_task(request: Mapping[str, Any], graph: Graph) -> dict[str, Any]:
     model = to_onnx(prepared.graph)
     content = model.SerializeToString()
     _place(Path(request["out"]), content)
-    layers = [node.layer for node in graph.nodes if node.op in LAYERS and not node.domain]
     return {
         "bytes": len(content),
         "nodes": len(model.graph.node),
         "opset": next(entry.version for entry in model.opset_import if not entry.domain),
-        "integers": [layer for layer in layers if layer not in prepared.declined],
+        "formats": dict(prepared.formats),
+        "integers": [layer for layer, name in prepared.formats.items() if takes_ranges(name)],
         "floats": [{"layer": layer, "reason": reason} for layer, reason in prepared.declined.items()],
     }
 

@@ -12,13 +12,21 @@ from pathlib import Path
 from typing import Final
 
 from lowprec.errors import UsageError
-from lowprec.vocabulary import ALGORITHMS, OWN_PRECISIONS, ROUNDINGS, SCALES, Vocabulary, suggestion
+from lowprec.vocabulary import (
+    ALGORITHMS,
+    OWN_PRECISIONS,
+    ROUNDINGS,
+    SCALES,
+    TRAINED_PRECISIONS,
+    Vocabulary,
+    suggestion,
+)
 
 SETTINGS: Final[dict[str, Vocabulary]] = {
     "weights": OWN_PRECISIONS,
     "activations": OWN_PRECISIONS,
-    "gradients": OWN_PRECISIONS,
-    "updates": OWN_PRECISIONS,
+    "gradients": TRAINED_PRECISIONS,
+    "updates": TRAINED_PRECISIONS,
     "rounding": ROUNDINGS,
     "algorithm": ALGORITHMS,
     "scale": SCALES,

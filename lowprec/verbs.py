@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -91,11 +92,12 @@ def export(arguments: argparse.Namespace) -> Answer:
     options = _options(arguments)
     with model_file(arguments.model) as path:
         found = export_to(arguments.output, path, options)
-    integers, floats = found["integers"], found["floats"]
+    counts = Counter(found["formats"].values())
+    shares = [f"{count} of {counts.total()} layers in {name}" for name, count in counts.most_common()] or ["no layers"]
+    size, opset = found["bytes"] / 1e6, found["opset"]
     lines = [
-        f"{arguments.output}: {found['bytes'] / 1e6:.1f} MB, {found['nodes']} nodes of opset {found['opset']}; "
-        f"{len(integers)} of {len(integers) + len(floats)} layers in integers",
-        *(f"{entry['layer']} stays in float: {entry['reason']}" for entry in floats),
+        f"{arguments.output}: {size:.1f} MB, {found['nodes']} nodes of opset {opset}; {', '.join(shares)}",
+        *(f"{entry['layer']} stays in float: {entry['reason']}" for entry in found["floats"]),
     ]
     return Answer(document={"path": arguments.output, **found}, text="\n".join(lines))
 

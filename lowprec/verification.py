@@ -27,6 +27,8 @@ from lowprec.comparison import compare
 from lowprec.compilation import model_file
 from lowprec.errors import LowprecError, UsageError
 from lowprec.exactness import Agreement, Oracle, ask_oracle, computes_integers
+from lowprec.format_names import FLOAT, formats_in
+from lowprec.recipe import Recipe
 from lowprec.references import EVALUATOR, ONNXRUNTIME, ORACLE, ReferenceFailed
 from lowprec.samples import sample_inputs
 from lowprec.verdict import BOUNDS, ORACLE_ALONE, Bound, Report, TensorErrors
@@ -105,8 +107,14 @@ def _bound(artifact: Artifact, min_sqnr: float | None) -> Bound:
         if not math.isfinite(min_sqnr):
             raise UsageError(f"min_sqnr is {min_sqnr}: give a number of decibels")
         return Bound(measure="sqnr_db", limit=float(min_sqnr))
-    precision = str(artifact.manifest.options.get("precision", "fp32"))
-    return BOUNDS.get("int8" if precision == "fp32" and computes_integers(artifact.plan) else precision, ORACLE_ALONE)
+    options = artifact.manifest.options
+    recipe = Recipe.from_json(options.get("recipe") or [])
+    formats = set(formats_in(str(options.get("precision", FLOAT)), recipe))
+    if formats == {FLOAT} and computes_integers(artifact.plan):
+        formats = {"int8"}
+    if not formats <= BOUNDS.keys():
+        return ORACLE_ALONE
+    return min((BOUNDS[name] for name in formats), key=lambda bound: (bound.measure == "relative", bound.limit))
 
 
 def _probe(artifact: Artifact, model: Path, inputs: Mapping[str, Array], notes: list[str]) -> tuple[Inner, ...]:

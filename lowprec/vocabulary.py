@@ -53,18 +53,25 @@ class Vocabulary:
 
 PRECISIONS = Vocabulary(
     kind="precision",
-    built=("fp32", "int8", "binary"),
-    planned=("bf16", "fp16", "auto"),
+    built=("fp32", "bf16", "fp16", "int8", "binary"),
+    planned=("auto",),
     built_pattern=r"q[1-9]\d*\.\d+",
     family="qI.F",
 )
 OWN_PRECISIONS = Vocabulary(
     kind="precision",
-    built=("fp32",),
-    planned=("bf16", "fp16", "int8", "binary", "auto"),
-    planned_pattern=r"q[1-9]\d*\.\d+",
+    built=("fp32", "bf16", "fp16", "int8", "binary"),
+    built_pattern=PRECISIONS.built_pattern,
+    family="qI.F",
 )
-"""Of one layer, in a recipe: what it may have that others have not."""
+"""Of one layer's weights and activations, in a recipe."""
+TRAINED_PRECISIONS = Vocabulary(
+    kind="precision",
+    built=("fp32",),
+    planned=("bf16", "fp16", "int8", "binary"),
+    planned_pattern=PRECISIONS.built_pattern,
+)
+"""Of one layer's gradients and updates."""
 ROUNDINGS = Vocabulary(kind="rounding", built=("nearest",), planned=("stochastic",))
 ALGORITHMS = Vocabulary(
     kind="algorithm",

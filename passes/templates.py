@@ -18,7 +18,7 @@ from lowprec.passes.editing import Array, Constant, array_of, dtype_of, is_const
 from lowprec.passes.reading_units import WORDS, Declined, Source, UnitReading, as_float32, read_unit
 from lowprec.passes.signs import magnitudes
 from lowprec.passes.units import CONVOLUTIONS, KIND, Kind
-from lowprec.schedules.arithmetic import BITS
+from lowprec.schedules.arithmetic import BITS, halves_of
 from lowprec.schedules.convolution import (
     ConvolutionRequest,
     build_convolution,
@@ -317,6 +317,7 @@ def _product(reading: UnitReading, target: Target) -> KernelCall:
         epilogue=reading.epilogue,
         bias=reading.bias is not None or integers,
         wide=codes is not None and codes.dtype == np.int16 and window.dtype != WIDE,
+        stored=halves_of(as_float32(array_of(right)), target) if constant and not integers else FLOAT,
     )
     kernel = product_kernel(request, target)
     if codes is not None:

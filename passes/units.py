@@ -10,7 +10,7 @@ What is a narrow tensor made wide (`widening`) is computed inside, from the narr
 Declines when: the next user is not elementwise, changes the shape, or is one that the kernel's epilogue cannot do.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -52,6 +52,8 @@ class Kind(StrEnum):
 CONVOLUTIONS = frozenset(f"relax.nn.conv{n}d" for n in (1, 2, 3))
 SUMS = ("float32", "int32", "int64")
 """What kernels of products sum in."""
+FLOAT = "float32"
+HALVES = ("float16", "bfloat16")
 EPILOGUE_TYPES = ("float32", "int64", "int32", "int16", "uint8", "int8")
 FREE = frozenset({"relax.reshape"})  # the runtime makes these without a kernel
 CALLS = frozenset({"relax.call_tir"})
@@ -68,6 +70,8 @@ class _Line:
     returned: bool = False
     widens: bool = False
     """Whether it is a step of a chain that everyone computes for himself."""
+    halves: bool = False
+    """Whether it is a float32 turned into a float half as wide, only to be turned back: a rounding."""
 
 
 def group_units(module: IRModule) -> IRModule:
@@ -110,7 +114,16 @@ def _read(main: relax.Function) -> list[_Line]:
         if source in by_var:
             by_var[source].returned = True
     _mark_widening(lines)
+    for line in lines:
+        line.halves = _is_half_of_rounding(line, [lines[user] for user in line.users])
     return lines
+
+
+def _is_half_of_rounding(line: _Line, readers: list[_Line]) -> bool:
+    if op_name(line.value) != CONVERSION or dtype_of(line.var) not in HALVES or line.returned:
+        return False
+    back = (op_name(reader.value) == CONVERSION and dtype_of(reader.var) == FLOAT for reader in readers)
+    return dtype_of(line.value.args[0]) == FLOAT and len(readers) == 1 and all(back)
 
 
 def _mark_widening(lines: list[_Line]) -> None:
@@ -175,18 +188,19 @@ def _is_plain_product(value: relax.Call) -> bool:
 def _grow_all(lines: list[_Line]) -> dict[int, list[int]]:
     """Index of each unit's last line -> the unit's lines."""
     taken: set[int] = set()
+    halves = {line.var for line in lines if line.halves}
     groups: dict[int, list[int]] = {}
     for line in lines:
         kind = kind_of(line.value)
         if line.index in taken or kind is None or line.widens:
             continue
-        members = _grow(lines, line, kind, taken)
+        members = _grow(lines, line, kind, taken, halves)
         taken.update(members)
         groups[members[-1]] = members
     return groups
 
 
-def _grow(lines: list[_Line], anchor: _Line, kind: Kind, taken: set[int]) -> list[int]:
+def _grow(lines: list[_Line], anchor: _Line, kind: Kind, taken: set[int], halves: Collection[relax.Var]) -> list[int]:
     members = [anchor.index]
     best = list(members)
     if not is_tensor(anchor.var):
@@ -194,28 +208,30 @@ def _grow(lines: list[_Line], anchor: _Line, kind: Kind, taken: set[int]) -> lis
     allowed = ELEMENTWISE_OPS if kind is Kind.GENERIC else EPILOGUE_OPS.keys() | {CONVERSION}
     while len(members) < LONGEST:
         users = sorted({user for index in members for user in lines[index].users} - set(members))
-        if not users or users[0] in taken or not _may_follow(lines[users[0]], anchor, allowed):
+        if not users or users[0] in taken or not _may_follow(lines[users[0]], anchor, allowed, halves):
             break
         members.append(users[0])
-        if _is_closed(lines, members) and not lines[users[0]].widens:
+        if _is_closed(lines, members) and not (lines[users[0]].widens or lines[users[0]].halves):
             best = list(members)
     return best
 
 
-def _touches_bfloat16(line: _Line) -> bool:
+def _touches_bfloat16(line: _Line, halves: Collection[relax.Var]) -> bool:
     """TVM rewrites bfloat16 by writing expressions out several times, which breaks the bindings that vector_math puts
-    into them: what reads or writes bfloat16 is a kernel of its own."""
-    return any(dtype_of(value) == "bfloat16" for value in (line.var, *tensors_in(line.value)))
+    into them: what reads or writes bfloat16 is a kernel of its own, but for the `halves` of roundings."""
+    values = (value for value in (line.var, *tensors_in(line.value)) if value not in halves)
+    return any(dtype_of(value) == "bfloat16" for value in values)
 
 
-def _may_follow(line: _Line, anchor: _Line, allowed: Iterable[str]) -> bool:
+def _may_follow(line: _Line, anchor: _Line, allowed: Iterable[str], halves: Collection[relax.Var]) -> bool:
     name = op_name(line.value)
     if name not in allowed or not is_tensor(line.var) or shape_of(line.var) != shape_of(anchor.var):
         return False
-    if _touches_bfloat16(anchor) or _touches_bfloat16(line):
+    if _touches_bfloat16(anchor, halves) or _touches_bfloat16(line, halves):
         return False
     if op_name(anchor.value) in CONVOLUTIONS | {"relax.matmul"} and kind_of(anchor.value) is not Kind.GENERIC:
-        return all(dtype_of(source) in EPILOGUE_TYPES for source in (line.var, *tensors_in(line.value)))
+        values = (value for value in (line.var, *tensors_in(line.value)) if value not in halves)
+        return all(dtype_of(value) in EPILOGUE_TYPES for value in values)
     return True
 
 

@@ -27,6 +27,7 @@ LOW_BYTES = 0x00FF00FF
 SIGNS = -0x7F7F7F80  # 0x80808080, as int32
 HALF_SIGNS = -0x7FFF8000  # 0x80008000
 BITS = 8
+BFLOAT = "bfloat16"
 SPARE = 4
 """Registers for products that are not added at once."""
 
@@ -49,12 +50,13 @@ class Way(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arithmetic:
     """Of one kernel; `signed` says whether its bytes are, `wide` whether weights take more than 8 bits, `dots` whether
-    one instruction multiplies pairs and adds them to a sum."""
+    one instruction multiplies pairs and adds them to a sum. Weights of floats may be `stored` in half as many bits."""
 
     way: Way = Way.FLOATS
     signed: bool = False
     wide: bool = False
     dots: bool = False
+    stored: str = FLOAT
 
     @property
     def word(self) -> int:
@@ -80,7 +82,8 @@ class Arithmetic:
     def weights(self) -> str:
         """The type of packed weights."""
         narrow = "int16" if self.wide or self.is_split else "int8"
-        return {Way.FLOATS: "float32", Way.PAIRS: "int16"}.get(self.way, narrow)
+        floats = "uint16" if self.stored == BFLOAT else self.stored
+        return {Way.FLOATS: floats, Way.PAIRS: "int16"}.get(self.way, narrow)
 
     @property
     def lane_bytes(self) -> int:
@@ -132,7 +135,7 @@ class Arithmetic:
         """The weights of a word for `lanes` output channels, `number` lanes from the first."""
         match self.way:
             case Way.FLOATS:
-                return [load(w, number, lanes)]
+                return [_widened(load(w, number, lanes), self.stored)]
             case Way.WORDS:
                 return [load(w, number * 4, 4 * lanes)]
             case Way.PAIRS:
@@ -178,10 +181,22 @@ class Arithmetic:
         ordered = np.moveaxis(vectors, -3, -1)  # [..., word, vector, lane, channel]
         if self.way is Way.PAIRS:
             ordered = np.stack([ordered[..., 0::2], ordered[..., 1::2]], axis=-3)
+        if self.stored == BFLOAT:
+            ordered = ordered.astype(BFLOAT).view(np.uint16)
         return np.ascontiguousarray(ordered.reshape(*outer, words, -1).astype(self.weights))
 
 
 FLOATS = Arithmetic()
+
+
+def halves_of(weights: NDArray[np.float32], target: Target) -> str:
+    """The type of half as many bits that has all the weights, and that the target reads; float32 where none does."""
+    if not np.any(np.ascontiguousarray(weights).view(np.uint32) & 0xFFFF):
+        return BFLOAT
+    reads = target.has("f16c") or target.arch != X86
+    with np.errstate(over="ignore"):
+        same = reads and np.array_equal(weights.astype(np.float16), weights)
+    return "float16" if same else FLOAT
 
 
 def arithmetic_of(dtype: str, target: Target, *, wide: bool = False) -> Arithmetic:
@@ -204,6 +219,17 @@ def _way(target: Target) -> Way:
     if target.arch == X86 and (target.lanes != 16 or target.has("avx512bw")):
         return Way.PAIRS
     return Way.SINGLE
+
+
+def _widened(value: ir.Expr, stored: str) -> ir.Expr:
+    """float32 of what is stored; a bfloat16 is the upper half of one."""
+    if stored == FLOAT:
+        return value
+    lanes = value.ty.dtype.lanes
+    if stored != BFLOAT:
+        return tirx.Cast(f"float32x{lanes}", value)
+    pattern = tirx.Cast(f"uint32x{lanes}", value) << splat(tirx.const(16, "uint32"), lanes)
+    return _reinterpret(f"float32x{lanes}", pattern)
 
 
 def _doubles(value: ir.Expr, lanes: int) -> ir.Expr:

@@ -188,5 +188,10 @@ ELEMENTWISE: dict[str, Callable[..., Expression]] = {
     "tanh": vector_math.tanh,
 }
 
-SPECIAL: dict[str, Callable[..., Expression]] = {"product": product, "quotient": quotient}
+SPECIAL: dict[str, Callable[..., Expression]] = {
+    "product": product,
+    "quotient": quotient,
+    "to bfloat16": vector_math.to_bfloat16,
+    "to float16": vector_math.to_float16,
+}
 """What `simplifying` makes of operators."""

@@ -11,24 +11,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lowprec.schedules.arithmetic import arithmetic_of
+from lowprec.schedules.arithmetic import Way, arithmetic_of
 from lowprec.schedules.convolution import in_words, pad_bias
 from lowprec.schedules.direct import Direct, PackedWeights, StridedWeights, pack_weights
 from lowprec.schedules.epilogue import Epilogue
 from lowprec.schedules.geometry import pointwise
 from lowprec.schedules.tiling import Workload, ceil_div, choose_tile
+from lowprec.schedules.views import FLOAT
 from lowprec.schedules.walks import Walk, choose_walk
 from lowprec.schedules.windows import Window, collapse, coordinates
 from lowprec.targets import Target
 
 Weights = NDArray[Any]
 ONES = (1, 1, 1)
+FEW_ROWS = 16
+"""Up to so many the time is that of reading the right-hand side from memory: half as many bytes are worth widening."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProductRequest:
     """One matrix product: `right` is the right-hand side's place, or None when it is constant and will be packed;
-    `wide` is as of convolutions."""
+    `wide` is as of convolutions, `stored` the narrowest float that has all of a constant right-hand side."""
 
     depth: int
     left: Window
@@ -37,6 +40,7 @@ class ProductRequest:
     epilogue: Epilogue
     bias: bool
     wide: bool = False
+    stored: str = FLOAT
 
 
 def product_kernel(request: ProductRequest, target: Target) -> Direct:
@@ -58,6 +62,8 @@ def product_kernel(request: ProductRequest, target: Target) -> Direct:
         channels=ceil_div(request.depth, arithmetic.word),
         activations=request.left.bytes + request.result.bytes,
     )
+    if arithmetic.way is Way.FLOATS and prod(extents[:4]) <= FEW_ROWS:
+        arithmetic = replace(arithmetic, stored=request.stored)
     folding = target.folds_broadcasts and arithmetic.folds
     tile = choose_tile(work, lanes=lanes, registers=arithmetic.registers(target), folding=folding)
     return Direct(

@@ -5,6 +5,8 @@
 
     y = round(x / 0.02)  -->  y = round(quotient(x, 0.02))
 
+    h = float16(x);  y = float32(h)  -->  y = to float16(x)
+
 A `product` is rounded before anything is added to it, as ONNX has it, where LLVM would fuse the two: so is every one
 behind integers. A `quotient` is a division's, to the last bit, by multiplications alone.
 """
@@ -14,6 +16,7 @@ from dataclasses import dataclass, field
 from lowprec.schedules.epilogue import Argument, Constant, Step, Value
 from lowprec.schedules.views import FLOAT, INTEGERS
 
+HALVES = ("float16", "bfloat16")
 NARROW = ("int16", "uint8", "int8")
 WIDE = (INTEGERS, "int64")
 
@@ -30,24 +33,32 @@ def simplified(steps: tuple[Step, ...]) -> tuple[Step, ...]:
 @dataclass(slots=True)
 class _Work:
     """`new` stands for each of the old values; `carried` is the float equal to it, where one is at hand. Of the floats,
-    some are `converted` from integers, some known to be `whole`."""
+    some are `converted` from integers, some known to be `whole`. What is
+    `rounded` to a half as wide is known with the float it was."""
 
     steps: list[Step] = field(default_factory=list)
     new: dict[int, Argument] = field(default_factory=lambda: {0: Value(0)})
     carried: dict[Argument, Argument] = field(default_factory=dict)
     converted: set[Argument] = field(default_factory=set)
     whole: set[Argument] = field(default_factory=set)
+    rounded: dict[Argument, tuple[str, Argument]] = field(default_factory=dict)
 
     def take(self, number: int, step: Step, following: Step | None) -> None:
         """Step `number` of the old ones."""
         arguments = tuple(self.new[a.index] if isinstance(a, Value) else a for a in step.arguments)
         first = arguments[0]
+        if step.op == FLOAT and first in self.rounded:
+            half, source = self.rounded[first]
+            self.new[number] = self._emit(f"to {half}", (source,))
+            return
         if step.op == FLOAT and first in self.carried:
             self.new[number] = self.carried[first]
         else:
             op = self._op(step, arguments, following, number)
             self.new[number] = self._emit(op, arguments)
         value = self.new[number]
+        if step.op in HALVES:
+            self.rounded[value] = step.op, first
         if self._is_whole(step.op, arguments):
             self.whole.add(value)
         if step.op == FLOAT:

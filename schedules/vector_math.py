@@ -178,6 +178,26 @@ def log(x: Expr) -> Expr:
     return let.close(tirx.Select(tirx.EQ(x, constant(0.0, x)), constant(-float("inf"), x), result))
 
 
+def to_bfloat16(x: Expr) -> Expr:
+    """The nearest bfloat16, as float32; ties go to even, and what lies beyond its range is infinite.
+
+    Half a step is added to the pattern, less one where the last kept bit is even; the lower half is cut off.
+    """
+    _check(x)
+    let = _Bindings()
+    x = let(x)
+    pattern = _bits(x)
+    half = _int(0x7FFF, x) + ((pattern >> _int(16, x)) & _int(1, x))
+    is_nan = (pattern & _int(0x7FFFFFFF, x)) > _int(0x7F800000, x)
+    moved = tirx.Select(is_nan, pattern | _int(0x400000, x), pattern + half)
+    return let.close(_from_bits(moved & _int(-0x10000, x)))
+
+
+def to_float16(x: Expr) -> Expr:
+    """The nearest float16, as float32."""
+    return tirx.Cast(_typed("float32", x), tirx.Cast(_typed("float16", x), x))
+
+
 def _quarter_power(x: Expr, quarters: int) -> Expr:
     """x^(quarters / 4) by square roots and products: what LRN's beta = 0.75 needs."""
     let = _Bindings()
@@ -223,9 +243,20 @@ FUNCTIONS: Mapping[str, Callable[..., Expr]] = MappingProxyType(
 
 
 def with_vector_math(func: PrimFunc) -> PrimFunc:
-    """T.exp(x) --> the arithmetic of `exp`, and so on, wherever the argument is float32."""
+    """T.exp(x) --> the arithmetic of `exp`, and so on, wherever the argument is float32; a float32 that is turned into
+    a bfloat16 and back is rounded in place."""
     body = tvm_ffi.structural_map(func.body, [(tirx.For, _unnest_vector), (BufferStore, _unnest_scalar)], order="pre")
-    return func.with_body(tvm_ffi.structural_map(body, (Call, _as_arithmetic), order="post"))
+    rules = [(Call, _as_arithmetic), (tirx.Cast, _as_rounding)]
+    return func.with_body(tvm_ffi.structural_map(body, rules, order="post"))
+
+
+def _as_rounding(cast: tirx.Cast) -> Expr:
+    """float32(bfloat16(x)) --> `to_bfloat16`"""
+    inner = cast.value
+    widens = str(cast.ty).startswith("float32") and isinstance(inner, tirx.Cast)
+    if not widens or not str(inner.ty).startswith("bfloat16") or not str(inner.value.ty).startswith("float32"):
+        return cast
+    return to_bfloat16(inner.value)
 
 
 def _is_function(call: Call) -> bool:

@@ -62,17 +62,22 @@ class _Work:
             self.signs[name] = result
         return self.signs[name]
 
+    def finished(self) -> Graph:
+        constants, types = {**self.graph.constants, **self.constants}, {**self.graph.types, **self.types}
+        return prune(replace(self.graph, nodes=tuple(self.nodes), constants=constants, types=types))
+
     def _typed(self, name: str, spec: TensorSpec) -> str:
         name = unused(name, {*self.graph.types, *self.types})
         self.types[name] = replace(spec, name=name)
         return name
 
 
-def binarize(graph: Graph, skip: Collection[str] = ()) -> tuple[Graph, dict[str, str]]:
-    """The binary graph, and why each layer that stays in float does; those of `skip` are to."""
+def binarize(graph: Graph, skip: Collection[str] = (), *, ends: bool = False) -> tuple[Graph, dict[str, str]]:
+    """The binary graph, and why each layer that stays in float does; those of `skip` are to, and so are the first and
+    the last unless `ends` are binary, too."""
     layers = [node for node in graph.nodes if node.op in LAYERS and not node.domain]
-    ends = {node.layer for node in (*layers[:1], *layers[-1:])}
-    reasons = {node.layer: "it is the first or the last layer" if node.layer in ends else "" for node in layers}
+    outer = {node.layer for node in (*layers[:1], *layers[-1:]) if not ends}
+    reasons = {node.layer: "it is the first or the last layer" if node.layer in outer else "" for node in layers}
     reasons |= {layer: "it is to stay in float" for layer in skip if layer in reasons}
     work = _Work(graph=graph)
     for node in graph.nodes:
@@ -81,13 +86,21 @@ def binarize(graph: Graph, skip: Collection[str] = ()) -> tuple[Graph, dict[str,
             continue
         reasons[node.layer] = reasons[node.layer] or obstacle(node, graph)
         work.nodes.append(node if reasons[node.layer] else _binary(work, node))
-    binary = replace(
-        graph,
-        nodes=tuple(work.nodes),
-        constants={**graph.constants, **work.constants},
-        types={**graph.types, **work.types},
-    )
-    return prune(binary), {layer: reason for layer, reason in reasons.items() if reason}
+    return work.finished(), {layer: reason for layer, reason in reasons.items() if reason}
+
+
+def binarize_weights(graph: Graph, layers: Collection[str]) -> tuple[Graph, dict[str, str]]:
+    """The graph with a * sign(w) for the weights of those layers, and why some keep theirs."""
+    work = _Work(graph=graph)
+    reasons: dict[str, str] = {}
+    for node in graph.nodes:
+        if node.layer in layers:
+            reasons[node.layer] = (obstacle(node, graph) if node.op in LAYERS else "") or reasons.get(node.layer, "")
+        if node.layer not in layers or node.op not in LAYERS or reasons[node.layer]:
+            work.nodes.append(node)
+            continue
+        work.nodes.append(replace(node, inputs=(node.inputs[0], _signed_weights(work, node), *node.inputs[2:])))
+    return work.finished(), {layer: reason for layer, reason in reasons.items() if reason}
 
 
 def obstacle(node: Node, graph: Graph) -> str:
@@ -130,9 +143,15 @@ def is_nearly_binary(weights: Array, node: Node) -> bool:
 
 
 def _binary(work: _Work, node: Node) -> Node:
-    x, w, *bias = node.inputs
-    weights = work.constant(f"{w}/signs", binary_weights(np.asarray(work.graph.constants[w], np.float32), node))
-    return replace(node, inputs=(work.signs_of(x, node.layer), weights, *bias))
+    x, _, *bias = node.inputs
+    return replace(node, inputs=(work.signs_of(x, node.layer), _signed_weights(work, node), *bias))
+
+
+def _signed_weights(work: _Work, node: Node) -> str:
+    """The name of a * sign(w)."""
+    name = node.inputs[1]
+    weights = np.asarray(work.graph.constants[name], np.float32)
+    return work.constant(f"{name}/signs", binary_weights(weights, node))
 
 
 def _outputs_first(node: Node) -> bool:

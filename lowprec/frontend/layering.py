@@ -48,7 +48,7 @@ def layers_of(graph: Graph) -> tuple[Layer, ...]:
 def _is_rounding(node: Node, graph: Graph, known: set[str]) -> bool:
     """Whether a node dequantizes a constant, or rounds (or holds within a format) what a known layer gives."""
     constant = node.op in LINEAR and node.inputs[0] in graph.constants
-    return not node.domain and (constant or (node.op in {*LINEAR, "Clip"} and node.layer in known))
+    return not node.domain and (constant or (node.op in {*LINEAR, "Clip", "Cast"} and node.layer in known))
 
 
 def _words(graph: Graph) -> dict[tuple[str, str], tuple[str, str, str]]:

@@ -32,9 +32,11 @@ class Rounded:
     deciding: tuple[str, ...]
 
 
-def rounded_tensors(graph: Graph, integers: Collection[str], skip: Collection[str]) -> Rounded:
-    """The tensors to round when the layers `integers` are computed in integers, and those of `skip` in float."""
-    read = {node.inputs[0] for node in graph.nodes if node.layer in integers}
+def rounded_tensors(graph: Graph, integers: Collection[str], skip: Collection[str], *, operands: int = 1) -> Rounded:
+    """The tensors to round when the layers `integers` multiply rounded numbers, and those of `skip` float32; of a
+    layer's inputs the first `operands` are multiplied, but for constants."""
+    layers = (node for node in graph.nodes if node.layer in integers)
+    read = {name for node in layers for name in node.inputs[:operands] if name not in graph.constants}
     state = _Marking(graph=graph, uses=uses_of(graph), integers=integers, skip=skip)
     for spec in graph.inputs:
         if spec.name in read:
