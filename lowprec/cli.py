@@ -105,8 +105,12 @@ def _compiling(parser: argparse.ArgumentParser) -> None:
     _shapes(parser)
     parser.add_argument("--records", metavar="DB", help="times measured by `lowprec tune`, to choose algorithms by")
     parser.add_argument("--calibration", metavar="FILE", help="an .npz of samples, from which int8 takes its ranges")
-    for option in ("--min-sqnr", "--max-ms", "--write-recipe"):
-        parser.add_argument(option, help=argparse.SUPPRESS)
+    _bound(parser, "--min-sqnr", "auto: the least signal to noise ratio of every output, in decibels (default 30)")
+    _bound(parser, "--max-ms", "auto: the longest a run may take, in milliseconds")
+
+
+def _bound(parser: argparse.ArgumentParser, option: str, what: str) -> None:
+    parser.add_argument(option, metavar="N", type=lambda text: parse_number(text, option), help=what)
 
 
 def _choices(vocabulary: Vocabulary) -> str:
@@ -126,6 +130,7 @@ def _inspect(parser: argparse.ArgumentParser) -> None:
 def _compile(parser: argparse.ArgumentParser) -> None:
     _plan(parser)
     parser.add_argument("-o", "--output", metavar="DIR", required=True, help="the artifact's directory")
+    parser.add_argument("--write-recipe", metavar="FILE", help="where the layers' formats are written, as TOML")
 
 
 def _export(parser: argparse.ArgumentParser) -> None:

@@ -20,19 +20,12 @@ from lowprec.artifact import Artifact, load
 from lowprec.calibration import COUNT
 from lowprec.engines import save_sets
 from lowprec.errors import Unsupported, UsageError
-from lowprec.format_names import formats_in, takes_ranges
+from lowprec.format_names import AUTO, formats_in, takes_ranges
 from lowprec.formats import LONGEST_WORD, SHORTEST_WORD, Fixed, parse_format
 from lowprec.recipe import Recipe
 from lowprec.vocabulary import ALGORITHMS, PRECISIONS, ROUNDINGS
 
 Shapes = Mapping[str, Sequence[int]]
-
-# Arguments of the contract that nothing built so far can use, and what each is for.
-_NOT_BUILT = {
-    "min_sqnr": "precision 'auto'",
-    "max_ms": "precision 'auto'",
-    "write_recipe": "precision 'auto'",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +42,8 @@ class Options:
     input_shapes: Shapes | None = None
     records: str | os.PathLike[str] | None = None
     calibration: str | os.PathLike[str] | None = None
+    min_sqnr: float | None = None
+    max_ms: float | None = None
 
     def __post_init__(self) -> None:
         PRECISIONS.check(self.precision)
@@ -69,6 +64,8 @@ class Options:
             existing_file(self.records, "records")
         for name in filter(takes_ranges, self.formats):
             _check_word(name)
+        for bound, what in ((self.min_sqnr, "min_sqnr"), (self.max_ms, "max_ms")):
+            _check_bound(bound, what, self.precision)
         if self.calibration is not None and not self.takes_ranges:
             raise UsageError(f"calibration is for int8 and qI.F; {self.precision} has no ranges: leave it out")
 
@@ -80,7 +77,7 @@ class Options:
     @property
     def takes_ranges(self) -> bool:
         """Whether anything depends on samples."""
-        return any(map(takes_ranges, self.formats))
+        return self.precision == AUTO or any(map(takes_ranges, self.formats))
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -94,6 +91,8 @@ class Options:
             "input_shapes": {name: list(map(int, shape)) for name, shape in (self.input_shapes or {}).items()},
             "records": None if self.records is None else os.path.abspath(self.records),
             "calibration": None if self.calibration is None else os.path.abspath(self.calibration),
+            "min_sqnr": None if self.min_sqnr is None else float(self.min_sqnr),
+            "max_ms": None if self.max_ms is None else float(self.max_ms),
         }
 
 
@@ -127,8 +126,9 @@ def compile(
         seed=seed,
         input_shapes=input_shapes,
         records=records,
+        min_sqnr=min_sqnr,
+        max_ms=max_ms,
     )
-    refuse_not_built(min_sqnr=min_sqnr, max_ms=max_ms)
     with model_file(model) as path, sample_files(calibration) as samples:
         options = replace(options, calibration=samples)
         directory = tempfile.mkdtemp(prefix="lowprec-")
@@ -153,11 +153,21 @@ def compile_to(directory: str, model: Path, options: Options, *, command: str, p
 
 def export_to(path: str | os.PathLike[str], model: Path, options: Options) -> dict[str, Any]:
     """Write the quantized model as standard ONNX and answer what the child process says of it."""
+    refuse_auto(options, "export")
     if options.formats == {"fp32"}:
         raise UsageError("fp32 leaves the model as it is, so there is nothing to export: use another precision")
     out = replaceable_file(path, model)
     _warn_of_default_samples(options)
     return run_on_model("export", model, options.to_json() | {"out": str(out)})
+
+
+def refuse_auto(options: Options, verb: str) -> None:
+    """What neither builds nor measures cannot search."""
+    if options.precision == AUTO:
+        raise Unsupported(
+            f"{verb} measures nothing, and precision {AUTO!r} is found by measuring: compile with --write-recipe, and "
+            f"{verb} by that recipe"
+        )
 
 
 def replaceable_file(path: str | os.PathLike[str], model: Path) -> Path:
@@ -173,7 +183,7 @@ def replaceable_file(path: str | os.PathLike[str], model: Path) -> Path:
 
 
 def _warn_of_default_samples(options: Options) -> None:
-    if "int8" in options.formats and options.calibration is None:
+    if {"int8", AUTO} & {*options.formats, options.precision} and options.calibration is None:
         samples = f"{COUNT} samples of N(0, 1), seed {options.seed}"
         _warn(f"int8 without calibration: the ranges of tensors are seen on {samples}")
 
@@ -186,13 +196,6 @@ def run_on_model(task: str, model: Path, request: Mapping[str, Any]) -> dict[str
 
 def _warn(notice: str) -> None:
     warnings.warn(notice, stacklevel=2)
-
-
-def refuse_not_built(**arguments: object) -> None:
-    """Arguments of the contract that are accepted by name alone until what they serve is built."""
-    for name, value in arguments.items():
-        if value is not None:
-            raise Unsupported(f"{name} is for {_NOT_BUILT[name]}, which is not built yet: leave it out")
 
 
 def as_recipe(recipe: Recipe | str | os.PathLike[str] | None) -> Recipe | None:
@@ -264,6 +267,16 @@ def _check_word(precision: str) -> None:
     if isinstance(fmt, Fixed) and not SHORTEST_WORD <= fmt.bits <= LONGEST_WORD:
         allowed = f"{SHORTEST_WORD} to {LONGEST_WORD} bits"
         raise Unsupported(f"precision {precision!r} is a word of {fmt.bits} bits: layers are computed with {allowed}")
+
+
+def _check_bound(value: object, name: str, precision: str) -> None:
+    if value is None:
+        return
+    if precision != AUTO:
+        raise UsageError(f"{name} is for precision {AUTO!r}, and the precision is {precision}: leave it out")
+    is_number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if not is_number or not 0 < float(value) < float("inf"):  # type: ignore[arg-type]
+        raise UsageError(f"{name} is {value!r}: give a number above 0")
 
 
 def _check_shapes(shapes: object) -> None:

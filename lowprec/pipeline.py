@@ -12,8 +12,10 @@ from typing import Any
 from tvm import IRModule
 
 from lowprec import storage
+from lowprec.artifact import Artifact, load
 from lowprec.building import build_library
 from lowprec.convolution import Conv
+from lowprec.format_names import AUTO, FLOAT
 from lowprec.frontend.convert import to_relax
 from lowprec.frontend.graph import Graph
 from lowprec.frontend.guards import guards_of
@@ -31,7 +33,8 @@ from lowprec.passes.templates import Wish
 from lowprec.plan import Plan
 from lowprec.precision import Prepared, Ranges, prepare
 from lowprec.ranges import Method
-from lowprec.targets import Target, available_cores, parse_target
+from lowprec.searching import search
+from lowprec.targets import Target, available_cores, parse_target, runnable
 
 _FLOAT_BYTES = 4
 
@@ -76,6 +79,8 @@ def rewrite(module: IRModule) -> IRModule:
 def compile_task(request: Mapping[str, Any], graph: Graph) -> dict[str, Any]:
     """The child's task `compile`: an artifact at request["out"]."""
     target = parse_target(request["target"])
+    if request["precision"] == AUTO and "search" not in request:
+        request = _searched(request, graph)
     prepared = prepared_for(request, graph)
     graph = prepared.graph
     if prepared.ranges is not None:
@@ -97,6 +102,21 @@ def compile_task(request: Mapping[str, Any], graph: Graph) -> dict[str, Any]:
     return {**counts, "warning": prepared.warning}
 
 
+def _searched(request: Mapping[str, Any], graph: Graph) -> Mapping[str, Any]:
+    """The request with the recipe that a search found for it."""
+    runnable(parse_target(request["target"]))
+
+    def build(changes: Mapping[str, Any], directory: Path) -> Artifact:
+        compile_task({**changes, "out": str(directory), "probe": False, "command": ""}, graph)
+        return load(directory, request.get("threads"))
+
+    def observe(watched: Graph, names: tuple[str, ...], method: Method) -> Ranges:
+        return _observe(watched, names, method, request)
+
+    found = search(graph, request, build, observe, samples_of(request, graph.inputs))
+    return {**request, "recipe": found.recipe.to_json(), "ranges": found.ranges, "search": found.record}
+
+
 def prepared_for(request: Mapping[str, Any], graph: Graph) -> Prepared:
     """The graph in the request's precision, by ranges that it carries or that its samples give."""
     return prepare(graph, request, lambda graph, names, method: _observe(graph, names, method, request))
@@ -104,7 +124,7 @@ def prepared_for(request: Mapping[str, Any], graph: Graph) -> Prepared:
 
 def _observe(graph: Graph, names: Sequence[str], method: Method, request: Mapping[str, Any]) -> Ranges:
     """Ranges seen in a float32 build for this machine."""
-    own = {**request, "precision": "fp32", "target": "native", "algorithm": "auto", "recipe": [], "records": None}
+    own = {**request, "precision": FLOAT, "target": "native", "algorithm": "auto", "recipe": [], "records": None}
 
     def build(watched: Graph, directory: Path) -> None:
         compile_task({**own, "out": str(directory), "probe": False, "command": ""}, watched)

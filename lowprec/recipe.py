@@ -5,6 +5,7 @@ any of `SETTINGS`; what it leaves out stays as the call or an earlier rule has i
 """
 
 import fnmatch
+import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -77,6 +78,18 @@ class Recipe:
 
     def to_json(self) -> list[dict[str, str]]:
         return [rule.to_json() for rule in self.rules]
+
+    def to_toml(self) -> str:
+        """As `load` reads it."""
+        rules = ("".join(f"{name} = {json.dumps(value)}\n" for name, value in rule.items()) for rule in self.to_json())
+        return "\n".join(f"[[rule]]\n{rule}" for rule in rules)
+
+    def save(self, path: str | Path) -> None:
+        """Write `to_toml`."""
+        try:
+            Path(path).write_text(self.to_toml(), encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"recipe {str(path)!r} cannot be written ({error.strerror}): give another place") from None
 
     @classmethod
     def from_json(cls, rules: object) -> "Recipe":

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import archspec.cpu.detect
 
-from lowprec.errors import Unsupported
+from lowprec.errors import EnvironmentMismatch, Unsupported
 from lowprec.vocabulary import Vocabulary
 
 X86 = "x86_64"
@@ -179,6 +179,16 @@ def parse_target(name: str) -> Target:
     if NAMES.check(name) == "native":
         return native()
     return next(target for target in TARGETS if target.name == name)
+
+
+def runnable(target: Target) -> Target:
+    """The target, if what is built for it can be timed here; EnvironmentMismatch otherwise."""
+    missing = sorted(target.features - native().features) if target.arch == native().arch else [target.arch]
+    if missing:
+        raise EnvironmentMismatch(
+            f"{target.name} needs {missing[0]}, which this machine lacks: measure on one that has it"
+        )
+    return target
 
 
 def available_cores() -> int:

@@ -21,12 +21,12 @@ from lowprec.choosing import Candidate, named, tunable
 from lowprec.compilation import Options, Shapes, as_recipe, model_file, run_on_model
 from lowprec.convolution import Conv
 from lowprec.engine_process import exchange, last_words
-from lowprec.errors import BuildFailed, EnvironmentMismatch, Unsupported, UsageError, shown
+from lowprec.errors import BuildFailed, Unsupported, UsageError, shown
 from lowprec.options import DEFAULT_TRIALS
 from lowprec.plan import describe
 from lowprec.recipe import Recipe
 from lowprec.records import FAILED, LATE, RIGHT, WRONG, Records, Trial, environment_of, subject_of
-from lowprec.targets import Target, available_cores, native, parse_target
+from lowprec.targets import Target, available_cores, parse_target, runnable
 from lowprec.vocabulary import PRECISIONS
 
 TRIAL_SECONDS = 60.0
@@ -104,7 +104,7 @@ def tune(
     )
     if trials < 0 or (budget is not None and not budget > 0):
         raise UsageError(f"trials is {trials}, budget {budget}: give a count of 0 or more, and seconds above 0")
-    chosen, workers = _runnable(parse_target(target)), threads or available_cores()
+    chosen, workers = runnable(parse_target(target)), threads or available_cores()
     with model_file(model) as path:
         layers = run_on_model("inspect", path, {"input_shapes": options.to_json()["input_shapes"]})["layers"]
     convs = Counter(strict_json.decode(Conv, layer["geometry"]) for layer in layers if is_conv(layer))
@@ -116,15 +116,6 @@ def tune(
 def is_conv(layer: Mapping[str, Any]) -> bool:
     """Whether a layer of `inspect` is a convolution that a kernel of ours computes."""
     return layer["geometry"] is not None and "kernel" in layer["geometry"] and not layer["obstacle"]
-
-
-def _runnable(target: Target) -> Target:
-    missing = sorted(target.features - native().features) if target.arch == native().arch else [target.arch]
-    if missing:
-        raise EnvironmentMismatch(
-            f"{target.name} needs {missing[0]}, which this machine lacks: tune on one that has it"
-        )
-    return target
 
 
 def run_session(

@@ -21,12 +21,15 @@ from lowprec.compilation import (
     existing_file,
     export_to,
     model_file,
-    refuse_not_built,
+    refuse_auto,
+    replaceable_file,
     run_on_model,
 )
 from lowprec.errors import EnvironmentMismatch, OutOfBounds, Unsupported, UsageError
 from lowprec.options import gather_shapes
 from lowprec.plan import Plan, table
+from lowprec.recipe import Recipe
+from lowprec.search_text import search_text
 
 DEFAULT_RECORDS = "lowprec-records.db"
 
@@ -60,6 +63,7 @@ def inspect(arguments: argparse.Namespace) -> Answer:
 
 def plan(arguments: argparse.Namespace) -> Answer:
     options = _options(arguments)
+    refuse_auto(options, "plan")
     with model_file(arguments.model) as path:
         found = Plan.from_json(run_on_model("plan", path, options.to_json()))
     return Answer(document={"options": options.to_json(), **found.to_json()}, text=str(found))
@@ -68,10 +72,15 @@ def plan(arguments: argparse.Namespace) -> Answer:
 def compile(arguments: argparse.Namespace) -> Answer:
     options = _options(arguments)
     with model_file(arguments.model) as path:
+        if arguments.write_recipe:
+            replaceable_file(arguments.write_recipe, path)
         seconds = _compile(path, arguments.output, options, arguments)
     from lowprec.storage import read
 
     manifest = read(Path(arguments.output))
+    search: Any = manifest.options.get("search")
+    if arguments.write_recipe:
+        Recipe.from_json(manifest.options["recipe"]).save(arguments.write_recipe)
     size = sum(file.bytes for file in manifest.files.values())
     document = {
         "artifact": arguments.output,
@@ -81,10 +90,13 @@ def compile(arguments: argparse.Namespace) -> Answer:
         "outputs": [asdict(spec) for spec in manifest.outputs],
         "target": asdict(manifest.target),
         "plan": manifest.plan.to_json(),
+        **({"search": search, "recipe": manifest.options["recipe"]} if search else {}),
     }
     text = f"{arguments.output}: {size / 1e6:.1f} MB for {manifest.target.name}, compiled in {seconds:.1f} s"
     if manifest.plan.transformed:
         text += f"\n{manifest.plan.transformed}"
+    if search:
+        text += f"\n{search_text(search)}"
     return Answer(document=document, text=text)
 
 
@@ -175,7 +187,6 @@ def tune(arguments: argparse.Namespace) -> Answer:
         raise Unsupported("--calibration is for precisions that tune does not build yet: leave it out")
     if arguments.algorithm != "auto":
         raise UsageError(f"--algorithm is {arguments.algorithm!r}: tuning tries all of them, leave it out")
-    _refuse_not_built(arguments)
     done = tune_model(
         arguments.model,
         precision=arguments.precision,
@@ -226,7 +237,6 @@ def _benchable(arguments: argparse.Namespace) -> Iterator[tuple[str, str | None]
 
 def _options(arguments: argparse.Namespace) -> Options:
     """compile's options, checked."""
-    _refuse_not_built(arguments)
     return Options(
         precision=arguments.precision,
         rounding=arguments.rounding,
@@ -238,14 +248,8 @@ def _options(arguments: argparse.Namespace) -> Options:
         input_shapes=gather_shapes(arguments.input_shape),
         records=arguments.records,
         calibration=arguments.calibration and existing_file(arguments.calibration, "calibration"),
-    )
-
-
-def _refuse_not_built(arguments: argparse.Namespace) -> None:
-    refuse_not_built(
         min_sqnr=arguments.min_sqnr,
         max_ms=arguments.max_ms,
-        write_recipe=arguments.write_recipe,
     )
 
 

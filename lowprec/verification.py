@@ -108,6 +108,9 @@ def _bound(artifact: Artifact, min_sqnr: float | None) -> Bound:
             raise UsageError(f"min_sqnr is {min_sqnr}: give a number of decibels")
         return Bound(measure="sqnr_db", limit=float(min_sqnr))
     options = artifact.manifest.options
+    least = options.get("min_sqnr")
+    if isinstance(least, float):
+        return Bound(measure="sqnr_db", limit=least)
     recipe = Recipe.from_json(options.get("recipe") or [])
     formats = set(formats_in(str(options.get("precision", FLOAT)), recipe))
     if formats == {FLOAT} and computes_integers(artifact.plan):

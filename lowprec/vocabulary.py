@@ -53,8 +53,7 @@ class Vocabulary:
 
 PRECISIONS = Vocabulary(
     kind="precision",
-    built=("fp32", "bf16", "fp16", "int8", "binary"),
-    planned=("auto",),
+    built=("fp32", "bf16", "fp16", "int8", "binary", "auto"),
     built_pattern=r"q[1-9]\d*\.\d+",
     family="qI.F",
 )

@@ -1,0 +1,223 @@
+"""An array in as few bytes as its values need, and back with every bit as it was.
+
+    plain          as in memory
+    bits:N         integers of N bits side by side (`lowprec.packing`): two's complement, or unsigned where they are
+    bfloat16       float32 whose lower halves are all zero: the upper ones
+    float16        float32 that float16 holds
+    deflate:N      N bytes of zlib: tables, that repeat themselves
+
+`packed` looks at the values alone, so that it is no matter which kernel an array belongs to. What is read may be
+hostile: `require` refuses by arithmetic, before anything is allocated, and `unpack_into` writes where it was told to and
+nowhere else. Both say what is wrong in a ValueError.
+"""
+
+import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeAlias, assert_never
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowprec import packing as codes
+from lowprec.errors import UsageError
+
+Array: TypeAlias = NDArray[np.generic]
+Bytes: TypeAlias = NDArray[np.uint8]
+
+MOST_BITS = 16
+SMALL = 4096
+"""Bytes of an array that is not worth a look."""
+
+_SAVED = 16  # packed when this part of the array is saved
+_TABLE = 1 << 20  # larger arrays are weights, whose bits are random: zlib would only cost time
+_REPEATING = 2  # zlib takes ten times as long to read as the others, so it must save at least half of what they leave
+_MOST_INFLATED = 1032  # zlib's own limit: 258 bytes for two bits
+_PIECE = 1 << 16
+_LOWER_HALF = np.uint32(0xFFFF)
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    def __str__(self) -> str:
+        return "plain"
+
+
+@dataclass(frozen=True, slots=True)
+class Bits:
+    width: int
+
+    def __str__(self) -> str:
+        return f"bits:{self.width}"
+
+
+@dataclass(frozen=True, slots=True)
+class Half:
+    """`name`: bfloat16 or float16."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Deflate:
+    size: int
+
+    def __str__(self) -> str:
+        return f"deflate:{self.size}"
+
+
+Packing: TypeAlias = Plain | Bits | Half | Deflate
+
+_KINDS = "plain, bits:1 to bits:16, bfloat16, float16 or deflate:N"
+
+
+def parse(text: str) -> Packing:
+    """The packing of that name; ValueError for any other."""
+    if text == "plain":
+        return Plain()
+    if text in ("bfloat16", "float16"):
+        return Half(text)
+    if found := re.fullmatch(r"(bits|deflate):([1-9][0-9]{0,15})", text):
+        number = int(found[2])
+        if found[1] == "deflate":
+            return Deflate(number)
+        if number <= MOST_BITS:
+            return Bits(number)
+    raise ValueError(f"{text[:40]!r}, not {_KINDS}")
+
+
+def packed_size(packing: Packing, dtype: np.dtype[np.generic], count: int) -> int:
+    """The bytes that `count` elements of `dtype` take."""
+    match packing:
+        case Plain():
+            return count * dtype.itemsize
+        case Bits(width):
+            return codes.packed_size(count, width)
+        case Half():
+            return 2 * count
+        case Deflate(size):
+            return size
+    assert_never(packing)
+
+
+def require(packing: Packing, dtype: np.dtype[np.generic], count: int) -> None:
+    """Refuse a packing that `count` elements of `dtype` cannot have."""
+    match packing:
+        case Bits(width) if dtype.kind not in "iu" or width >= 8 * dtype.itemsize:
+            raise ValueError(f"{packing} of {dtype.name}, which takes integers of more bits")
+        case Half(name) if dtype != np.float32:
+            raise ValueError(f"{name} of {dtype.name}, which takes float32")
+        case Deflate(size) if count * dtype.itemsize > _MOST_INFLATED * size:
+            raise ValueError(f"{packing} for {count * dtype.itemsize} bytes, which zlib cannot make of it")
+
+
+def packed(array: Array) -> tuple[Packing, Bytes]:
+    """The smallest way to write the array, and the bytes of it."""
+    flat = np.ascontiguousarray(array).reshape(-1)
+    plain = flat.view(np.uint8)
+    if plain.size < SMALL:
+        return Plain(), plain
+    packing = _narrowed(flat)
+    best = packed_size(packing, flat.dtype, flat.size)
+    if plain.size <= _TABLE:
+        deflated = zlib.compress(plain.data)
+        if len(deflated) * _REPEATING <= best:
+            return Deflate(len(deflated)), np.frombuffer(deflated, np.uint8)
+    if best * _SAVED > plain.size * (_SAVED - 1):
+        return Plain(), plain
+    return packing, _pack(flat, packing)
+
+
+def unpack_into(flat: Array, data: Bytes, packing: Packing) -> None:
+    """Fill a flat, contiguous array with what `packed` made `data` of."""
+    match packing:
+        case Plain():
+            flat.view(np.uint8)[:] = data
+        case Bits(width):
+            _unpack_bits(flat, data, width)
+        case Half("bfloat16"):
+            _widen(flat.view(np.uint32), data.view(np.uint16))
+        case Half():
+            flat[:] = data.view(np.float16)
+        case Deflate():
+            _inflate(flat.view(np.uint8), data)
+        case _:
+            assert_never(packing)
+
+
+def _narrowed(flat: Array) -> Packing:
+    """Fewer bits an element, the same for all."""
+    if flat.dtype.kind in "iu":
+        width = _width(flat)
+        return Bits(width) if width <= MOST_BITS else Plain()
+    if flat.dtype == np.float32:
+        if not any((piece & _LOWER_HALF).any() for piece in _pieces(flat.view(np.uint32))):
+            return Half("bfloat16")
+        if all(map(_is_float16, _pieces(flat))):
+            return Half("float16")
+    return Plain()
+
+
+def _width(flat: Array) -> int:
+    """The bits that hold every element, with the sign where the type has one."""
+    low, high = int(flat.min()), int(flat.max())
+    return max(1, high.bit_length(), (~low).bit_length() if low < 0 else 0) + (flat.dtype.kind == "i")
+
+
+def _is_float16(piece: Array) -> bool:
+    """Whether float16 has these very numbers; NaNs it has not: machines differ in which NaN comes back."""
+    with np.errstate(over="ignore"):
+        back = piece.astype(np.float16).astype(np.float32)
+    same = np.array_equal(back.view(np.uint32), piece.view(np.uint32))
+    return same and not bool(np.isnan(back).any())
+
+
+def _pack(flat: Array, packing: Packing) -> Bytes:
+    match packing:
+        case Bits(width):
+            return np.frombuffer(codes.pack(flat.astype(flat.dtype, copy=False), width), np.uint8)
+        case Half("bfloat16"):
+            return (flat.view(np.uint32) >> np.uint32(16)).astype(np.uint16).view(np.uint8)
+        case _:
+            return flat.astype(np.float16).view(np.uint8)
+
+
+def _unpack_bits(flat: Array, data: Bytes, width: int) -> None:
+    try:
+        codes.unpack_into(flat, data, width)
+    except UsageError as problem:
+        raise ValueError(str(problem)) from None
+
+
+def _widen(words: NDArray[np.uint32], halves: NDArray[np.uint16]) -> None:
+    """Upper halves to words whose lower halves are zero, piece by piece: both passes in the cache."""
+    for piece, half in zip(_pieces(words), _pieces(halves), strict=True):
+        piece[:] = half
+        piece <<= np.uint32(16)
+
+
+def _inflate(whole: Bytes, data: Bytes) -> None:
+    """Exactly as many bytes as `whole` has, out of all of `data`."""
+    stream, filled = zlib.decompressobj(), 0
+    try:
+        for piece in _pieces(data):
+            rest: bytes = piece.tobytes()
+            while rest:
+                made = stream.decompress(rest, max_length=_PIECE)
+                if filled + len(made) > whole.size or stream.unused_data:
+                    raise ValueError("it holds more than the array")
+                whole[filled : filled + len(made)] = np.frombuffer(made, np.uint8)
+                filled, rest = filled + len(made), stream.unconsumed_tail
+    except zlib.error as problem:
+        raise ValueError(f"zlib cannot read it: {problem}") from None
+    if filled != whole.size or not stream.eof:
+        raise ValueError(f"it holds {filled} bytes, not {whole.size}")
+
+
+def _pieces(flat: NDArray[np.generic]) -> Iterator[NDArray[np.generic]]:
+    for begin in range(0, flat.size, _PIECE):
+        yield flat[begin : begin + _PIECE]
