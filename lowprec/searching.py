@@ -144,8 +144,8 @@ class _Work:
                     seen[fmt][layer].append(ms)
                 if fmt == FLOAT:
                     rests.append(sum(ms for layer, ms in by_layer.items() if layer not in tried.formats))
-        self.layer_ms = {fmt: {layer: statistics.median(ms) for layer, ms in by.items()} for fmt, by in seen.items()}
-        self.rest_ms = statistics.median(rests)
+        self.layer_ms = {fmt: {layer: _usual(ms) for layer, ms in by.items()} for fmt, by in seen.items()}
+        self.rest_ms = _usual(rests)
 
     def options(self) -> Options:
         """Of each layer the formats that it can have, and their costs."""
@@ -240,7 +240,7 @@ class _Work:
             for times, entry in zip(seen, tried, strict=True):
                 times.append(sum(_layer_times(entry.artifact, self.inputs[0]).values()))
         return [
-            Tried(name=t.name, formats=t.formats, artifact=t.artifact, sqnr_db=t.sqnr_db, ms=statistics.median(times))
+            Tried(name=t.name, formats=t.formats, artifact=t.artifact, sqnr_db=t.sqnr_db, ms=_usual(times))
             for t, times in zip(tried, seen, strict=True)
         ]
 
@@ -290,6 +290,11 @@ def _layer_times(artifact: Artifact, sample: Mapping[str, Array]) -> dict[str, f
     for call in artifact.profile(sample, RUNS):
         times[call.layer] += 1e3 * call.seconds / RUNS
     return times
+
+
+def _usual(times: Sequence[float]) -> float:
+    """The lower quartile: others on the machine only ever make times longer."""
+    return sorted(times)[len(times) // 4]
 
 
 def _narrow(entry: Tried) -> bool:

@@ -1,7 +1,7 @@
 """A graph's layers as plain data: what the plan decides on and what `inspect` shows.
 
-What dequantizes constants is part of the layer that reads them, and what rounds a layer's result, under the layer's own
-name, is part of that layer.
+What dequantizes constants is part of the layer that reads them; what rounds a layer's result, or takes the signs of its
+operand, under the layer's own name, is part of that layer.
 """
 
 import math
@@ -26,6 +26,7 @@ CONVOLUTIONS: dict[str, tuple[int, int]] = {
     "QLinearConv": (0, 3),
 }
 LINEAR = frozenset(("QuantizeLinear", "DequantizeLinear"))
+TAKING_SIGNS = frozenset(("GreaterOrEqual", "Where"))
 SIGNS = ("binary", "binary", "int32")
 SUMS = frozenset(("ConvInteger", "MatMulInteger", "ReduceSum"))
 """What sums of integers become."""
@@ -35,10 +36,12 @@ PRODUCTS: dict[str, tuple[int, int]] = {"MatMul": (0, 1), "MatMulInteger": (0, 1
 def layers_of(graph: Graph) -> tuple[Layer, ...]:
     """One layer per node, in the graph's order, but for those that are part of another."""
     words, dequantized = _words(graph) | _signs(graph), _dequantized(graph)
+    products = {node.layer for node in graph.nodes if node.op in {*CONVOLUTIONS, *PRODUCTS, "Gemm"}}
     layers: list[Layer] = []
     known: set[str] = set()
     for node in graph.nodes:
-        if _is_rounding(node, graph, known):
+        takes_signs = node.op in TAKING_SIGNS and node.layer in products
+        if takes_signs or _is_rounding(node, graph, known):
             continue
         known.add(node.layer)
         layers.append(_layer(node, graph, words.get((node.layer, node.op)), dequantized))

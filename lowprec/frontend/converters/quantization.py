@@ -94,7 +94,8 @@ def convert_dequantize(site: Site) -> Expr:
 
 
 def convert_dynamic_quantize(site: Site) -> Result:
-    """The range always holds zero; 255 steps of it."""
+    """The range always holds zero; 255 steps of it. Where all is zero, so is the scale, as ONNX's text divides it:
+    ONNX Runtime gives 1 and onnx's evaluator 1 / 255, and in all three the codes stand for 0."""
     data, zero = site.input(0), constant(0, "float32")
     axes = list(range(site.rank()))
     low = site.emit(relax.op.minimum(site.emit(relax.op.min(data, axes)), zero))
