@@ -87,7 +87,7 @@ class Artifact:
         self.threads = threads
         if any(feature.startswith("amx") for feature in manifest.target.features):
             runtime.allow_amx()
-        self._weights = [runtime.to_tensor(array) for array in storage.map_weights(directory, manifest)]
+        self._weights = [runtime.to_tensor(array) for array in storage.load_weights(directory, manifest)]
         self._library = runtime.open_library(directory / LIBRARY)
         self._local = threading.local()
 

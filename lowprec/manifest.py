@@ -10,16 +10,18 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
+from math import prod
 
 import numpy as np
 
-from lowprec import strict_json
+from lowprec import lossless, strict_json
 from lowprec.errors import EnvironmentMismatch
 from lowprec.layers import Cost
 from lowprec.plan import Plan
 from lowprec.tensors import TensorSpec
 
-SCHEMA = "lowprec.artifact/4"
+SCHEMA = "lowprec.artifact/5"
+_UNPACKED_SCHEMA = "lowprec.artifact/4"  # weights had no packing: all are plain
 FILE_NAME = "manifest.json"
 LIBRARY = "model.so"
 WEIGHTS = "weights.bin"
@@ -52,11 +54,15 @@ class FileSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightSpec:
-    """One array inside `weights.bin`; the library's `main` takes them after the inputs, in this order."""
+    """One array inside `weights.bin`; the library's `main` takes them after the inputs, in this order.
+
+    `packing` is how its elements stand there, in the words of `lowprec.lossless`.
+    """
 
     dtype: str
     shape: tuple[int, ...]
     offset: int
+    packing: str = "plain"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,16 +144,25 @@ def from_text(text: str | bytes) -> Manifest:
         body = strict_json.loads(text)
         if not isinstance(body, dict):
             raise ValueError("the document is not an object")
-        if body.get("schema") != SCHEMA:
+        if body.get("schema") not in (SCHEMA, _UNPACKED_SCHEMA):
             raise ValueError(f"schema is {body.get('schema')!r}, this lowprec reads {SCHEMA!r}")
         digest = body.pop("sha256", None)
-        manifest = strict_json.decode(Manifest, body)
+        manifest = strict_json.decode(Manifest, _upgraded(body))
         if digest != _digest(body):
             raise ValueError("sha256 is not that of the other fields: the file was edited or damaged")
         _check(manifest)
     except ValueError as problem:
         raise EnvironmentMismatch(f"{FILE_NAME}: {problem}; compile the model again") from None
     return manifest
+
+
+def _upgraded(body: dict[str, object]) -> dict[str, object]:
+    """The document in today's schema; what is not as it must be stays for `decode` to name."""
+    weights = body.get("weights")
+    if body["schema"] == SCHEMA or not isinstance(weights, list):
+        return body
+    plain = [{"packing": "plain", **spec} if isinstance(spec, dict) else spec for spec in weights]
+    return {**body, "schema": SCHEMA, "weights": plain}
 
 
 def current_versions() -> dict[str, str]:
@@ -167,10 +182,7 @@ def dtype_of(name: str) -> np.dtype[np.generic]:
 
 def weight_bytes(spec: WeightSpec) -> int:
     """The bytes one array takes in `weights.bin`."""
-    count = 1
-    for extent in spec.shape:
-        count *= extent
-    return count * dtype_of(spec.dtype).itemsize
+    return lossless.packed_size(lossless.parse(spec.packing), dtype_of(spec.dtype), prod(spec.shape))
 
 
 def installed_version(name: str) -> str:
@@ -198,13 +210,30 @@ def _check(manifest: Manifest) -> None:
         for name, value in asdict(call.cost).items():
             if value < 0:
                 raise ValueError(f"calls[{index}].cost.{name} is {value}, not 0 or more")
-    for index, spec in enumerate(manifest.weights):
+    _check_weights(manifest.weights, manifest.files[WEIGHTS].bytes)
+
+
+def _check_weights(weights: tuple[WeightSpec, ...], size: int) -> None:
+    """Each array stands behind the one before it, in a packing that its type and size can have, and inside the file."""
+    end = 0
+    for index, spec in enumerate(weights):
         where = f"weights[{index}]"
         _check_array(where, spec.dtype, spec.shape)
+        _check_packing(where, spec)
         if spec.offset < 0 or spec.offset % ALIGNMENT:
             raise ValueError(f"{where}.offset is {spec.offset}, not a multiple of {ALIGNMENT}")
-        if spec.offset + weight_bytes(spec) > manifest.files[WEIGHTS].bytes:
+        if spec.offset < end:
+            raise ValueError(f"{where}.offset is {spec.offset}, inside of an array that ends at {end}")
+        end = spec.offset + weight_bytes(spec)
+        if end > size:
             raise ValueError(f"{where} ends outside {WEIGHTS}")
+
+
+def _check_packing(where: str, spec: WeightSpec) -> None:
+    try:
+        lossless.require(lossless.parse(spec.packing), dtype_of(spec.dtype), prod(spec.shape))
+    except ValueError as problem:
+        raise ValueError(f"{where}.packing is {problem}") from None
 
 
 def _check_ports(where: str, specs: tuple[TensorSpec, ...]) -> None:

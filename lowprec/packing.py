@@ -38,9 +38,10 @@ def unpack(data: bytes | memoryview, count: int, width: int, *, signed: bool) ->
         raise UsageError(
             f"{count} codes of {width} bits are {packed_size(count, width)} bytes, not {len(data)}: the data is damaged"
         )
-    codes = np.empty(count, np.int64 if signed else np.uint64)
-    unpack_into(codes, np.frombuffer(data, np.uint8), width)
-    return codes
+    codes = np.empty(count, np.uint64)
+    found = codes.view(np.int64) if signed else codes
+    unpack_into(found, np.frombuffer(data, np.uint8), width)
+    return found
 
 
 def unpack_into(codes: NDArray[np.integer], data: NDArray[np.uint8], width: int) -> None:

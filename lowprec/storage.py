@@ -1,5 +1,8 @@
 """An artifact's directory on disk: written whole or not at all, read only after every byte has been checked.
 
+Weights stand in as few bytes as their values need (`lowprec.lossless`) and are unpacked when they are loaded; where
+that saves little they stand as they are in memory, and are mapped.
+
 `write`: a scratch folder beside the target is filled, flushed to the disk and then exchanged with the target in one
 system call, so that a reader, a crash or a full disk finds the old artifact or the new one, never half of one.
 `read`: manifest, then file sizes, then SHA-256, all before anything is opened as code.
@@ -16,9 +19,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lowprec import lossless
 from lowprec import manifest as manifests
 from lowprec.errors import EnvironmentMismatch, UsageError
 from lowprec.manifest import ALIGNMENT, FILE_NAME, LIBRARY, WEIGHTS, FileSpec, Manifest, WeightSpec, dtype_of
+from lowprec.runtime import aligned_empty
 from lowprec.targets import detect_features, machine_arch
 
 Array = NDArray[np.generic]
@@ -26,6 +31,8 @@ Array = NDArray[np.generic]
 _MAX_MANIFEST = 64 << 20
 _RUNTIME_PARTS = ("apache-tvm", "apache-tvm-ffi")  # whose versions must be those the library was built with
 _AGAIN = "copy it again or compile the model again"
+_PAGE = 4096
+_LARGE = 64 * _PAGE  # of at least so many bytes, so that gaps are less than a 64th of the file
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
@@ -103,19 +110,30 @@ def check_machine(manifest: Manifest) -> None:
             )
 
 
-def map_weights(directory: Path, manifest: Manifest) -> list[Array]:
-    """The weights as views of the file in memory: pages are read when first used and shared between processes."""
+def load_weights(directory: Path, manifest: Manifest) -> list[Array]:
+    """The weights, each at a multiple of 64 bytes. Those that stand plain in the file are views of it in memory: pages
+    are read when first used and shared between processes. The others are unpacked, once, to memory of their own."""
     if not manifest.files[WEIGHTS].bytes:
         whole: Array = np.empty(0, np.uint8)
     else:
         # Private and writable, because NumPy hands no read-only array to DLPack; nothing is ever written.
         whole = np.memmap(directory / WEIGHTS, np.uint8, "c").view(np.ndarray)
-    return [_view(whole, spec) for spec in manifest.weights]
+    try:
+        return [_load(whole, spec) for spec in manifest.weights]
+    except ValueError as problem:
+        raise EnvironmentMismatch(
+            f"{directory}: an array of {WEIGHTS} cannot be unpacked: {problem}; {_AGAIN}"
+        ) from None
 
 
-def _view(whole: Array, spec: WeightSpec) -> Array:
+def _load(whole: Array, spec: WeightSpec) -> Array:
+    packing, dtype = lossless.parse(spec.packing), dtype_of(spec.dtype)
     piece = whole[spec.offset : spec.offset + manifests.weight_bytes(spec)]
-    return piece.view(dtype_of(spec.dtype)).reshape(spec.shape)
+    if packing == lossless.Plain():
+        return piece.view(dtype).reshape(spec.shape)
+    array = aligned_empty(spec.shape, dtype)
+    lossless.unpack_into(array.reshape(-1), piece.view(np.uint8), packing)
+    return array
 
 
 def _write_weights(path: Path, weights: Sequence[Array]) -> tuple[WeightSpec, ...]:
@@ -123,10 +141,13 @@ def _write_weights(path: Path, weights: Sequence[Array]) -> tuple[WeightSpec, ..
     specs = []
     with path.open("wb") as file:
         for array in weights:
-            step = 4096 if array.nbytes >= 1 << 16 else ALIGNMENT
+            packing, data = lossless.packed(array)
+            step = _PAGE if data.size >= _LARGE else ALIGNMENT
             file.write(bytes(-file.tell() % step))
-            specs.append(WeightSpec(dtype=array.dtype.name, shape=array.shape, offset=file.tell()))
-            file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+            specs.append(
+                WeightSpec(dtype=array.dtype.name, shape=array.shape, offset=file.tell(), packing=str(packing))
+            )
+            file.write(data.data)
     return tuple(specs)
 
 

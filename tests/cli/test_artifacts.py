@@ -172,7 +172,7 @@ def test_an_artifact_of_an_earlier_schema_is_refused(lowprec: Lowprec, folder: P
     result = lowprec("bench", tmp_path / "old.lowprec", "--layers")
     assert (result.code, result.out) == (7, "")
     assert (
-        "schema is 'lowprec.artifact/1', this lowprec reads 'lowprec.artifact/4'; compile the model again" in result.err
+        "schema is 'lowprec.artifact/1', this lowprec reads 'lowprec.artifact/5'; compile the model again" in result.err
     )
 
 

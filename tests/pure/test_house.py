@@ -16,8 +16,8 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 PURE = {"errors", "vocabulary", "tensors", "strict_json", "convolution", "layers", "recipe", "plan", "targets"} | {
-    "formats", "rounding", "philox", "encoding", "packing", "qtensor", "quantizing", "winograd", "predicting",
-    "choosing", "fourier", "predicting_fourier", "predicting_winograd", "phases", "histograms", "ranges",
+    "formats", "rounding", "philox", "encoding", "packing", "lossless", "qtensor", "quantizing", "winograd",
+    "predicting", "choosing", "fourier", "predicting_fourier", "predicting_winograd", "phases", "histograms", "ranges",
 }  # fmt: skip
 RUNNING = {"artifact", "storage", "runtime", "manifest", "arguments"}
 COMMAND_LINE = {"cli", "verbs", "__main__", "bundles"}

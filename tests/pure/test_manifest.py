@@ -113,7 +113,7 @@ def test_true_is_no_number() -> None:
 
 
 REFUSALS = [
-    (("schema",), "lowprec.artifact/1", "schema is 'lowprec.artifact/1', this lowprec reads 'lowprec.artifact/4'"),
+    (("schema",), "lowprec.artifact/1", "schema is 'lowprec.artifact/1', this lowprec reads 'lowprec.artifact/5'"),
     (("calls", 0, "cost", "macs"), -1, "calls[0].cost.macs is -1, not 0 or more"),
     (("inputs", 0, "dtype"), "float31", "inputs[0].dtype is 'float31', not one of"),
     (("inputs", 0, "shape"), [3, -1], "inputs[0].shape is [3, -1]"),
@@ -126,6 +126,12 @@ REFUSALS = [
     (("weights", 1, "offset"), 1024, "weights[1] ends outside weights.bin"),
     (("weights", 1, "shape"), [2**62, 2**62], "weights[1] ends outside weights.bin"),
     (("weights", 1, "offset"), -64, "weights[1].offset is -64"),
+    (("weights", 1, "offset"), 0, "weights[1].offset is 0, inside of an array that ends at 12"),
+    (("weights", 1, "packing"), "bits:10", "weights[1].packing is bits:10 of float32, which takes integers of more"),
+    (("weights", 0, "packing"), "float16", "weights[0].packing is float16 of bfloat16, which takes float32"),
+    (("weights", 0, "packing"), "deflate:1000", "weights[1].offset is 64, inside of an array that ends at 1000"),
+    (("weights", 1, "packing"), "deflate:1000", "weights[1] ends outside weights.bin"),
+    (("weights", 1, "packing"), "zip", "weights[1].packing is 'zip', not plain, bits:1 to bits:16, bfloat16,"),
     (("probes", 0, "crop"), [[0, 1, 2]], "probes[0].crop[0] has 3 items, not 2"),
 ]
 
@@ -134,6 +140,37 @@ REFUSALS = [
 def test_refusals(place: tuple[str | int, ...], value: object, words: str) -> None:
     with pytest.raises(EnvironmentMismatch, match=re.escape(words)):
         from_text(signed(replaced(place, value)))
+
+
+def of_schema_4() -> dict[str, Any]:
+    body = fields() | {"schema": "lowprec.artifact/4"}
+    for spec in body["weights"]:
+        assert spec.pop("packing") == "plain"
+    return body
+
+
+def test_weights_of_the_schema_before_are_plain() -> None:
+    """Artifacts made before arrays were packed are still read, and written again in today's schema."""
+    assert from_text(signed(of_schema_4())) == complete()
+
+
+@pytest.mark.parametrize("weights", [None, 3, {}, [3], [None], [{}], [[]]], ids=repr)
+def test_weights_of_the_schema_before_are_checked_too(weights: object) -> None:
+    with pytest.raises(EnvironmentMismatch, match=r"manifest\.json: weights"):
+        from_text(signed(of_schema_4() | {"weights": weights}))
+
+
+def test_an_edited_manifest_of_the_schema_before_is_refused() -> None:
+    text = signed(of_schema_4())
+    with pytest.raises(EnvironmentMismatch, match="sha256 is not that of the other fields"):
+        from_text(text.replace('"seed": 0', '"seed": 1'))
+
+
+def test_todays_weights_name_their_packing() -> None:
+    body = fields()
+    del body["weights"][0]["packing"]
+    with pytest.raises(EnvironmentMismatch, match=r"weights\[0\]\.packing is missing"):
+        from_text(signed(body))
 
 
 def test_an_edited_manifest_is_refused() -> None:

@@ -23,7 +23,7 @@ ARRAYS: list[Array] = [
     np.arange(15, dtype=np.float32).reshape(3, 5),
     np.array(7, np.int64),
     np.empty((0, 4), np.float32),
-    np.arange(40_000, dtype=np.float64),
+    np.random.default_rng(0).standard_normal(40_000),
     np.array([True, False]),
     np.arange(24, dtype=np.int8).reshape(2, 3, 4).transpose(2, 0, 1),
 ]
@@ -45,25 +45,61 @@ def artifact(tmp_path: Path, library: Path) -> Path:
 
 def test_weights_come_back_equal_and_aligned(artifact: Path) -> None:
     manifest = storage.read(artifact)
-    for array, wanted in zip(storage.map_weights(artifact, manifest), ARRAYS, strict=True):
+    for array, wanted in zip(storage.load_weights(artifact, manifest), ARRAYS, strict=True):
         assert array.dtype == wanted.dtype
         assert array.ctypes.data % 64 == 0 or not array.size
         assert np.array_equal(array, wanted)
     assert manifest.weights[3].offset % 4096 == 0, "a large array starts a page"
 
 
+def test_what_needs_few_bits_takes_few_bytes(tmp_path: Path, library: Path) -> None:
+    """Each array comes back as it was and aligned, in memory of its own; the file has what their packings take."""
+    rng = np.random.default_rng(0)
+    arrays: list[Array] = [
+        rng.integers(-512, 512, (7, 11, 13, 5), np.int16),
+        rng.standard_normal((50, 41)).astype(manifests.dtype_of("bfloat16")).astype(np.float32),
+        rng.standard_normal((9, 999)).astype(np.float16).astype(np.float32),
+        np.full((1, 7, 7, 2048), 0.5, np.float32),
+        rng.integers(-128, 128, 5000, np.int8),
+    ]
+    storage.write(tmp_path / "packed", library, arrays, hand_made())
+    manifest = storage.read(tmp_path / "packed")
+    packings = [spec.packing for spec in manifest.weights]
+    assert packings[:3] == ["bits:10", "bfloat16", "float16"]
+    assert packings[3].startswith("deflate:")
+    assert packings[4] == "plain"
+    for array, wanted in zip(storage.load_weights(tmp_path / "packed", manifest), arrays, strict=True):
+        assert (array.dtype, array.shape) == (wanted.dtype, wanted.shape)
+        assert array.ctypes.data % 64 == 0
+        assert array.tobytes() == wanted.tobytes()
+        assert array.flags.writeable
+    taken = 5 * 1001 * 10 // 8 + 2 * 50 * 41 + 2 * 9 * 999 + int(packings[3].partition(":")[2]) + 5000
+    assert 0 <= manifest.files[WEIGHTS].bytes - taken < 64 * 5
+
+
+@pytest.mark.parametrize("harm", [b"\xff", b"\0"], ids=["ones", "zeros"])
+def test_an_array_that_cannot_be_unpacked(harm: bytes, tmp_path: Path, library: Path) -> None:
+    """Its hash fits, so that somebody wrote it on purpose."""
+    storage.write(tmp_path / "bad", library, [np.zeros(9999, np.float32)], hand_made())
+    manifest = storage.read(tmp_path / "bad")
+    (tmp_path / "bad" / WEIGHTS).write_bytes(harm * manifest.files[WEIGHTS].bytes)
+    with pytest.raises(EnvironmentMismatch, match=r"bad: an array of weights.bin cannot be unpacked: zlib") as caught:
+        storage.load_weights(tmp_path / "bad", manifest)
+    assert "\n" not in str(caught.value)
+
+
 def test_bfloat16_weights(tmp_path: Path, library: Path) -> None:
     bfloat16 = manifests.dtype_of("bfloat16")
     wanted = np.arange(10).astype(bfloat16)
     storage.write(tmp_path / "b", library, [wanted], hand_made())
-    (found,) = storage.map_weights(tmp_path / "b", storage.read(tmp_path / "b"))
+    (found,) = storage.load_weights(tmp_path / "b", storage.read(tmp_path / "b"))
     assert found.dtype == bfloat16
     assert np.array_equal(found, wanted)
 
 
 def test_an_artifact_without_weights(tmp_path: Path, library: Path) -> None:
     storage.write(tmp_path / "none", library, [], hand_made())
-    assert storage.map_weights(tmp_path / "none", storage.read(tmp_path / "none")) == []
+    assert storage.load_weights(tmp_path / "none", storage.read(tmp_path / "none")) == []
 
 
 def test_nothing_but_the_three_files_is_left(artifact: Path, tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def test_an_artifact_that_differs_a_little_fails(art: Artifact, model: Path, tmp
     ranges = art.manifest.options["ranges"]
     assert isinstance(ranges, dict)
     options = art.manifest.options | {"ranges": ranges | {"relu": [0.0, 1.02 * ranges["relu"][1]]}}
-    weights = storage.map_weights(art.directory, art.manifest)
+    weights = storage.load_weights(art.directory, art.manifest)
     manifest = dataclasses.replace(art.manifest, options=options)
     artifacts.write(tmp_path / "other", art.directory / "model.so", weights, manifest)
     failed = verify(tmp_path / "other", model)
