@@ -9,7 +9,8 @@ and outputs, read once, over the measured bandwidth, whichever is longer.
 
 With `--precision int8` peers run what ONNX Runtime's quantizer makes of the network (quantized.py), made once, and
 OpenVINO runs the network in bf16 besides, which is what it would do if left alone; ONNX Runtime in fp32 is there to
-compare answers with. The bound is that of products of bytes.
+compare answers with. Beside bf16 OpenVINO runs bf16, and both run fp32, as they do beside fp16 and qI.F, which is
+calibrated. The bound is by the peak of what is multiplied.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 
 from benchmarks import command, machine, models, quantized
@@ -32,19 +34,30 @@ from lowprec.errors import LowprecError, UsageError
 from lowprec.peaks import measure_peaks
 from lowprec.samples import sample_inputs
 from lowprec.targets import parse_target
+from lowprec.tensors import TensorSpec
 from lowprec.vocabulary import PEERS
 from tests.networks import NETWORKS
 
 OURS = "lowprec"
 DEFAULT_SECONDS = 5.0
 FLOAT_BYTES = 4
-WEIGHT_BYTES = {"fp32": 4, "int8": 1}
+WEIGHT_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
+WORD_BYTES = 2
+"""Of qI.F."""
+WORD_STEPS = 4
+"""Products of bytes that take as long as one of 16 bits."""
+CALIBRATING = 8
+"""Samples."""
 TOLERANCE = 1e-4
 SUBJECTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "fp32": {"onnxruntime": ("fp32",), "openvino": ("fp32",)},
+    "bf16": {"onnxruntime": ("fp32",), "openvino": ("fp32", "bf16")},
+    "fp16": {"onnxruntime": ("fp32",), "openvino": ("fp32",)},
     "int8": {"onnxruntime": ("fp32", "int8"), "openvino": ("int8", "bf16")},
 }
 """What each peer runs in beside ours in a precision."""
+WORDS = SUBJECTS["fp32"]
+"""The same, beside qI.F."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def measure_all(options: argparse.Namespace) -> int:
     """Measure every network asked for, print a line each, save all; 1 if ours failed or answered wrongly anywhere."""
     peers = command.check(options, PEERS)
-    if options.precision not in SUBJECTS:
-        raise UsageError(f"--precision is {options.precision!r}: networks are measured in {' or '.join(SUBJECTS)}")
+    if options.precision not in SUBJECTS and not options.precision.startswith("q"):
+        known = ", ".join((*SUBJECTS, "qI.F"))
+        raise UsageError(f"--precision is {options.precision!r}: networks are measured in {known}")
     own = [network.name for network in NETWORKS]
     names = [*models.NAMES, *own]
     chosen = command.select(names, options.only or (names if options.list else own if options.own else models.NAMES))
@@ -78,7 +92,7 @@ def measure_all(options: argparse.Namespace) -> int:
     peaks = machine.measure(options.threads, parse_target(options.target))
     command.announce(peaks)
     limits = _limits(peaks, options)
-    subjects = [(peer, kind) for peer in peers for kind in SUBJECTS[options.precision][peer]]
+    subjects = [(peer, kind) for peer in peers for kind in SUBJECTS.get(options.precision, WORDS)[peer]]
     labels = [_label(peer, kind) for peer, kind in subjects]
     print(_header(labels))
     rows = []
@@ -91,11 +105,12 @@ def measure_all(options: argparse.Namespace) -> int:
 
 
 def _limits(peaks: machine.Peaks, options: argparse.Namespace) -> machine.Peaks:
-    """The peaks that bounds are made of: in int8 that of products of bytes."""
-    if options.precision == "fp32":
+    """The peaks that bounds are made of: of integers that of products of bytes, or of what 16 bits take of them."""
+    if options.precision in ("fp32", "bf16", "fp16"):
         return peaks
-    found = replace(peaks, flops=measure_peaks(options.threads).byte_operations)
-    print(f"bounds are by the peak of products of bytes: {found.flops / 1e9:.0f} GOPS")
+    steps = 1 if options.precision == "int8" else WORD_STEPS
+    found = replace(peaks, flops=measure_peaks(options.threads).byte_operations / steps)
+    print(f"bounds are by the peak of products of integers: {found.flops / 1e9:.0f} GOPS")
     return found
 
 
@@ -114,11 +129,15 @@ def measure_network(
             artifact = Path(folder) / f"{name}.lowprec"
             began = time.perf_counter()
             chosen = Options(
-                precision=options.precision, threads=options.threads, target=options.target, seed=options.seed
+                precision=options.precision,
+                threads=options.threads,
+                target=options.target,
+                seed=options.seed,
+                calibration=_samples(model, Path(folder), options),
             )
             compile_to(str(artifact), model, chosen, command="python -m benchmarks.networks")
             row["compile_seconds"] = time.perf_counter() - began
-            work = _work(model, WEIGHT_BYTES[options.precision])
+            work = _work(model, WEIGHT_BYTES.get(options.precision, WORD_BYTES))
             bound = peaks.bound_s(macs=work.macs, read=work.bytes, working_set=work.bytes)
             row |= asdict(work) | {"bound_ms": 1e3 * bound}
             report = _bench(model, artifact, subjects, options)
@@ -128,11 +147,26 @@ def measure_network(
     row["engines"] = {_name(figure): asdict(figure) for figure in report.rows}
     row["failures"] |= {label.removesuffix(" fp32"): reason for label, reason in report.failures.items()}
     for figure in report.rows:
-        allowed = TOLERANCE if figure.precision == "fp32" else TOLERANCES[figure.precision]
+        allowed = TOLERANCE if figure.precision == "fp32" else TOLERANCES.get(figure.precision, TOLERANCES["int8"])
         if figure.error > allowed:
             reason = f"wrong: off by {figure.error:.1e} of the largest output, allowed is {allowed:.0e}"
             row["failures"][_name(figure)] = reason
     return row | {"warnings": report.warnings}
+
+
+def _samples(model: Path, folder: Path, options: argparse.Namespace) -> Path | None:
+    """What qI.F is calibrated by: left alone it is literal, and saturates in random networks."""
+    if not options.precision.startswith("q"):
+        return None
+    specs = [
+        TensorSpec(name=spec["name"], dtype=spec["dtype"], shape=tuple(spec["shape"]))
+        for spec in run_on_model("inspect", model, {"input_shapes": {}})["inputs"]
+    ]
+    runs = [sample_inputs(specs, options.seed, index) for index in range(CALIBRATING)]
+    path = folder / "samples.npz"
+    stacked: dict[str, Any] = {spec.name: np.concatenate([run[spec.name] for run in runs]) for spec in specs}
+    np.savez(path, **stacked)
+    return path
 
 
 def _name(figure: Row) -> str:

@@ -61,7 +61,7 @@ def images() -> onnx.ModelProto:
     return chain(nodes, constants, [1, 3, 10, 10], "y")
 
 
-def rounded(values: Floats, precision: str) -> Floats:
+def rounded(values: NDArray[np.floating[Any]], precision: str) -> Floats:
     return np.asarray(values, np.float32).astype(DTYPES[precision]).astype(np.float32)
 
 
