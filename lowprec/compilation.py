@@ -153,7 +153,6 @@ def compile_to(directory: str, model: Path, options: Options, *, command: str, p
 
 def export_to(path: str | os.PathLike[str], model: Path, options: Options) -> dict[str, Any]:
     """Write the quantized model as standard ONNX and answer what the child process says of it."""
-    refuse_auto(options, "export")
     if options.formats == {"fp32"}:
         raise UsageError("fp32 leaves the model as it is, so there is nothing to export: use another precision")
     out = replaceable_file(path, model)

@@ -102,6 +102,7 @@ def compile(arguments: argparse.Namespace) -> Answer:
 
 def export(arguments: argparse.Namespace) -> Answer:
     options = _options(arguments)
+    refuse_auto(options, "export")
     with model_file(arguments.model) as path:
         found = export_to(arguments.output, path, options)
     counts = Counter(found["formats"].values())

@@ -65,7 +65,7 @@ def test_the_document(lowprec: Lowprec, folder: Path, tmp_path: Path) -> None:
     assert document["floats"] == [{"layer": "y", "reason": "alpha is 0.5, and sums of integers have no factor"}]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "out.onnx"]
     text = lowprec(*words).out
-    assert "1 of 2 layers in integers" in text
+    assert "1 of 2 layers in int8, 1 of 2 layers in fp32" in text
     assert "y stays in float: alpha is 0.5" in text
 
 
@@ -78,8 +78,8 @@ def test_without_samples_it_warns(lowprec: Lowprec, folder: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("out", "precision", "code", "said"),
     [
-        ("q.onnx", "fp32", 2, "fp32 leaves the model as it is, so there is nothing to export: use int8"),
-        ("q.onnx", "fp16", 4, "precision 'fp16' is not built yet"),
+        ("q.onnx", "fp32", 2, "fp32 leaves the model as it is, so there is nothing to export: use another precision"),
+        ("q.onnx", "auto", 4, "export measures nothing, and precision 'auto' is found by measuring"),
         ("", "int8", 2, "is not a file: give the path of a file to write"),
         ("none/q.onnx", "int8", 2, "there is no folder"),
         ("m.onnx", "int8", 2, "is the model itself: give another place"),

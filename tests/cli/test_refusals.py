@@ -24,7 +24,11 @@ from tests.cli.conftest import Lowprec
         (["tune", "m.onnx", "--budget", "soon"], 2, "--budget is 'soon': give a time such as 90s, 10m or 2h"),
         (["export", "m.onnx"], 2, "arguments are required: -o/--output"),
         (["export", "none.onnx", "-o", "q.onnx", "--precision", "int8"], 2, "model 'none.onnx' does not exist"),
-        (["export", "m.onnx", "-o", "q.onnx", "--precision", "bf16"], 4, "precision 'bf16' is not built yet"),
+        (
+            ["export", "m.onnx", "-o", "q.onnx", "--precision", "auto"],
+            4,
+            "export measures nothing, and precision 'auto'",
+        ),
         (["db", "list"], 2, "arguments are required: DB"),
         (["db", "list", "t.db"], 2, "records 't.db' do not exist"),
         (["--json", "doctor"], 2, "option '--json' stands before the verb"),
@@ -34,8 +38,8 @@ from tests.cli.conftest import Lowprec
         (["plan", "m.onnx", "--threads"], 2, "--threads: expected one argument"),
         (["plan", "none.onnx"], 2, "model 'none.onnx' does not exist"),
         (["plan", "/"], 2, "model '/' is not a file"),
-        (["plan", "m.onnx", "--precision", "bf16"], 4, "precision 'bf16' is not built yet: use one of fp32, int8"),
-        (["plan", "m.onnx", "--precision", "bf16"], 4, "precision 'bf16' is not built yet"),
+        (["plan", "m.onnx", "--precision", "auto"], 4, "plan measures nothing, and precision 'auto'"),
+        (["plan", "m.onnx", "--precision", "bf61"], 2, "unknown precision 'bf61' (did you mean 'bf16'?)"),
         (["plan", "m.onnx", "--precision", "int7"], 2, "unknown precision 'int7' (did you mean 'int8'?)"),
         (["plan", "m.onnx", "--algorithm", "strassen"], 4, "algorithm 'strassen' is not built yet"),
         (["plan", "m.onnx", "--target", "cuda:sm_90"], 4, "target 'cuda:sm_90' is not built yet"),
@@ -48,7 +52,7 @@ from tests.cli.conftest import Lowprec
             "calibration 'c.npz' does not exist: give the path of a file",
         ),
         (["plan", "m.onnx", "--calibration", __file__], 2, "calibration is for int8 and qI.F; fp32 has no ranges"),
-        (["plan", "m.onnx", "--max-ms", "3"], 4, "max_ms is for precision 'auto'"),
+        (["plan", "m.onnx", "--max-ms", "3"], 2, "max_ms is for precision 'auto', and the precision is fp32"),
         (["plan", "m.onnx", "--recipe", "none.toml"], 2, "recipe 'none.toml' does not exist"),
         (["plan", "m.onnx", "--input-shape", "x=1"], 2, "input shape 'x=1' names no input"),
         (["compile", "m.onnx"], 2, "arguments are required: -o/--output"),
@@ -80,7 +84,7 @@ def test_help_of_each_verb(verb: cli.Verb, capsys: pytest.CaptureFixture[str]) -
     said = capsys.readouterr().out
     assert "--json" in said
     assert "--seed" in said
-    assert not any(word in said for word in ("fp16", "strassen", "cuda", "--tracker"))
+    assert not any(word in said for word in ("strassen", "cuda", "--tracker"))
     assert callable(getattr(verbs, verb.name))
 
 

@@ -16,7 +16,7 @@ from lowprec.recipe import Recipe, Rule
 @pytest.mark.parametrize(
     ("arguments", "kind", "said"),
     [
-        ({"precision": "bf16"}, Unsupported, "precision 'bf16' is not built yet"),
+        ({"precision": "bf61"}, UsageError, "unknown precision 'bf61'"),
         ({"precision": 8}, UsageError, "precision is given as int: give a name"),
         ({"rounding": "stochastic"}, UsageError, "rounding 'stochastic' is for formats that round"),
         ({"rounding": "up"}, UsageError, "unknown rounding 'up'"),
@@ -35,8 +35,8 @@ from lowprec.recipe import Recipe, Rule
         ({"input_shapes": [("x", (1,))]}, UsageError, "input_shapes is a list: give a dict"),
         ({"records": "tuned.db"}, UsageError, "records 'tuned.db' does not exist"),
         ({"records": 3}, UsageError, "records is a int: give the path of a file"),
-        ({"min_sqnr": 30.0}, Unsupported, "min_sqnr is for precision 'auto'"),
-        ({"max_ms": 3.0}, Unsupported, "max_ms is for precision 'auto'"),
+        ({"min_sqnr": 30.0}, UsageError, "min_sqnr is for precision 'auto'"),
+        ({"max_ms": 3.0}, UsageError, "max_ms is for precision 'auto'"),
     ],
 )
 def test_refusals(arguments: dict[str, Any], kind: type[LowprecError], said: str) -> None:
@@ -110,6 +110,8 @@ def test_the_request_carries_every_option(monkeypatch: pytest.MonkeyPatch, tmp_p
         "command": "lowprec compile m.onnx",
         "precision": "fp32",
         "rounding": "nearest",
+        "min_sqnr": None,
+        "max_ms": None,
         "algorithm": "auto",
         "recipe": [{"op": "Conv", "algorithm": "direct"}],
         "target": "native",
