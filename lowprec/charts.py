@@ -1,6 +1,7 @@
 """Coordinates for the report's drawings: numbers in, positions out; the template does the drawing."""
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lowprec.verdict import Report
@@ -31,6 +32,39 @@ def error_chart(verdict: Report) -> dict[str, Any]:
             for index, (entry, value) in enumerate(zip(verdict.layers, values, strict=True))
         ],
     }
+
+
+def front_chart(search: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What `precision="auto"` expected of mixes of formats, and what it measured: time to the right, SQNR upwards."""
+    expected, measured = (_finite(search[name]) for name in ("front", "measured"))
+    points = [*expected, *measured]
+    if not points:
+        return None
+    low, high = _scale([_drawable(point["sqnr_db"]) for point in points])
+    left, right = min(point["ms"] for point in points), max(point["ms"] for point in points)
+
+    def placed(point: Mapping[str, Any]) -> dict[str, Any]:
+        share = (point["ms"] - left) / (right - left) if right > left else 0.5
+        return {
+            "x": round(_LEFT + share * (_RIGHT - _LEFT), 1),
+            "y": _height(_drawable(point["sqnr_db"]), low, high),
+            "title": f"{point.get('name', 'expected of a mix')}: {point['ms']:.3g} ms, {point['sqnr_db']:.1f} dB",
+            "name": point.get("name", ""),
+            "chosen": point.get("chosen", False),
+        }
+
+    return {
+        "height": HEIGHT + 24,
+        "ticks": [{"y": _height(tick, low, high), "label": f"{tick:.0f}"} for tick in _ticks(low, high)],
+        "expected": list(map(placed, expected)),
+        "measured": list(map(placed, measured)),
+        "ends": (f"{left:.3g} ms", f"{right:.3g} ms"),
+    }
+
+
+def _finite(points: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Those that differ from float32 at all."""
+    return [point for point in points if point["sqnr_db"] is not None]
 
 
 def decibels(value: float) -> str:

@@ -71,6 +71,12 @@ def _global_average(_node: Node, arrays: Sequence[Ints], _shape: Extents) -> Arr
     return np.asarray(_wide(x).mean(tuple(range(2, x.ndim)), keepdims=True), x.dtype)
 
 
+def _global_max(_node: Node, arrays: Sequence[Ints], _shape: Extents) -> Array:
+    """Over every spatial axis; onnx's evaluator knows two of them."""
+    (x,) = arrays
+    return np.asarray(x.max(tuple(range(2, x.ndim)), keepdims=True))
+
+
 def _relu(_node: Node, arrays: Sequence[Ints], _shape: Extents) -> Array:
     (x,) = arrays
     return np.asarray(np.maximum(x, x.dtype.type(0)))
@@ -167,6 +173,7 @@ OPERATORS: Mapping[str, Operator] = {
     "Flatten": _shaped,
     "Gemm": _gemm,
     "GlobalAveragePool": _global_average,
+    "GlobalMaxPool": _global_max,
     "Identity": _shaped,
     "LRN": _lrn,
     "MatMul": _matmul,

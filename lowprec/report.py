@@ -86,9 +86,27 @@ def render(art: Artifact, *, model: str | os.PathLike[str] | None = None, seed: 
         parts=_parts(art.plan.choices, profile.layers),
         rows=_rows(art.plan.choices, profile.layers, verdict.layers if verdict else ()),
         ports=[("input", spec) for spec in art.inputs] + [("output", spec) for spec in art.outputs],
+        front=_front(art),
         command=manifest.command,
         environment=[*_environment(art), ("at best", str(peaks))],
     )
+
+
+def _front(art: Artifact) -> dict[str, Any] | None:
+    """How `auto` chose the formats, if it did."""
+    search: Any = art.manifest.options.get("search")
+    if not search:
+        return None
+    rows = [
+        {
+            "name": row["name"],
+            "ms": _milliseconds(row["ms"]),
+            "sqnr": charts.decibels(float("inf") if row["sqnr_db"] is None else row["sqnr_db"]),
+            "chosen": row["chosen"],
+        }
+        for row in search["measured"]
+    ]
+    return {"rows": rows, "chart": charts.front_chart(search)}
 
 
 def _template() -> jinja2.Template:

@@ -168,7 +168,9 @@ def runs_of_taps(conv: Conv, arithmetic: Arithmetic) -> bool:
 
 def in_words(arithmetic: Arithmetic, channels: int) -> Arithmetic:
     """The arithmetic for so many channels: one at a time where they do not fill a word."""
-    return arithmetic if channels >= arithmetic.word else replace(arithmetic, way=Way.SINGLE)
+    if channels >= arithmetic.word:
+        return arithmetic
+    return replace(arithmetic, way=Way.SINGLE_HALVES if arithmetic.is_split else Way.SINGLE)
 
 
 def _depthwise(request: ConvolutionRequest, target: Target) -> Depthwise:

@@ -33,6 +33,10 @@ L1_SHARE = 24 << 10
 L2_SHARE = 3 << 20
 """Bytes read and written beyond which a pixel's line is gone from L2 when the next part of its channels is due."""
 
+MANY_REGISTERS = 32
+WASTE = 1.07
+"""How much may be computed twice for the sake of four rows."""
+
 LEAST_BLOCKS = 2
 """Vectors of channels that a task takes at least, if there are so many: caches fetch lines in pairs."""
 
@@ -66,12 +70,16 @@ class Depthwise(Frame):
     def tile(self) -> tuple[int, int]:
         """Rows and pixels of a row computed at once: enough to hide latency, few enough for the registers.
 
-        Two rows share most of what they read, which matters where it does not stay in L1.
+        Rows below each other share most of what they read, which matters where it does not stay in L1: two of them, or
+        four by four pixels under small kernels, if so many registers are there and the rows divide well.
         """
         geometry = self.geometry
-        neighbours = geometry.stride[1] == geometry.dilation[1] == 1 and geometry.kernel[1] > 1
-        tall = 2 if self.spread and neighbours and geometry.size[1] > 1 else 1
-        most = max(1, min(self.registers // (2 + tall), 8))
+        height, neighbours = geometry.size[1], geometry.stride[1] == geometry.dilation[1] == 1
+        tall = 2 if self.spread and neighbours and geometry.kernel[1] > 1 and height > 1 else 1
+        small = geometry.kernel[1] in (3, 4, 5) and self.registers >= MANY_REGISTERS
+        if tall == 2 and small and height >= 4 and 4 * ceil_div(height, 4) <= WASTE * height:
+            tall = 4
+        most = max(1, min(self.registers // (2 + tall), 8, 16 // tall))
         return tall, ceil_div(geometry.size[2], ceil_div(geometry.size[2], most))
 
     @property

@@ -67,6 +67,20 @@ def test_fixed_point_equals_the_oracle(model: Path, precision: str, calibrated: 
     assert all(agreement.exact == 1 for _, agreement in report.agreements)
 
 
+@pytest.mark.parametrize("groups", [1, 5])
+def test_16_bits_of_single_channels_equal_the_oracle(groups: int, tmp_path: Path) -> None:
+    """What does not fill a word of two channels, beside what does: weights keep their 16 bits."""
+    inner = helper.make_node("MatMul", ["p", "w"], ["y"])
+    nodes = [conv("x", "c", "wc", group=groups), helper.make_node("Reshape", ["c", "rows"], ["p"]), inner]
+    weights = {"wc": random(4 * groups, 1, 1, 1, seed=1) * 0.3, "w": random(1, 6, seed=2) * 0.3}
+    made = chain(nodes, {**weights, "rows": np.array([-1, 1], np.int64)}, [1, groups, 4, 5], "y")
+    onnx.save(made, tmp_path / "model.onnx")
+    art = lowprec.compile(tmp_path / "model.onnx", precision="q2.14", threads=1)
+    report = lowprec.verify(art, tmp_path / "model.onnx")
+    assert report.passed, str(report)
+    assert all(agreement.exact == 1 for _, agreement in report.agreements)
+
+
 def test_more_bits_are_nearer(model: Path) -> None:
     found = [
         lowprec.verify(lowprec.compile(model, precision=name, calibration=list(SAMPLES)), model).smallest_bound
