@@ -27,8 +27,13 @@ LIBRARY = "model.so"
 WEIGHTS = "weights.bin"
 ALIGNMENT = 64  # kernels load whole vectors of 64 bytes, and nothing checks it at run time
 
+NARROW_BITS = {
+    **{"int2": 2, "uint2": 2, "int4": 4, "uint4": 4},
+    **{"float4_e2m1fn": 4, "float8_e4m3fn": 8, "float8_e5m2": 8},
+}
+"""Types of few bits: ml_dtypes has each in a byte, and compiled code reads and writes bytes."""
 DTYPES = frozenset(
-    {"bool", "bfloat16", "float8_e8m0fnu", "float16", "float32", "float64"}
+    {"bool", "bfloat16", "float8_e8m0fnu", "float16", "float32", "float64", *NARROW_BITS}
     | {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
 )
 _VERSIONED = ("lowprec", "apache-tvm", "apache-tvm-ffi", "numpy", "onnx")
@@ -171,12 +176,12 @@ def current_versions() -> dict[str, str]:
 
 
 def dtype_of(name: str) -> np.dtype[np.generic]:
-    """The NumPy dtype of that name; bfloat16 is ml_dtypes'."""
-    if name == "bfloat16":
+    """The NumPy dtype of that name; bfloat16 and those of few bits are ml_dtypes'."""
+    if name == "bfloat16" or name in NARROW_BITS:
         import ml_dtypes  # rarely needed, and costs a start of 20 ms
 
-        bfloat16: np.dtype[np.generic] = np.dtype(ml_dtypes.bfloat16)
-        return bfloat16
+        found: np.dtype[np.generic] = np.dtype(getattr(ml_dtypes, name))
+        return found
     return np.dtype(name)
 
 

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowprec.errors import EnvironmentMismatch
-from lowprec.manifest import ALIGNMENT, dtype_of
+from lowprec.manifest import ALIGNMENT, NARROW_BITS, dtype_of
 from lowprec.tensors import TensorSpec
 
 Array = NDArray[np.generic]
@@ -120,7 +120,8 @@ def to_tensor(array: Array) -> Any:
         return ffi().from_dlpack(array)
     # NumPy's DLPack knows no bfloat16, and gives empty arrays strides that TVM does not take for contiguous.
     words = ffi().from_dlpack(array.reshape(-1).view(f"u{array.dtype.itemsize}"))
-    return _create_view()(words, ffi().Shape(array.shape), ffi().dtype(array.dtype.name), 0)
+    kind = "uint8" if array.dtype.name in NARROW_BITS else array.dtype.name
+    return _create_view()(words, ffi().Shape(array.shape), ffi().dtype(kind), 0)
 
 
 def to_array(tensor: Any, spec: TensorSpec) -> Array:

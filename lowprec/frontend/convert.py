@@ -15,15 +15,19 @@ from tvm.ir import GenericConst
 
 from lowprec.errors import Unsupported
 from lowprec.frontend.converters import CONVERTERS
+from lowprec.frontend.converters.narrow_codes import carried, carrier
 from lowprec.frontend.converters.site import Expr, Result, Site, constant, describe
 from lowprec.frontend.converters.widening import converted
 from lowprec.frontend.graph import Graph, Node, TensorSpec
+from lowprec.manifest import NARROW_BITS
 from lowprec.passes.editing import UNNAMED, Emitter, attributes_of, bindings, replace_tensors, result_of
 
 LAYERS = "lowprec.layers"
 DTYPE_NAMES = "float16 bfloat16 float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool"
 EXPONENT = "float8_e8m0fnu"  # a scale's exponent: it can be cast from
 DTYPES = frozenset(DTYPE_NAMES.split())
+CODING = frozenset(("DequantizeLinear", "QuantizeLinear"))
+"""The operators on types of few bits."""
 
 
 class Values(dict[str, Expr]):
@@ -34,21 +38,26 @@ class Values(dict[str, Expr]):
         self.constants = graph.constants
 
     def __missing__(self, name: str) -> Expr:
-        self[name] = constant(self.constants[name])
+        self[name] = constant(carried(self.constants[name]))
         return self[name]
 
 
 def tensor_type(spec: TensorSpec) -> relax.TensorType:
-    return relax.TensorType(spec.shape, spec.dtype)
+    return relax.TensorType(spec.shape, carrier(spec.dtype))
 
 
 def check_types(graph: Graph) -> None:
     """Every value a node reads or makes has a type that compiled code can hold."""
     for node in graph.nodes:
         for name in (*node.inputs, *node.outputs):
-            castable = node.op == "Cast" and name in node.inputs and graph.types[name].dtype == EXPONENT
-            if name and graph.types[name].dtype not in DTYPES and not castable:
+            if name and not _is_held(node, name, graph.types[name].dtype):
                 raise Unsupported(f"{describe(node)}: tensor {name!r} is {graph.types[name].dtype}, not supported yet")
+
+
+def _is_held(node: Node, name: str, dtype: str) -> bool:
+    if dtype == EXPONENT:
+        return node.op == "Cast" and name in node.inputs
+    return dtype in DTYPES or (node.op in CODING and not node.domain and dtype in NARROW_BITS)
 
 
 def bind(builder: relax.BlockBuilder, name: str, expression: Expr, *, is_output: bool) -> Expr:
@@ -78,7 +87,7 @@ def named_results(node: Node, result: Result) -> Iterator[tuple[str, Expr]]:
 def check_shape(node: Node, spec: TensorSpec, variable: Expr) -> None:
     """What was built must be what the front end inferred: a difference is a bug of ours, caught before it is run."""
     shape, dtype = tuple(int(n) for n in variable.ty.shape), str(variable.ty.dtype)
-    if shape != spec.shape or dtype != spec.dtype:
+    if shape != spec.shape or dtype != carrier(spec.dtype):
         raise Unsupported(
             f"{describe(node)}: converted to {dtype}{list(shape)} where {spec.dtype}{list(spec.shape)} is expected"
         )

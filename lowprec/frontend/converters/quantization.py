@@ -11,8 +11,10 @@ import numpy as np
 from tvm import relax
 
 from lowprec.frontend.converters.convolution import convolve
+from lowprec.frontend.converters.narrow_codes import decoded, float_codes, integer_codes, is_narrow_float
 from lowprec.frontend.converters.site import Converter, Expr, Result, Shape, Site, constant
 from lowprec.frontend.converters.windows import windows
+from lowprec.manifest import NARROW_BITS
 
 
 def channel_shape(rank: int, axis: int, count: int) -> Shape:
@@ -33,7 +35,7 @@ def parameter(site: Site, index: int, rank: int, axis: int, dtype: str, block: i
     if known is not None:
         cast = known.astype(np.float64 if dtype.startswith("float") else np.int64).reshape(target)
         return constant(spread_known(cast, axis, block, rank), dtype)
-    value = value if site.dtype(index) == dtype else site.emit(relax.op.astype(value, dtype))
+    value = value if site.dtype(index) == dtype else site.emit(decoded(site, index, dtype))
     value = value if shape == target else site.emit(relax.op.reshape(value, target))
     return site.emit(relax.op.repeat(value, block, axis)) if block and len(target) == rank else value
 
@@ -61,8 +63,11 @@ def saturated(site: Site, value: Expr, dtype: str) -> Expr:
 
 
 def rounded(site: Site, value: Expr, zero: Expr | None, dtype: str) -> Expr:
+    if is_narrow_float(dtype):
+        return float_codes(site, value if zero is None else site.emit(relax.op.add(value, zero)), dtype)
     whole = site.emit(relax.op.round(value))
-    return saturated(site, whole if zero is None else site.emit(relax.op.add(whole, zero)), dtype)
+    moved = whole if zero is None else site.emit(relax.op.add(whole, zero))
+    return integer_codes(site, moved, dtype) if dtype in NARROW_BITS else saturated(site, moved, dtype)
 
 
 def quantization_axis(site: Site) -> int:
@@ -72,8 +77,10 @@ def quantization_axis(site: Site) -> int:
 
 def convert_quantize(site: Site) -> Expr:
     axis, block = quantization_axis(site), site.integer("block_size", 0)
-    if not site.out().dtype.startswith(("int", "uint")):
+    if not site.out().dtype.startswith(("int", "uint")) and site.out().dtype not in NARROW_BITS:
         site.refuse(f"quantizing to {site.out().dtype} is not supported")
+    if is_narrow_float(site.out().dtype) and not site.integer("saturate", 1):
+        site.refuse("it has saturate=0; only numbers that saturate are supported")
     data = site.input(0) if site.dtype() == "float32" else site.emit(relax.op.astype(site.input(0), "float32"))
     scale = parameter(site, 1, site.rank(), axis, "float32", block)
     zero = zero_point(site, 2, site.rank(), axis, "float32", block)
@@ -85,8 +92,9 @@ def convert_quantize(site: Site) -> Expr:
 
 def convert_dequantize(site: Site) -> Expr:
     axis, block = quantization_axis(site), site.integer("block_size", 0)
-    wide = site.emit(relax.op.astype(site.input(0), "int32"))
-    zero = zero_point(site, 2, site.rank(), axis, "int32", block)
+    kind = "float32" if is_narrow_float(site.dtype()) else "int32"
+    wide = site.emit(decoded(site, 0, kind))
+    zero = zero_point(site, 2, site.rank(), axis, kind, block)
     centred = wide if zero is None else site.emit(relax.op.subtract(wide, zero))
     real = site.emit(relax.op.astype(centred, "float32"))
     result = relax.op.multiply(real, parameter(site, 1, site.rank(), axis, "float32", block))
