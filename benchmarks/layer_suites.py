@@ -58,6 +58,16 @@ CAFFE_ERA = (
 )
 
 
+FORMATS = (
+    conv_layer("conv3_256_56", (256, 256), 56, 3),
+    conv_layer("conv3_256_28", (256, 256), 28, 3),
+    conv_layer("conv3_512_28", (512, 512), 28, 3),
+    conv_layer("conv1_256_56", (256, 256), 56, 1),
+    conv_layer("conv1_256_28", (256, 512), 28, 1),
+    conv_layer("conv1_512_28", (512, 512), 28, 1),
+)
+
+
 def vgg_e(batch: int) -> tuple[BenchLayer, ...]:
     """The suite at a batch."""
     suffix = "" if batch == 1 else f"_batch{batch}"
@@ -75,6 +85,7 @@ SUITES: dict[str, tuple[BenchLayer, ...]] = {
     "vgg-e": tuple(layer for batch in BATCHES for layer in vgg_e(batch)),
     "kernels": _kernels(),
     "caffe-era": CAFFE_ERA,
+    "formats": FORMATS,
 }
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import onnx
 
-from benchmarks import command, machine
+from benchmarks import command, formats, machine
 from benchmarks.figures import Figure, summarize
 from benchmarks.layer_suite import BenchLayer, bank, copies_past
 from benchmarks.layer_suites import BATCHES, LAVIN_GRAY, SUITES, USUAL, suite
@@ -58,6 +58,8 @@ def measure(options: argparse.Namespace) -> int:
         return 0
     peaks = machine.measure(options.threads, parse_target(options.target))
     command.announce(peaks)
+    if options.suite == "formats":
+        return _measure_formats([layer for layer in layers if layer.name in chosen], peaks, options)
     print(_header(engines))
     rows = []
     for layer in (layer for layer in layers if layer.name in chosen):
@@ -66,6 +68,19 @@ def measure(options: argparse.Namespace) -> int:
     print(_summary(rows, options))
     print(f"written to {command.save(_result_name(options), options, peaks, rows)}")
     return int(any(OURS in row["failures"] for row in rows))
+
+
+def _measure_formats(layers: Sequence[BenchLayer], peaks: machine.Peaks, options: argparse.Namespace) -> int:
+    """Ours alone, in every format."""
+    best = formats.units(options.threads)
+    print("at best, GOP/s: " + ", ".join(f"{name} {rate / 1e9:.0f}" for name, rate in best.items()))
+    print(formats.header())
+    rows = []
+    for layer in layers:
+        rows.append(formats.measure_formats(layer, best, options))
+        print(formats.line(rows[-1]), flush=True)
+    print(f"written to {command.save(_result_name(options), options, peaks, rows)}")
+    return int(any(row["failures"] for row in rows))
 
 
 def measure_layer(

@@ -4,9 +4,10 @@
     8 bits:      sum[k] += x[c] * w[c, k] + ... + x[c + 3] * w[c + 3, k]                 exactly, in 32 bits
     16 bits:     low[k] += l[c] * w[c, k] + l[c + 1] * w[c + 1, k];  high[k] likewise with h, where x = 256 h + l
 
-A `word` is what of a pixel is taken for all lanes: one float, four bytes, or two numbers of 16 bits. What is multiplied
-is unsigned, by signed weights: a signed x is taken as x + 128, or x + 32768, and so often the sum of the weights is
-taken away where sums begin. A sum of 16-bit products is 256 high + low + bias, exact in float64.
+A `word` is what of a pixel is taken for all lanes: one float, four bytes, or two numbers of 16 bits. Bytes that are
+multiplied are unsigned, by signed weights: a signed x is taken as x + 128, and so often the sum of the weights is taken
+away where sums begin. Numbers of 16 bits are x = 256 h + l, halved once before all else: all l of a tensor, then all h,
+each in 16 bits, so that a word of either is one load. A sum of products is 256 high + low + bias, exact in float64.
 
 By CPU flags: one instruction for a word (VNNI), two for pairs of 16-bit numbers (AVX-512, AVX2, SSE2; `vpmaddubsw`
 would be one, but saturates), else one channel at a time.
@@ -20,14 +21,17 @@ from numpy.typing import NDArray
 from tvm import ir, tirx
 from tvm.script.ir_builder import tirx as T
 
-from lowprec.schedules.views import FLOAT, Index, load, splat
+from lowprec.schedules.tasks import start_of
+from lowprec.schedules.tiling import ceil_div
+from lowprec.schedules.views import FLOAT, Index, load, splat, store
 from lowprec.targets import X86, Target
 
 LOW_BYTES = 0x00FF00FF
 SIGNS = -0x7F7F7F80  # 0x80808080, as int32
-HALF_SIGNS = -0x7FFF8000  # 0x80008000
 BITS = 8
 BFLOAT = "bfloat16"
+PIECE = 1 << 14
+"""Numbers that a task halves."""
 SPARE = 4
 """Registers for products that are not added at once."""
 
@@ -104,8 +108,10 @@ class Arithmetic:
     @property
     def shift(self) -> int:
         """What is added to every x before it is multiplied."""
-        if self.is_split:
+        if self.way is Way.SINGLE_HALVES:
             return 1 << (2 * BITS - 1)
+        if self.way is Way.HALVES:
+            return 0
         return 1 << (BITS - 1) if self.signed and self.way is not Way.SINGLE else 0
 
     def factor(self, x: tirx.Buffer, position: Index, lanes: int) -> list[ir.Expr]:
@@ -117,11 +123,11 @@ class Arithmetic:
         if self.way is Way.SINGLE_HALVES:
             number = T.bind(tirx.Cast("int32", load(x, position, 1)) + (1 << 15))
             return [splat(part, lanes) for part in (number & 0xFF, number >> BITS)]
-        word = _reinterpret("int32", load(x, position, self.word))
         if self.way is Way.HALVES:
-            word = T.bind(word ^ tirx.const(HALF_SIGNS, "int32"))
-            halves = (word & LOW_BYTES, (word >> BITS) & LOW_BYTES)
-            return [_reinterpret(f"int16x{2 * lanes}", splat(part, lanes)) for part in halves]
+            places = (position, position + int(x.shape[0]) // 2)
+            halves = (_reinterpret("int32", load(x, place, self.word)) for place in places)
+            return [_reinterpret(f"int16x{2 * lanes}", splat(half, lanes)) for half in halves]
+        word = _reinterpret("int32", load(x, position, self.word))
         if self.signed:
             word = word ^ tirx.const(SIGNS, "int32")
         word = T.bind(word)
@@ -184,6 +190,20 @@ class Arithmetic:
         if self.stored == BFLOAT:
             ordered = ordered.astype(BFLOAT).view(np.uint16)
         return np.ascontiguousarray(ordered.reshape(*outer, words, -1).astype(self.weights))
+
+
+def halve(x: tirx.Buffer, count: int, lanes: int) -> tirx.Buffer:
+    """A tensor of `count` numbers of 16 bits as `factor` reads it: all low halves, then all high ones."""
+    halves = T.alloc_buffer((2 * count,), "int16", scope="global")
+    width = min(2 * lanes, count)
+    piece = min(PIECE, count) // width * width
+    low, eight = (splat(tirx.const(number, "int16"), width) for number in ((1 << BITS) - 1, BITS))
+    with T.parallel(0, ceil_div(count, piece)) as task, T.serial(0, piece // width) as vector:
+        place = start_of(task, piece, count) + vector * width
+        number = T.bind(load(x, place, width))
+        store(halves, place, number & low, width)
+        store(halves, place + count, number >> eight, width)
+    return halves
 
 
 FLOATS = Arithmetic()

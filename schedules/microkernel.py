@@ -1,13 +1,14 @@
 """The code of a `Direct` kernel: the loops over its tiles, and the tile."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from tvm import ir, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
+from lowprec.schedules.arithmetic import Way, halve
 from lowprec.schedules.buffers import Buffers, begin_kernel
 from lowprec.schedules.direct import Direct, PackedWeights, StridedWeights, vector_starts
 from lowprec.schedules.prefetch import prefetch
@@ -34,6 +35,8 @@ def build_direct(spec: Direct) -> tirx.PrimFunc:
                 )
             case StridedWeights(view=view):
                 buffers = begin_kernel(spec, weights=view, bias=False)
+        if spec.arithmetic.way is Way.HALVES:
+            buffers = replace(buffers, x=halve(buffers.x, prod(spec.input.shape), spec.lanes))
         _tasks(spec, buffers)
     return builder.get()
 

@@ -150,11 +150,17 @@ SOLID = replace(
         replace(LARGE, size=(9, 19), kernel=(9, 3)),
         replace(LARGE, size=(13, 13), dilation=(2, 1)),
         replace(LARGE, size=(13, 13), stride=(2, 1)),
+        replace(LARGE, size=(18, 13), kernel=(3, 3)),
+        replace(LARGE, size=(11, 7), kernel=(4, 3)),
+        replace(LARGE, size=(19, 13), kernel=(5, 5)),
         SOLID,
     ],
-    ids=["odd rows", "even rows", "wide", "one row", "dilated", "strided", "three axes"],
+    ids=[
+        *("odd rows", "even rows", "wide", "one row", "dilated", "strided"),
+        *("four rows", "four rows of four taps", "four rows that overlap", "three axes"),
+    ],
 )
-def test_two_rows_at_once_equal_the_oracle(monkeypatch: pytest.MonkeyPatch, conv: Conv, target: str) -> None:
+def test_rows_at_once_equal_the_oracle(monkeypatch: pytest.MonkeyPatch, conv: Conv, target: str) -> None:
     """What depthwise layers do that are larger than L2; with one row the bits are the same."""
     alone = check(conv, parse_target(target), border=1, residual=True, bias=True, seed=5)
     monkeypatch.setattr(depthwise, "L2_SHARE", 0)

@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 from lowprec.building import quick_passes
 from lowprec.convolution import Conv, convolve
 from lowprec.schedules.arithmetic import Way, arithmetic_of
-from lowprec.schedules.convolution import ConvolutionRequest, build_convolution, convolution_kernel, pack_convolution
+from lowprec.schedules.convolution import (
+    ConvolutionRequest,
+    build_convolution,
+    convolution_kernel,
+    pack_convolution,
+    shift_of,
+)
 from lowprec.schedules.direct import Direct
 from lowprec.schedules.epilogue import Constant, Epilogue, Step, Value
 from lowprec.schedules.windows import whole
@@ -55,7 +61,7 @@ def check(conv: Conv, target: str, *, way: Way | None = None, seed: int = 0) -> 
     assert isinstance(kernel, Direct)
     if way is not None:
         kernel = replace(kernel, arithmetic=replace(kernel.arithmetic, way=way, dots=False))
-    high = -128 * w.reshape(len(w), -1).astype(np.int64).sum(axis=1)
+    high = -(shift_of(kernel) >> 8) * w.reshape(len(w), -1).astype(np.int64).sum(axis=1)
     packed = pack_convolution(kernel, conv, w, np.stack([bias, high.astype(np.int32)]))
     with quick_passes():
         module = tvm.IRModule({"main": build_convolution(kernel)})

@@ -1,0 +1,105 @@
+"""Layers in every number format, as shares of what the machine's units can do: `layers --suite formats`.
+
+    conv3_256_56    fp32 163 GOP/s 95 %    int8 596 GOP/s 78 %    ...
+
+Each format is a build of a bank of copies (layer_suite.py), and what is timed is the kernels of the layer alone, in
+turns. Floats are computed directly, with as many multiplications as the model has. The unit of fp32, bf16 and fp16 is
+that of fp32's multiply-adds, for sums are of float32; that of integers the one of products of bytes, of which exact
+products of 16 bits take four. That of signs is not measured: three instructions xor, count and add 512 products, where
+two make 32 of fp32, so it is 32/3 of fp32's.
+"""
+
+import argparse
+import statistics
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from benchmarks.layer_suite import BenchLayer, bank, copies_past, inputs
+from lowprec.artifact import Artifact, load
+from lowprec.compilation import Options, compile_to
+from lowprec.errors import LowprecError
+from lowprec.peaks import Peaks, measure_peaks
+from lowprec.recipe import Recipe, Rule
+
+FORMATS = ("fp32", "bf16", "fp16", "int8", "q2.14", "binary")
+FORCED = {"fp32": "direct", "bf16": "direct", "fp16": "direct"}
+"""Algorithms with as many multiplications as the model: the share of a peak means something then."""
+L2_BYTES = 2 << 20
+FEWEST = 7
+"""Turns."""
+SIGNS = 32 / 3
+WORD_STEPS = 4
+
+
+def header() -> str:
+    return f"{'layer':<24}" + "".join(f"{fmt + ' GOP/s':>15}{'share':>7}" for fmt in FORMATS)
+
+
+def units(threads: int) -> dict[str, float]:
+    """Operations a second that each format's unit can do at best."""
+    peaks: Peaks = measure_peaks(threads)
+    floats = dict.fromkeys(("fp32", "bf16", "fp16"), peaks.flops)
+    whole = {"int8": peaks.byte_operations, "q2.14": peaks.byte_operations / WORD_STEPS}
+    return {**floats, **whole, "binary": SIGNS * peaks.flops}
+
+
+def measure_formats(layer: BenchLayer, peaks: Mapping[str, float], options: argparse.Namespace) -> dict[str, Any]:
+    """One layer in every format."""
+    copies = copies_past(L2_BYTES, layer)
+    feeds = inputs(layer, copies, seed=options.seed)
+    failures: dict[str, str] = {}
+    with tempfile.TemporaryDirectory(prefix="lowprec-formats-") as folder:
+        model = Path(folder) / "bank.onnx"
+        onnx.save(bank(layer, copies, seed=options.seed), model)
+        built = {}
+        for fmt in FORMATS:
+            try:
+                built[fmt] = _build(fmt, model, Path(folder) / fmt, options)
+            except LowprecError as problem:
+                failures[fmt] = str(problem)
+        times: dict[str, list[float]] = {fmt: [] for fmt in built}
+        for _ in range(FEWEST):
+            for fmt, artifact in built.items():
+                times[fmt].append(_seconds(artifact, feeds) / copies)
+    rows = {}
+    for fmt, seconds in times.items():
+        middle = statistics.median(seconds)
+        rate = 2 * layer.macs / middle
+        rows[fmt] = {"p50_ms": 1e3 * middle, "gops": rate / 1e9, "share": rate / peaks[fmt]}
+    return {"layer": layer.name, "macs": layer.macs, "copies": copies, "formats": rows, "failures": failures}
+
+
+def line(row: Mapping[str, Any]) -> str:
+    cells = "".join(_cell(row["formats"].get(fmt)) for fmt in FORMATS)
+    return f"{row['layer']:<24}{cells}" + "".join(f"\n    {fmt} failed: {why}" for fmt, why in row["failures"].items())
+
+
+def _cell(found: Mapping[str, float] | None) -> str:
+    return f"{'failed':>15}{'':>7}" if found is None else f"{found['gops']:>15.0f}{found['share']:>7.0%}"
+
+
+def _build(fmt: str, model: Path, directory: Path, options: argparse.Namespace) -> Artifact:
+    """The bank with all layers in a format, the first and the last one too."""
+    chosen = Options(
+        recipe=Recipe(rules=tuple(Rule(op=op, weights=fmt, activations=fmt) for op in ("Conv", "Gemm"))),
+        algorithm=FORCED.get(fmt, "auto"),
+        threads=options.threads,
+        target=options.target,
+        seed=options.seed,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a random network is not calibrated, or not trained to be binary
+        compile_to(str(directory), model, chosen, command="python -m benchmarks.layers --suite formats")
+    return load(directory, options.threads)
+
+
+def _seconds(artifact: Artifact, feeds: Mapping[str, Any]) -> float:
+    """Of the kernels that multiply, of all copies."""
+    calls: Sequence[Any] = artifact.profile(feeds, repeats=1)
+    products = (call.seconds for call in calls if any(op in call.op for op in ("conv", "matmul")))
+    return sum(products)
