@@ -116,30 +116,11 @@ def product(x: Expression, y: Expression) -> Expression:
 
 
 def quotient(x: Expression, divisor: Expression) -> Expression:
-    """x / divisor for a constant, to the last bit where rounding to an integer may see it (Markstein 1990).
-
-    q = x * r, with r = 1 / divisor, is nearly right; the rest x - q * divisor is exact, so that q + rest * r is rounded
-    right, unless all bits of the divisor's mantissa are ones. Beyond 2^24, where q might overflow, it is held.
-    """
+    """x / divisor for a constant, to the last bit where rounding to an integer may see it."""
     number = np.float32(divisor.value if isinstance(divisor, tirx.FloatImm) else divisor.value.value)
-    if not _is_simple(number):
+    if not vector_math.is_simple_divisor(number):
         return x / divisor
-    inverse = vector_math.constant(float(np.float32(1) / number), x)
-    bound = vector_math.constant(2.0**24, x)
-    near = tirx.min(tirx.max(x * inverse, -bound), bound)
-    near = _kept(near, x.ty.dtype.lanes)
-    rest = _fma(-near, divisor, x)
-    return _fma(rest, inverse, near)
-
-
-def _is_simple(divisor: np.float32) -> bool:
-    """Whether it and its inverse are far from the ends of the range, and its mantissa has a zero."""
-    mantissa = int(divisor.view(np.uint32)) & 0x7FFFFF
-    return 2.0**-60 < abs(float(divisor)) < 2.0**60 and mantissa != 0x7FFFFF
-
-
-def _fma(x: Expression, y: Expression, z: Expression) -> Expression:
-    return tirx.call_intrin(x.ty, "tirx.fma", x, y, z)
+    return vector_math.quotient(x, number, lambda value: _kept(value, x.ty.dtype.lanes))
 
 
 def _relu(x: Expression) -> Expression:

@@ -2,6 +2,10 @@
 
     y = a * b + c    -->    y = fence(a * b) + c
 
+and a quotient that is rounded to an integer is, to the same bit, made of products: a division takes as long as ten.
+
+    y = nearbyint(x / 0.02)    -->    y = nearbyint(quotient(x, 0.02))
+
 Terms of a sum are fused all the same: its order is ours to choose anyway.
 """
 
@@ -9,12 +13,14 @@ from dataclasses import replace
 
 import tvm_ffi
 from tvm import tirx
-from tvm.ir import Expr
+from tvm.ir import Call, Expr
 
 from lowprec.schedules.stages import AnyStage, Stage
+from lowprec.schedules.vector_math import rounded_quotient
 from lowprec.schedules.views import FLOAT
 
 FENCE = "llvm.arithmetic.fence.f32"
+NEARBYINT = "llvm.nearbyint.f32"
 
 
 def with_fences(stage: AnyStage) -> AnyStage:
@@ -32,4 +38,12 @@ def _fenced(value: Expr) -> Expr:
             return product
         return tirx.call_llvm_pure_intrin(FLOAT, FENCE, product)
 
-    return tvm_ffi.structural_map(value, (tirx.Mul, fence), order="post")
+    fenced = tvm_ffi.structural_map(value, (tirx.Mul, fence), order="post")
+    return tvm_ffi.structural_map(fenced, (Call, _rounding), order="post")
+
+
+def _rounding(call: Call) -> Expr:
+    """nearbyint by LLVM's name: TVM makes no vector of a loop with its own."""
+    if getattr(call.op, "name", "") != "tirx.nearbyint" or str(call.ty) != FLOAT:
+        return call
+    return rounded_quotient(call.args[0], lambda x: tirx.call_llvm_pure_intrin(FLOAT, NEARBYINT, x))

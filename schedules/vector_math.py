@@ -11,6 +11,7 @@ Select, and not max or min, does the clamping: a false comparison must let a NaN
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+import numpy as np
 import tvm_ffi
 from tvm import tirx
 from tvm.ir import Call, Expr, PrimType
@@ -176,6 +177,39 @@ def log(x: Expr) -> Expr:
     result = tirx.Select(x < infinite, result, x)  # infinity and NaN answer themselves
     result = tirx.Select(x < constant(0.0, x), constant(float("nan"), x), result)
     return let.close(tirx.Select(tirx.EQ(x, constant(0.0, x)), constant(-float("inf"), x), result))
+
+
+def quotient(x: Expr, divisor: np.float32, named: Callable[[Expr], Expr]) -> Expr:
+    """x / divisor for a simple constant, to the last bit where rounding to an integer may see it (Markstein 1990).
+
+    q = x * r, with r = 1 / divisor, is nearly right; the rest x - q * divisor is exact, so that q + rest * r is rounded
+    right, unless all bits of the divisor's mantissa are ones. Beyond 2^24, where q might overflow, it is held.
+    """
+    inverse, bound = constant(float(np.float32(1) / divisor), x), constant(2.0**24, x)
+    near = named(tirx.min(tirx.max(x * inverse, -bound), bound))
+    rest = _fma(-near, constant(float(divisor), x), x)
+    return _fma(rest, inverse, near)
+
+
+def is_simple_divisor(divisor: np.float32) -> bool:
+    """Whether it and its inverse are far from the ends of the range, and its mantissa has a zero."""
+    mantissa = int(divisor.view(np.uint32)) & 0x7FFFFF
+    return 2.0**-60 < abs(float(divisor)) < 2.0**60 and mantissa != 0x7FFFFF
+
+
+def _fma(x: Expr, y: Expr, z: Expr) -> Expr:
+    return tirx.call_intrin(x.ty, "tirx.fma", x, y, z)
+
+
+def rounded_quotient(value: Expr, rounded: Callable[[Expr], Expr]) -> Expr:
+    """rounded(x / constant) --> rounded(`quotient`); any other value is rounded as it is."""
+    if not isinstance(value, tirx.Div) or not isinstance(value.b, tirx.FloatImm):
+        return rounded(value)
+    divisor = np.float32(value.b.value)
+    if not is_simple_divisor(divisor):
+        return rounded(value)
+    let = _Bindings()
+    return let.close(rounded(quotient(let(value.a), divisor, let)))
 
 
 def to_bfloat16(x: Expr) -> Expr:

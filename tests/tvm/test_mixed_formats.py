@@ -65,8 +65,13 @@ def rounded(values: NDArray[np.floating[Any]], precision: str) -> Floats:
     return np.asarray(values, np.float32).astype(DTYPES[precision]).astype(np.float32)
 
 
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("precision", DTYPES)
+@pytest.mark.parametrize(
+    ("precision", "target"),
+    [
+        *(("bf16", "native"), ("fp16", "native"), ("fp16", "x86-64"), ("bf16", "x86-64-v3")),
+        *(pytest.param(p, t, marks=pytest.mark.slow) for p in DTYPES for t in TARGETS),
+    ],
+)
 def test_products_are_of_rounded_numbers(precision: str, target: str) -> None:
     """As in NumPy, but for the order of sums: a number near a tie may fall to the other side, by one step."""
     model = network()
@@ -91,8 +96,18 @@ def test_few_rows_read_weights_of_half_the_size(precision: str) -> None:
     np.testing.assert_allclose(few(x[:1]), many(x)[:1], rtol=2e-2, atol=1e-2)
 
 
-@pytest.mark.parametrize("algorithm", ["direct", "winograd", "fft", "im2col"])
-@pytest.mark.parametrize("precision", DTYPES)
+@pytest.mark.parametrize(
+    ("precision", "algorithm"),
+    [
+        ("bf16", "winograd"),
+        ("fp16", "fft"),
+        *(
+            pytest.param(precision, algorithm, marks=pytest.mark.slow)
+            for precision in DTYPES
+            for algorithm in ("direct", "winograd", "fft", "im2col")
+        ),
+    ],
+)
 def test_every_algorithm(tmp_path: Path, precision: str, algorithm: str) -> None:
     onnx.save(images(), tmp_path / "m.onnx")
     art = lowprec.compile(tmp_path / "m.onnx", precision=precision, algorithm=algorithm)
@@ -103,7 +118,7 @@ def test_every_algorithm(tmp_path: Path, precision: str, algorithm: str) -> None
     assert {"bf16": 40, "fp16": 58}[precision] < errors.sqnr_db < {"bf16": 58, "fp16": 75}[precision]
 
 
-@pytest.mark.parametrize("precision", DTYPES)
+@pytest.mark.parametrize("precision", ["bf16", pytest.param("fp16", marks=pytest.mark.slow)])
 def test_verify_knows_their_bounds(tmp_path: Path, precision: str) -> None:
     onnx.save(images(), tmp_path / "m.onnx")
     report = lowprec.verify(lowprec.compile(tmp_path / "m.onnx", precision=precision), tmp_path / "m.onnx")
@@ -133,9 +148,9 @@ def mixed(**formats: str) -> Recipe:
 @pytest.mark.parametrize(
     "formats",
     [
-        {"a": "int8"},
+        pytest.param({"a": "int8"}, marks=pytest.mark.slow),
         {"a": "bf16", "b": "int8", "c": "fp16"},
-        {"a": "int8", "b": "int8", "y": "bf16"},
+        pytest.param({"a": "int8", "b": "int8", "y": "bf16"}, marks=pytest.mark.slow),
         {"a": "q2.14", "b": "bf16"},
         {"b": "binary", "c": "int8"},
     ],

@@ -63,17 +63,20 @@ def test_its_recipe_makes_the_same_artifact(model: Path, found: lowprec.Artifact
     assert compare(exact, again(SAMPLES[:1])).sqnr_db >= 39.0
 
 
+@pytest.mark.slow
 def test_a_bound_that_only_float32_meets(model: Path) -> None:
     art = lowprec.compile(model, precision="auto", min_sqnr=110.0, calibration=SAMPLES)
     assert set(formats_of(art).values()) == {"fp32"}
 
 
+@pytest.mark.slow
 def test_a_layer_that_the_recipe_speaks_of_stays(model: Path) -> None:
     recipe = Recipe(rules=(Rule(layer="b", weights="fp16"),))
     art = lowprec.compile(model, precision="auto", min_sqnr=5.0, recipe=recipe, calibration=SAMPLES)
     assert formats_of(art)["b"] == "fp16"
 
 
+@pytest.mark.slow
 def test_time_that_is_enough_for_all_gives_the_most_exact(model: Path) -> None:
     art = lowprec.compile(model, precision="auto", max_ms=1e4, calibration=SAMPLES)
     assert set(formats_of(art).values()) == {"fp32"}
