@@ -186,6 +186,8 @@ def tune(arguments: argparse.Namespace) -> Answer:
         raise Unsupported("--tracker is not built yet: tune on this machine")
     if arguments.calibration:
         raise Unsupported("--calibration is for precisions that tune does not build yet: leave it out")
+    if arguments.min_sqnr is not None or arguments.max_ms is not None:
+        raise Unsupported("--min-sqnr and --max-ms are for precision 'auto', which tune does not search: compile does")
     if arguments.algorithm != "auto":
         raise UsageError(f"--algorithm is {arguments.algorithm!r}: tuning tries all of them, leave it out")
     done = tune_model(
