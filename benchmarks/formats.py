@@ -13,7 +13,7 @@ import argparse
 import statistics
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,5 @@ def _build(fmt: str, model: Path, directory: Path, options: argparse.Namespace) 
 
 def _seconds(artifact: Artifact, feeds: Mapping[str, Any]) -> float:
     """Of the kernels that multiply, of all copies."""
-    calls: Sequence[Any] = artifact.profile(feeds, repeats=1)
-    products = (call.seconds for call in calls if any(op in call.op for op in ("conv", "matmul")))
-    return sum(products)
+    calls = artifact.profile(feeds, repeats=1)
+    return sum(call.seconds for call in calls if any(op in call.op for op in ("conv", "matmul")))

@@ -201,8 +201,11 @@ class _Reader:
         other = first if is_constant(second) else second
         if not is_constant(constant) or self.values.get(other) != 0:
             return False
-        array = array_of(constant)
-        if array.size != self.shape[-1] or (array.ndim and array.shape[-1] != array.size) or self.shape[-1] == 1:
+        array, channels = array_of(constant), self.shape[-1]
+        if array.size == 1 and array.dtype.kind == "i":  # before sums are rounded to float32
+            self.bias = np.full(channels, array.reshape(()))
+            return True
+        if array.size != channels or (array.ndim and array.shape[-1] != array.size) or channels == 1:
             return False
         self.bias = array.reshape(-1)
         return True

@@ -152,6 +152,8 @@ def _is_integer(reading: UnitReading, window: Window) -> bool:
         raise Declined(f"it multiplies {window.dtype}, and kernels multiply {', '.join(WORDS)}")
     if window.dtype == WIDE and reading.zero_point:
         raise Declined("its 16-bit operand has a zero point")
+    if window.dtype == WIDE and [step.op for step in reading.epilogue.steps[:1]] != [FLOAT]:
+        raise Declined("its sums of 16-bit products are more than rounded to float32")
     return True
 
 

@@ -2,10 +2,13 @@
 
     Conv(auto_pad=SAME_UPPER) --> Conv(kernel_shape, strides, dilations, pads)
     MaxPool(auto_pad=VALID)   --> MaxPool(kernel_shape, strides, pads)
+    MaxPool(ceil_mode=1)      --> MaxPool(kernel_shape, strides, longer pads)
 
 Reference: the operators' own pages. SAME: ceil(size / stride) results, the odd element at the end (UPPER) or at the
 beginning (LOWER). A transposed convolution's `output_shape` becomes pads, or output_padding where pads would be
-negative.
+negative. Ceiling mode is rounding up the number of windows; ONNX's own inference before opset 22, which ONNX Runtime
+obeys, counts one too many where the last would begin behind the input. It stays where pads would be counted or would be
+as long as the window.
 """
 
 from dataclasses import replace
@@ -44,6 +47,8 @@ def _explicit(node: Node, graph: Graph) -> Node:
     else:
         explicit["pads"] = _pads(mode, given, sizes, strides, reach)
     explicit |= {"kernel_shape": kernel, "strides": strides}
+    if node.op in POOLS and node.attributes.get("ceil_mode", 0):
+        return _without_ceiling(replace(node, attributes=explicit), graph, reach)
     if node.op in CONVOLUTIONS:
         explicit["dilations"] = dilations
     return replace(node, attributes=explicit)
@@ -65,6 +70,20 @@ def _pads(mode: object, given: Ints, sizes: Ints, strides: Ints, reach: Ints) ->
         for size, stride, span in zip(sizes, strides, reach, strict=True)
     )
     return split(totals, upper=mode == "SAME_UPPER")
+
+
+def _without_ceiling(pool: Node, graph: Graph, reach: Ints) -> Node:
+    """The pool with end pads that give it as many windows."""
+    sizes, results = (graph.types[name].shape[2:] for name in (pool.inputs[0], pool.outputs[0]))
+    pads, kernel = ints(pool, "pads", ()), ints(pool, "kernel_shape", ())
+    begins, ends = pads[: len(sizes)], pads[len(sizes) :]
+    axes = zip(results, ints(pool, "strides", ()), reach, sizes, begins, ends, strict=True)
+    longer = tuple(max((count - 1) * s + span - n - begin, end) for count, s, span, n, begin, end in axes)
+    counted = pool.op == "AveragePool" and pool.attributes.get("count_include_pad", 0)
+    if longer != ends and (counted or any(end >= size for end, size in zip(longer, kernel, strict=True))):
+        return pool
+    attributes = {name: value for name, value in pool.attributes.items() if name != "ceil_mode"}
+    return replace(pool, attributes={**attributes, "pads": (*begins, *longer)})
 
 
 def split(totals: Ints, *, upper: bool) -> Ints:

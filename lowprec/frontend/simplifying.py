@@ -8,11 +8,13 @@ from lowprec.frontend.absorbing import absorb_affines
 from lowprec.frontend.autopad import spell_out_windows
 from lowprec.frontend.bypassing import bypass
 from lowprec.frontend.graph import Graph
+from lowprec.frontend.integer_moves import move_to_products
 from lowprec.frontend.padding import absorb_padding
 from lowprec.frontend.pruning import prune
 from lowprec.frontend.restoring import restore
 
 REWRITES: tuple[Callable[[Graph], Graph], ...] = (
+    move_to_products,
     restore,
     prune,
     bypass,

@@ -82,6 +82,19 @@ def test_random_networks_come_back(tmp_path: Path, seed: int) -> None:
         assert np.array_equal(again.constants[name], array)
 
 
+@pytest.mark.parametrize("op", ["AveragePool", "LpPool", "MaxPool"])
+def test_a_pool_in_ceiling_mode_is_of_the_size_that_it_had(tmp_path: Path, op: str) -> None:
+    """ONNX Runtime would infer (1, 2, 3, 3) before opset 22, and refuse the product behind it."""
+    nodes = [
+        helper.make_node(op, ["x"], ["p"], kernel_shape=[1, 2], strides=[3, 3], pads=[0, 0, 0, 1], ceil_mode=1),
+        helper.make_node("Reshape", ["p", "shape"], ["r"]),
+        helper.make_node("MatMul", ["r", "w"], ["y"]),
+    ]
+    stored = [tensor("shape", np.array([0, 0, -1])), tensor("w", random(6, 4))]
+    graph = load(model_of(nodes, [value("x", [1, 2, 5, 7])], [value("y", None)], stored, opset=19), tmp_path)
+    assert run(graph).shape == (1, 2, 4)
+
+
 @pytest.mark.parametrize(("opset", "exported"), [(7, 13), (12, 13), (13, 13), (17, 17), (21, 21)])
 def test_a_quantized_model_has_an_opset_that_knows_its_operators(tmp_path: Path, opset: int, exported: int) -> None:
     layer = helper.make_node("Conv", ["x", "w"], ["y"])

@@ -181,6 +181,19 @@ def wide_results(net: Network) -> list[str]:
     return [net.quantize(conv_of(net, x, 6), 1e-3, 5, "int16"), net.quantize(pooled, 1e-4, 99, "uint16")]
 
 
+def biases_of_words(net: Network) -> list[str]:
+    """Added to sums of 16-bit products before these are rounded: one for all channels, or the only one, or more."""
+    rng, unit = np.random.default_rng(0), 2.0**-14
+    x = net.dequantize(net.input(rng.integers(-(2**15), 2**15, (3, 1, 15, 17), "int16")), unit)
+    w = net.dequantize(net.constant(rng.integers(-(2**13), 2**13, (1, 1, 3, 3), "int16")), unit)
+    b = net.dequantize(net.constant([18042698], "int32"), unit * unit)
+    conv = net.node("Conv", x, w, b, shape=(3, 1, 13, 15), kernel_shape=(3, 3))
+    rows = net.dequantize(net.input(rng.integers(-(2**15), 2**15, (64, 9), "int16")), unit)
+    w = net.dequantize(net.constant(rng.integers(-(2**13), 2**13, (9, 5), "int16")), unit)
+    each = net.dequantize(net.constant(rng.integers(-(2**28), 2**28, (64, 5), "int32")), unit * unit)
+    return [conv, *(net.node("Gemm", rows, w, bias, shape=(64, 5)) for bias in (b, each))]
+
+
 def averages(net: Network) -> list[str]:
     """Dilated, beyond the padding, with the padding counted or not."""
     x = net.dequantize(image(net), 0.02, 3)
@@ -255,8 +268,8 @@ def grouped(net: Network) -> list[str]:
 
 
 NETWORKS: Sequence[Callable[[Network], list[str]]] = (
-    averages, biases_of_the_moment, borders_that_disagree, conv_and_what_it_reads, gemms, grouped, joined,
-    operators_on_integers, product_then_sum, ranges_of_the_moment, sums_of_dequantized, truncated, vectors,
+    averages, biases_of_the_moment, biases_of_words, borders_that_disagree, conv_and_what_it_reads, gemms, grouped,
+    joined, operators_on_integers, product_then_sum, ranges_of_the_moment, sums_of_dequantized, truncated, vectors,
     wide_results,
 )  # fmt: skip
 

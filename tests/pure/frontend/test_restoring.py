@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lowprec.exporting import to_onnx
 from lowprec.frontend.graph import Graph
 from lowprec.quantized_reference import evaluate
 from tests.graphs import load
 from tests.integer_layers import Case, small_conv
+from tests.networks.drawing import session_of
 from tests.quantized import Network
 
 SHAPE = (1, 3, 4, 5)
@@ -86,8 +88,44 @@ def test_one_node_serves_every_product(tmp_path: Path) -> None:
     assert np.array_equal(evaluate(graph, net.feeds)[y], net.evaluated(y)[0])
 
 
+def pooled(net: Network, dtype: str = "uint8") -> list[str]:
+    """Behind a pool and a concatenation, whose float result is read as well."""
+    x = net.dequantize(net.input(np.random.default_rng(0).integers(0, 99, SHAPE, dtype)), 0.1, 3)
+    small = net.node("MaxPool", x, shape=SHAPE, kernel_shape=(1, 1))
+    wide = net.node("Concat", small, x, shape=(1, 6, 4, 5), axis=1)
+    return [conv(net, wide, weights(net, 3, 6, 1, 1)), net.node("Relu", wide, shape=(1, 6, 4, 5))]
+
+
+def moved_by_float(net: Network) -> list[str]:
+    """Of two parts one is no integer."""
+    x = net.dequantize(image(net), 0.1, 3)
+    wide = net.node("Concat", x, net.node("Relu", x, shape=SHAPE), shape=(1, 6, 4, 5), axis=1)
+    return [conv(net, wide, weights(net, 3, 6, 1, 1))]
+
+
+def test_integers_move_to_the_product(tmp_path: Path) -> None:
+    net = Network()
+    outputs = pooled(net)
+    graph = loaded(net, outputs, tmp_path)
+    made = {name: node for node in graph.nodes for name in node.outputs}
+    layer = made[outputs[0]]
+    source = made[layer.inputs[0]]
+    assert [source.op, made[source.inputs[0]].op, restored(graph)] == ["DequantizeLinear", "Concat", [layer.inputs[1]]]
+    for name, found in evaluate(graph, net.feeds).items():
+        assert np.allclose(found, net.evaluated(name)[0], rtol=1e-5, atol=1e-5)
+    session_of(to_onnx(graph)).run(None, dict(net.feeds))
+
+
+def test_words_are_not_pooled_as_integers(tmp_path: Path) -> None:
+    """ONNX's MaxPool takes none of 16 bits."""
+    net = Network()
+    graph = loaded(net, pooled(net, "int16"), tmp_path)
+    assert restored(graph) == []
+    assert all(graph.types[node.inputs[0]].dtype == "float32" for node in graph.nodes if node.op == "MaxPool")
+
+
 @pytest.mark.parametrize(
-    "draw", [of_floats, read_elsewhere, returned, first_operand, turned], ids=lambda draw: draw.__name__
+    "draw", [moved_by_float, of_floats, read_elsewhere, returned, first_operand, turned], ids=lambda draw: draw.__name__
 )
 def test_what_stays_folded(draw: Callable[[Network], list[str]], tmp_path: Path) -> None:
     net = Network()

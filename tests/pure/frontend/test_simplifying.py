@@ -243,6 +243,32 @@ def test_padding_never_goes_into_a_maximum(tmp_path: Path) -> None:
     assert operators(folded(chain([node, pool], constants, [1, 2, 7, 6]), tmp_path)) == ["Pad", "MaxPool"]
 
 
+@pytest.mark.parametrize(
+    ("op", "attributes", "pads"),
+    [
+        ("MaxPool", {}, (0, 0, 0, 1)),
+        ("AveragePool", {}, (0, 0, 0, 1)),
+        ("AveragePool", {"pads": [0, 0, 0, 1], "count_include_pad": 1}, (0, 0, 0, 1)),
+        ("AveragePool", {"count_include_pad": 1}, None),
+        ("MaxPool", {"kernel_shape": [1, 2], "dilations": [1, 5], "strides": [3, 2]}, (0, 0, 0, 1)),
+        ("MaxPool", {"kernel_shape": [1, 2], "dilations": [1, 5], "strides": [3, 3]}, None),
+    ],
+)
+def test_ceiling_mode_becomes_padding(
+    tmp_path: Path, op: str, attributes: dict[str, Any], pads: tuple[int, ...] | None
+) -> None:
+    """Not where that would be counted, or be as long as the window. A window behind the input there never was."""
+    options = {"kernel_shape": [1, 2], "strides": [3, 3], "ceil_mode": 1, **attributes}
+    pool = helper.make_node(op, ["x"], ["y"], **options)
+    graph = load(chain([pool], [], [2, 3, 5, 7], opset=19), tmp_path)
+    (node,) = graph.nodes
+    if pads is None:
+        assert node.attributes["ceil_mode"] == 1
+    else:
+        assert "ceil_mode" not in node.attributes
+        assert node.attributes["pads"] == pads
+
+
 @RELAXED
 @given(
     mode=st.sampled_from(["SAME_UPPER", "SAME_LOWER", "VALID"]),
