@@ -3,6 +3,7 @@
     w[k] ~ scale[k] * codes[k], codes of the scheme               b[k] ~ (input scale * scale[k]) * bias[k]        (1)
     255 * sum(|codes[k]|) + |bias[k]| < 2^31, so that no sum of products with bytes overflows, in any order        (2)
 
+A channel of nearly no weights has a scale by which its bias is at most 2^30 units, if that is small beside the others'.
 An input of 16 bits is two bytes, each with a sum of its own. A bias that does not keep (2) stays in float, and is added
 to the product of the sum and its scale.
 
@@ -27,6 +28,7 @@ LAYERS = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
 REACH = 255
 """The magnitude of a word of 8 bits less its zero point, or of a byte of a longer one."""
 LIMIT = 1 << 31
+MOST_UNITS, SMALL = 1 << 30, 2.0**-10
 
 Words = NDArray[np.int8] | NDArray[np.int16]
 
@@ -52,6 +54,8 @@ def integers_of(node: Node, graph: Graph, scheme: Scheme, input_scale: np.float3
     """Equation 1 for a layer without an obstacle."""
     weights, axis = graph.constants[node.inputs[1]], output_axis(node)
     scale = _normal(scheme.weight_scale(weights, axis), input_scale)
+    if scale.ndim and bias_of(node):
+        scale = _wide_enough(scale, graph.constants[bias_of(node)], input_scale)
     with np.errstate(over="ignore"):
         units = input_scale * scale
     if not np.isfinite(units).all():
@@ -87,6 +91,13 @@ def _normal(scale: NDArray[np.float32], input_scale: np.float32) -> NDArray[np.f
         while (small := input_scale * scale < NORMAL).any():
             scale = np.where(small, np.maximum(scale * np.float32(2), NORMAL), scale)
     return scale
+
+
+def _wide_enough(scale: NDArray[np.float32], bias: Array, input_scale: np.float32) -> NDArray[np.float32]:
+    """Scales by which no bias has more than MOST_UNITS, where they stay SMALL beside the largest: one channel of nearly
+    no weights would make the biases of all floats."""
+    least = np.abs(bias.reshape(-1).astype(np.float64)) / (float(input_scale) * MOST_UNITS)
+    return np.where(least <= SMALL * scale.max(), np.maximum(scale, least.astype(np.float32)), scale)
 
 
 def _codes(weights: Array, scale: NDArray[np.float32], axis: int, scheme: Scheme) -> Words:

@@ -177,3 +177,20 @@ def test_integers_are_what_the_floats_were(tmp_path: Path) -> None:
     (found,) = evaluate(to_onnx(inner), feeds)
     magnitude = (255 * np.abs(codes).sum(axis=(1, 2, 3)) + np.abs(bias)).reshape(-1, 1, 1) * units
     assert (np.abs(found - sums * units) <= 30 * np.finfo(np.float32).eps * magnitude).all()
+
+
+def test_nearly_no_weights_leave_the_bias_an_integer(tmp_path: Path) -> None:
+    """One channel of them would make the whole layer's bias a float: it has a larger scale, and weights of zero."""
+    weights = random(6, 4)
+    weights[:, 1] = 1e-20
+    weights[0, 1] = 1e-12
+    bias = np.array([0.5, 3.0, -1.0, 0.0], np.float32)
+    node = helper.make_node("Gemm", ["x", "w", "b"], ["y"])
+    graph, _ = quantized(chain([node], {"w": weights, "b": bias}, [2, 6]), tmp_path)
+    codes, units, _ = (constant(graph, f"b/{part}") for part in ("codes", "scale", "zero_point"))
+    assert codes.dtype == np.int32
+    assert abs(int(codes[1])) <= 1 << 30
+    assert (np.abs(codes * units.astype(np.float64) - bias) <= 0.51 * units + 1e-6 * np.abs(bias)).all()
+    assert not constant(graph, "w/codes")[:, 1].any()
+    alone, _ = quantized(chain([node], {"w": np.delete(weights, 1, 1), "b": np.delete(bias, 1)}, [2, 6]), tmp_path)
+    assert np.array_equal(np.delete(constant(graph, "w/codes"), 1, 1), constant(alone, "w/codes"))
