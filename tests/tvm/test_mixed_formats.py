@@ -151,7 +151,7 @@ def mixed(**formats: str) -> Recipe:
         pytest.param({"a": "int8"}, marks=pytest.mark.slow),
         {"a": "bf16", "b": "int8", "c": "fp16"},
         pytest.param({"a": "int8", "b": "int8", "y": "bf16"}, marks=pytest.mark.slow),
-        {"a": "q2.14", "b": "bf16"},
+        pytest.param({"a": "q2.14", "b": "bf16"}, marks=pytest.mark.slow),
         {"b": "binary", "c": "int8"},
     ],
     ids=str,

@@ -1,12 +1,14 @@
 """Whole networks in fixed point and with binary layers, from `lowprec.compile` to what they answer."""
 
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from _pytest.mark import ParameterSet
 from onnx import helper, numpy_helper
 
 import lowprec
@@ -55,8 +57,16 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("calibrated", [False, True], ids=["literal", "calibrated"])
-@pytest.mark.parametrize("precision", ["q2.14", "q4.12", "q3.7", "q2.6", "q1.1"])
+def words() -> Iterator[ParameterSet]:
+    """Words of both lengths, filled and not, literal and calibrated; a quick run takes half of them."""
+    for position, precision in enumerate(("q2.14", "q4.12", "q3.7", "q2.6", "q1.1")):
+        for calibrated in (False, True):
+            marks = () if calibrated == bool(position % 2) else (pytest.mark.slow,)
+            name = f"{precision}-{'calibrated' if calibrated else 'literal'}"
+            yield pytest.param(precision, calibrated, id=name, marks=marks)
+
+
+@pytest.mark.parametrize(("precision", "calibrated"), [*words()])
 def test_fixed_point_equals_the_oracle(model: Path, precision: str, calibrated: bool) -> None:
     samples = list(SAMPLES) if calibrated else None
     art = lowprec.compile(model, precision=precision, calibration=samples, threads=2)
@@ -67,7 +77,7 @@ def test_fixed_point_equals_the_oracle(model: Path, precision: str, calibrated: 
     assert all(agreement.exact == 1 for _, agreement in report.agreements)
 
 
-@pytest.mark.parametrize("groups", [1, 5])
+@pytest.mark.parametrize("groups", [1, pytest.param(5, marks=pytest.mark.slow)])
 def test_16_bits_of_single_channels_equal_the_oracle(groups: int, tmp_path: Path) -> None:
     """What does not fill a word of two channels, beside what does: weights keep their 16 bits."""
     inner = helper.make_node("MatMul", ["p", "w"], ["y"])
@@ -81,6 +91,7 @@ def test_16_bits_of_single_channels_equal_the_oracle(groups: int, tmp_path: Path
     assert all(agreement.exact == 1 for _, agreement in report.agreements)
 
 
+@pytest.mark.slow
 def test_more_bits_are_nearer(model: Path) -> None:
     found = [
         lowprec.verify(lowprec.compile(model, precision=name, calibration=list(SAMPLES)), model).smallest_bound
