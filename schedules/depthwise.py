@@ -76,7 +76,7 @@ class Depthwise(Frame):
         geometry = self.geometry
         height, neighbours = geometry.size[1], geometry.stride[1] == geometry.dilation[1] == 1
         tall = 2 if self.spread and neighbours and geometry.kernel[1] > 1 and height > 1 else 1
-        small = geometry.kernel[1] in (3, 4, 5) and self.registers >= MANY_REGISTERS
+        small = 3 <= geometry.kernel[1] <= 7 and self.registers >= MANY_REGISTERS
         if tall == 2 and small and height >= 4 and 4 * ceil_div(height, 4) <= WASTE * height:
             tall = 4
         most = max(1, min(self.registers // (2 + tall), 8, 16 // tall))

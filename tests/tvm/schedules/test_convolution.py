@@ -153,11 +153,12 @@ SOLID = replace(
         replace(LARGE, size=(18, 13), kernel=(3, 3)),
         replace(LARGE, size=(11, 7), kernel=(4, 3)),
         replace(LARGE, size=(19, 13), kernel=(5, 5)),
+        replace(LARGE, size=(22, 9), kernel=(7, 3)),
         SOLID,
     ],
     ids=[
         *("odd rows", "even rows", "wide", "one row", "dilated", "strided"),
-        *("four rows", "four rows of four taps", "four rows that overlap", "three axes"),
+        *("four rows", "four rows of four taps", "four rows that overlap", "four rows of seven taps", "three axes"),
     ],
 )
 def test_rows_at_once_equal_the_oracle(monkeypatch: pytest.MonkeyPatch, conv: Conv, target: str) -> None:
