@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lowprec.frontend.graph import Array, Graph, Node, TensorSpec
+from lowprec.frontend.drafts import TO_STAY, Draft
+from lowprec.frontend.graph import Array, Graph, Node
 from lowprec.frontend.pruning import prune
-from lowprec.frontend.scopes import unused
 
 LAYERS = frozenset(("Conv", "Gemm", "MatMul"))
 NEARLY = 1e-3
@@ -25,20 +25,11 @@ Floats = NDArray[np.float32]
 
 
 @dataclass(slots=True, kw_only=True)
-class _Work:
+class _Work(Draft):
     """The graph under way; `signs` are those of tensors that have been asked for."""
 
-    graph: Graph
-    nodes: list[Node] = field(default_factory=list)
-    constants: dict[str, Array] = field(default_factory=dict)
-    types: dict[str, TensorSpec] = field(default_factory=dict)
     signs: dict[str, str] = field(default_factory=dict)
     numbers: dict[float, str] = field(default_factory=dict)
-
-    def constant(self, name: str, array: Array) -> str:
-        name = self._typed(name, TensorSpec(name="", dtype=array.dtype.name, shape=array.shape))
-        self.constants[name] = array
-        return name
 
     def number(self, value: float) -> str:
         if value not in self.numbers:
@@ -49,8 +40,8 @@ class _Work:
         """Where(x >= 0, 1, -1)"""
         if name not in self.signs:
             spec = self.graph.types[name]
-            condition = self._typed(f"{name}/positive", replace(spec, dtype="bool"))
-            result = self._typed(f"{name}/signs", spec)
+            condition = self.typed(f"{name}/positive", replace(spec, dtype="bool"))
+            result = self.typed(f"{name}/signs", spec)
             made = (
                 ("GreaterOrEqual", (name, self.number(0.0)), condition),
                 ("Where", (condition, self.number(1.0), self.number(-1.0)), result),
@@ -62,15 +53,6 @@ class _Work:
             self.signs[name] = result
         return self.signs[name]
 
-    def finished(self) -> Graph:
-        constants, types = {**self.graph.constants, **self.constants}, {**self.graph.types, **self.types}
-        return prune(replace(self.graph, nodes=tuple(self.nodes), constants=constants, types=types))
-
-    def _typed(self, name: str, spec: TensorSpec) -> str:
-        name = unused(name, {*self.graph.types, *self.types})
-        self.types[name] = replace(spec, name=name)
-        return name
-
 
 def binarize(graph: Graph, skip: Collection[str] = (), *, ends: bool = False) -> tuple[Graph, dict[str, str]]:
     """The binary graph, and why each layer that stays in float does; those of `skip` are to, and so are the first and
@@ -78,7 +60,7 @@ def binarize(graph: Graph, skip: Collection[str] = (), *, ends: bool = False) ->
     layers = [node for node in graph.nodes if node.op in LAYERS and not node.domain]
     outer = {node.layer for node in (*layers[:1], *layers[-1:]) if not ends}
     reasons = {node.layer: "it is the first or the last layer" if node.layer in outer else "" for node in layers}
-    reasons |= {layer: "it is to stay in float" for layer in skip if layer in reasons}
+    reasons |= {layer: TO_STAY for layer in skip if layer in reasons}
     work = _Work(graph=graph)
     for node in graph.nodes:
         if node.layer not in reasons or node.op not in LAYERS:
@@ -86,7 +68,7 @@ def binarize(graph: Graph, skip: Collection[str] = (), *, ends: bool = False) ->
             continue
         reasons[node.layer] = reasons[node.layer] or obstacle(node, graph)
         work.nodes.append(node if reasons[node.layer] else _binary(work, node))
-    return work.finished(), {layer: reason for layer, reason in reasons.items() if reason}
+    return prune(work.finished()), {layer: reason for layer, reason in reasons.items() if reason}
 
 
 def binarize_weights(graph: Graph, layers: Collection[str]) -> tuple[Graph, dict[str, str]]:
@@ -100,7 +82,7 @@ def binarize_weights(graph: Graph, layers: Collection[str]) -> tuple[Graph, dict
             work.nodes.append(node)
             continue
         work.nodes.append(replace(node, inputs=(node.inputs[0], _signed_weights(work, node), *node.inputs[2:])))
-    return work.finished(), {layer: reason for layer, reason in reasons.items() if reason}
+    return prune(work.finished()), {layer: reason for layer, reason in reasons.items() if reason}
 
 
 def obstacle(node: Node, graph: Graph) -> str:

@@ -1,12 +1,13 @@
-"""A graph that is being written anew, node by node, and what of it is made of integers."""
+"""A graph that is being written anew, and what of it is made of integers."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lowprec.frontend.graph import Array, Attribute, Graph, Node, TensorSpec
+from lowprec.frontend.drafts import Draft
+from lowprec.frontend.graph import Attribute, Node, TensorSpec
 from lowprec.frontend.scopes import unused
 from lowprec.frontend.uses import Uses, uses_of
 
@@ -34,26 +35,16 @@ class Quantized:
 
 
 @dataclass(slots=True, kw_only=True)
-class Rewrite:
-    """A graph that is being written anew, node by node."""
+class Rewrite(Draft):
+    """A graph that is being written anew; who reads its values, and the nodes that made them."""
 
-    graph: Graph
     uses: Uses = field(init=False)
     made: dict[str, Node] = field(init=False)
-    nodes: list[Node] = field(default_factory=list)
-    constants: dict[str, Array] = field(init=False)
-    types: dict[str, TensorSpec] = field(init=False)
 
     def __post_init__(self) -> None:
+        Draft.__post_init__(self)  # no super(): the class with slots is another one
         self.uses = uses_of(self.graph)
         self.made = {name: node for node in self.graph.nodes for name in node.outputs if name}
-        self.constants, self.types = dict(self.graph.constants), dict(self.graph.types)
-
-    def constant(self, name: str, array: Array) -> str:
-        name = unused(name, {*self.types})
-        self.constants[name] = array
-        self.types[name] = TensorSpec(name=name, dtype=array.dtype.name, shape=array.shape)
-        return name
 
     def emit(
         self,
@@ -67,15 +58,12 @@ class Rewrite:
         exactly: bool = False,
     ) -> str:
         """A node whose result is named `near`, or something like it."""
-        name = near if exactly else unused(near, {*self.types})
+        name = near if exactly else unused(near, self.types)
         self.types[name] = TensorSpec(name=name, dtype=spec[0], shape=spec[1])
         self.nodes.append(
             Node(op=op, inputs=inputs, outputs=(name,), layer=layer, version=VERSION, attributes=attributes or {})
         )
         return name
-
-    def finished(self) -> Graph:
-        return replace(self.graph, nodes=tuple(self.nodes), constants=self.constants, types=self.types)
 
     def quantized(self, name: str, *, per_tensor: bool) -> Quantized | None:
         """What a name is made of, if it is dequantized bytes."""

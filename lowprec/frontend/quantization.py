@@ -10,18 +10,18 @@ Which scales: `schemes`. Which layers and tensors, and why not: `integer_layers`
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from lowprec.errors import UsageError
+from lowprec.frontend.drafts import TO_STAY, RoundingDraft
 from lowprec.frontend.graph import Array, Attribute, Graph, Node, TensorSpec
 from lowprec.frontend.integer_layers import LAYERS, bias_of, integers_of, obstacle, saturated_share
 from lowprec.frontend.naming import quote
 from lowprec.frontend.pruning import prune
 from lowprec.frontend.quantized_tensors import Rounded, rounded_tensors
 from lowprec.frontend.schemes import BYTES, Scheme, Unit
-from lowprec.frontend.scopes import unused
 from lowprec.ranges import Range
 from lowprec.vocabulary import suggestion
 
@@ -47,19 +47,15 @@ def quantize_graph(
         rounded=rounded,
         scales=_scales(rounded, ranges or {}, scheme),
         version=max([scheme.opset, *(node.version for node in graph.nodes if not node.domain)]),
-        taken={*graph.types, *graph.constants},
     )
     for spec in graph.inputs:
         state.copy_input(spec)
     for node in graph.nodes:
-        state.copy(node, integer=_is_of_integers(node, reasons))
-    rewritten = replace(
-        graph,
-        nodes=tuple(state.nodes),
-        constants={**graph.constants, **state.constants},
-        types={**graph.types, **state.types},
-    )
-    return prune(rewritten), reasons
+        inputs = state.read(node)
+        if _is_of_integers(node, reasons):
+            inputs = (inputs[0], *state.operands(node))
+        state.copy(node, inputs, [name for name in node.outputs if name in rounded.groups])
+    return prune(state.finished()), reasons
 
 
 def tensors_to_observe(graph: Graph, options: QuantizationOptions | None = None) -> tuple[str, ...]:
@@ -86,7 +82,7 @@ def float_layers(graph: Graph, options: QuantizationOptions) -> dict[str, str]:
 
 
 def _obstacle(node: Node, graph: Graph, options: QuantizationOptions) -> str:
-    return "it is to stay in float" if node.layer in options.skip else obstacle(node, graph, options.scheme)
+    return TO_STAY if node.layer in options.skip else obstacle(node, graph, options.scheme)
 
 
 def _rounded(graph: Graph, reasons: Mapping[str, str], options: QuantizationOptions) -> Rounded:
@@ -119,49 +115,25 @@ def _range(name: str, ranges: Mapping[str, Range]) -> Range:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Rewrite:
-    """The graph under way: new nodes, constants and types, and what the model's inputs are called once rounded."""
+class _Rewrite(RoundingDraft):
+    """The graph under way, and the names of constants that have been made for a group of tensors."""
 
-    graph: Graph
     scheme: Scheme
-    rounded: Rounded
     scales: Mapping[str, Unit]
     version: int
-    taken: set[str]
-    nodes: list[Node] = field(default_factory=list)
-    constants: dict[str, Array] = field(default_factory=dict)
-    types: dict[str, TensorSpec] = field(default_factory=dict)
-    renamed: dict[str, str] = field(default_factory=dict)
     units: dict[str, tuple[str, str]] = field(default_factory=dict)
     bounds: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
-    def copy_input(self, spec: TensorSpec) -> None:
-        if spec.name in self.rounded.groups:
-            result = self.renamed[spec.name] = self._typed(f"{spec.name}/rounded", spec)
-            self._round(spec.name, spec.name, result, layer=spec.name)
-
-    def copy(self, node: Node, *, integer: bool) -> None:
-        """The node, weights before it and roundings behind it."""
-        inputs = tuple(self.renamed.get(name, name) for name in node.inputs)
-        if integer:
-            inputs = (inputs[0], *self._operands(node))
-        rounded = [name for name in node.outputs if name in self.rounded.groups]
-        floats = {name: self._typed(f"{name}/float", self.graph.types[name]) for name in rounded}
-        outputs = tuple(floats.get(name, name) for name in node.outputs)
-        self.nodes.append(replace(node, inputs=inputs, outputs=outputs))
-        for name in rounded:
-            self._round(name, floats[name], name, layer=node.layer)
-
-    def _round(self, tensor: str, source: str, result: str, *, layer: str) -> None:
+    def round(self, tensor: str, source: str, result: str, *, layer: str) -> None:
         """source -> Clip, if it takes one -> QuantizeLinear -> DequantizeLinear -> result, as the tensor's group is."""
         group, shape = self.rounded.groups[tensor], self.graph.types[tensor].shape
         bounds = self._bounds(group) if tensor in self.rounded.deciding else ()
         if bounds:
-            clipped = self._typed(f"{tensor}/clipped", self.graph.types[tensor])
+            clipped = self.typed(f"{tensor}/clipped", self.graph.types[tensor])
             self._emit("Clip", (source, *bounds), clipped, layer)
             source = clipped
         units = self._units(group)
-        codes = self._typed(f"{tensor}/codes", TensorSpec(name="", dtype=self.scheme.word, shape=shape))
+        codes = self.typed(f"{tensor}/codes", TensorSpec(name="", dtype=self.scheme.word, shape=shape))
         self._emit("QuantizeLinear", (source, *units), codes, layer)
         self._emit("DequantizeLinear", (codes, *units), result, layer)
 
@@ -170,17 +142,17 @@ class _Rewrite:
         if group not in self.units:
             scale, zero = self.scales[group]
             point = np.array(zero, self.scheme.word)
-            self.units[group] = self._constant(f"{group}/scale", scale), self._constant(f"{group}/zero_point", point)
+            self.units[group] = self.constant(f"{group}/scale", scale), self.constant(f"{group}/zero_point", point)
         return self.units[group]
 
     def _bounds(self, group: str) -> tuple[str, ...]:
         """The names of the least and the greatest number that a group's codes stand for, if the word has others."""
         if group not in self.bounds:
             ends = zip(("low", "high"), self.scheme.ends(self.scales[group][0]) or (), strict=False)
-            self.bounds[group] = tuple(self._constant(f"{group}/{name}", np.float32(end)) for name, end in ends)
+            self.bounds[group] = tuple(self.constant(f"{group}/{name}", np.float32(end)) for name, end in ends)
         return self.bounds[group]
 
-    def _operands(self, node: Node) -> tuple[str, ...]:
+    def operands(self, node: Node) -> tuple[str, ...]:
         """Weights and bias as they are dequantized; a bias in float as it was."""
         input_scale, _ = self.scales[self.rounded.groups[node.inputs[0]]]
         found = integers_of(node, self.graph, self.scheme, input_scale)
@@ -194,16 +166,16 @@ class _Rewrite:
     def _float_bias(self, name: str, shape: tuple[int, ...]) -> str:
         """One number for each output channel."""
         bias = self.graph.constants[name]
-        return name if bias.shape == shape else self._constant(f"{name}/bias", np.broadcast_to(bias.reshape(-1), shape))
+        return name if bias.shape == shape else self.constant(f"{name}/bias", np.broadcast_to(bias.reshape(-1), shape))
 
     def _dequantized(self, name: str, codes: Array, scale: Array, axis: int, layer: str) -> str:
         """A constant's codes -> DequantizeLinear."""
         operands = (
-            self._constant(f"{name}/codes", codes),
-            self._constant(f"{name}/scale", scale),
-            self._constant(f"{name}/zero_point", np.zeros(scale.shape, codes.dtype)),
+            self.constant(f"{name}/codes", codes),
+            self.constant(f"{name}/scale", scale),
+            self.constant(f"{name}/zero_point", np.zeros(scale.shape, codes.dtype)),
         )
-        result = self._typed(f"{name}/rounded", TensorSpec(name="", dtype="float32", shape=codes.shape))
+        result = self.typed(f"{name}/rounded", TensorSpec(name="", dtype="float32", shape=codes.shape))
         axes = {"axis": axis} if scale.ndim else {}
         self._emit("DequantizeLinear", operands, result, layer, **axes)
         return result
@@ -211,16 +183,3 @@ class _Rewrite:
     def _emit(self, op: str, inputs: tuple[str, ...], output: str, layer: str, **attributes: Attribute) -> None:
         node = Node(op=op, inputs=inputs, outputs=(output,), layer=layer, version=self.version, attributes=attributes)
         self.nodes.append(node)
-
-    def _constant(self, name: str, array: Array | np.generic) -> str:
-        values = np.asarray(array)
-        name = self._typed(name, TensorSpec(name="", dtype=values.dtype.name, shape=values.shape))
-        self.constants[name] = values
-        return name
-
-    def _typed(self, name: str, spec: TensorSpec) -> str:
-        """A new value near that name, of that type."""
-        name = unused(name, self.taken)
-        self.taken.add(name)
-        self.types[name] = replace(spec, name=name)
-        return name

@@ -1,6 +1,6 @@
 """Where a name leads: each function call and each inlined branch maps its own names to names of the flat graph."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 
 from onnx import AttributeProto, FunctionProto, NodeProto
@@ -88,7 +88,7 @@ def define(name: str, scope: Scope, taken: set[str]) -> str:
     return flat
 
 
-def unused(name: str, taken: set[str]) -> str:
+def unused(name: str, taken: Container[str]) -> str:
     """`name`, or `name_2`, `name_3`... whichever is free."""
     candidate, count = name, 1
     while candidate in taken:
