@@ -10,8 +10,8 @@ import tvm
 from numpy.typing import NDArray
 
 from lowprec import runtime
-from lowprec.schedules.arithmetic import arithmetic_of
 from lowprec.schedules.peaks import (
+    byte_factors,
     byte_operations_per_call,
     byte_products,
     flops_per_call,
@@ -34,6 +34,8 @@ def peaks_task(request: Mapping[str, Any]) -> dict[str, Any]:
     """{"flops": and "byte_operations" per second, "granted": share of the time, "bandwidth": [[bytes, bytes a second],
     ...]} on request["threads"] threads."""
     threads, target = int(request["threads"]), native()
+    if target.has("amx_tile"):
+        runtime.allow_amx()
     makers = {"multiply_adds": multiply_adds, "byte_products": byte_products, "reading": reading}
     kernels = {name: make(target, threads) for name, make in makers.items()}
     library = tvm.compile(tvm.IRModule(kernels), target=tvm.target.Target(target.tvm_target(threads)))
@@ -60,8 +62,7 @@ def _flops(kernel: Callable[..., None], sums: Any, target: Target, threads: int)
 
 
 def _byte_operations(kernel: Callable[..., None], target: Target, threads: int) -> float:
-    how = arithmetic_of("uint8", target)
-    weights = runtime.aligned_empty((how.word * target.lanes,), np.dtype(how.weights))
+    weights = runtime.aligned_empty(*byte_factors(target))
     weights.fill(3)
     sums = runtime.aligned_empty((threads, target.lanes), np.dtype(np.int32))
     tensors = runtime.to_tensor(weights), runtime.to_tensor(sums)

@@ -18,6 +18,7 @@ from lowprec.passes.editing import Array, Constant, array_of, dtype_of, is_const
 from lowprec.passes.reading_units import WORDS, Declined, Source, UnitReading, as_float32, read_unit
 from lowprec.passes.signs import magnitudes
 from lowprec.passes.units import CONVOLUTIONS, KIND, Kind
+from lowprec.schedules.amx import Amx
 from lowprec.schedules.arithmetic import BITS, halves_of
 from lowprec.schedules.convolution import (
     ConvolutionRequest,
@@ -62,7 +63,7 @@ class KernelCall:
     def build(self) -> tirx.PrimFunc:
         """The kernel's code."""
         match self.kernel:
-            case Direct() | Depthwise() | Dots() | Winograd() | Fourier() | FourierDepthwise() | Im2col():
+            case Direct() | Amx() | Depthwise() | Dots() | Winograd() | Fourier() | FourierDepthwise() | Im2col():
                 return build_convolution(self.kernel)
             case Popcount():
                 return build_popcount(self.kernel)
@@ -261,6 +262,8 @@ def _family(kernel: ConvolutionKernel) -> str:
             return "fft"
         case Im2col():
             return "im2col"
+        case Amx():
+            return "amx"
         case Direct() | Dots():
             return "direct"
 
@@ -324,7 +327,8 @@ def _product(reading: UnitReading, target: Target) -> KernelCall:
     kernel = product_kernel(request, target)
     if codes is not None:
         packed = pack_product(kernel, codes, _centred(reading, codes.T, kernel))
-        return KernelCall(identity=kernel, family="gemm", arguments=(param, *packed, *reading.sources), kernel=kernel)
+        family = "amx" if isinstance(kernel, Amx) else "gemm"
+        return KernelCall(identity=kernel, family=family, arguments=(param, *packed, *reading.sources), kernel=kernel)
     if constant:
         bias = None if reading.bias is None else as_float32(reading.bias)
         weights: list[Source | Array] = list(pack_product(kernel, as_float32(array_of(right)), bias))

@@ -21,6 +21,8 @@ from lowprec.fourier import frequencies
 from lowprec.phases import phase_count, phases_of
 from lowprec.predicting_fourier import segments_of
 from lowprec.predicting_winograd import filterings
+from lowprec.schedules.amx import Amx, build_amx, pack_amx
+from lowprec.schedules.amx_choices import AmxRequest, amx_kernel
 from lowprec.schedules.arithmetic import Arithmetic, Way, arithmetic_of
 from lowprec.schedules.blocks import Blocks, Products, Tiling, choose_blocks, choose_patches
 from lowprec.schedules.bundles import bundle_weights, choose_bundle
@@ -47,7 +49,7 @@ EXACT_TAPS = 256
 """Products of two bytes that float32 sums exactly: each is less than 2^16."""
 
 Weights = NDArray[Any]
-Kernel = Direct | Depthwise | Dots | Winograd | Fourier | FourierDepthwise | Im2col
+Kernel = Direct | Amx | Depthwise | Dots | Winograd | Fourier | FourierDepthwise | Im2col
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +89,7 @@ def convolution_kernel(request: ConvolutionRequest, target: Target) -> Kernel:
     if _is_depthwise(request.conv) and _sums_exactly(request):
         return _depthwise(request, target)
     if request.source.dtype != FLOAT:
-        return _direct(request, target)
+        return _in_tiles(request, target) or _direct(request, target)
     lanes = _dot_lanes(request, target)
     return _direct(request, target) if lanes is None else _dots(request, target, lanes)
 
@@ -156,6 +158,34 @@ def _direct(request: ConvolutionRequest, target: Target) -> Direct:
         walk=choose_walk(work, tile, lanes=target.lanes),
         arithmetic=arithmetic,
     )
+
+
+def _in_tiles(request: ConvolutionRequest, target: Target) -> Amx | None:
+    """On AMX, where that has the instructions."""
+    conv, epilogue, geometry = request.conv, request.epilogue, _geometry(request)
+    extents: tuple[int, ...] = coordinates(request.result.extents)[:4]
+    views = (request.source.view(), request.result.view(), *epilogue.operands)
+    if request.wide:
+        return None
+    if _is_pointwise(conv):
+        extents, views = collapse(extents, views)
+        geometry = pointwise(_triple(extents[1:]))
+    source, result, *operands = views
+    layer = AmxRequest(
+        batch=extents[0],
+        groups=conv.groups,
+        all_channels=(conv.in_channels, conv.out_channels),
+        in_channels=conv.in_channels // conv.groups,
+        out_channels=conv.out_channels // conv.groups,
+        geometry=geometry,
+        input=source,
+        output=result,
+        halo=request.result.halo,
+        bias=request.bias,
+        epilogue=replace(epilogue, operands=tuple(operands)),
+        activations=request.source.bytes + request.result.bytes,
+    )
+    return amx_kernel(layer, target)
 
 
 def runs_of_taps(conv: Conv, arithmetic: Arithmetic) -> bool:
@@ -327,6 +357,8 @@ def build_convolution(kernel: Kernel) -> tirx.PrimFunc:
             return build_fourier_depthwise(kernel)
         case Im2col():
             return build_im2col(kernel)
+        case Amx():
+            return build_amx(kernel)
         case Direct():
             return build_direct(kernel)
 
@@ -347,6 +379,8 @@ def pack_convolution(kernel: Kernel, conv: Conv, weights: Weights, bias: Weights
             packed = pack_fourier_depthwise(weights, kernel)
         case Im2col():
             packed = pack_im2col(weights, kernel)
+        case Amx():
+            packed = pack_amx(weights, kernel)
         case Direct():
             bundle = choose_bundle(conv, kernel.lanes)
             bundled = bundle_weights(weights, groups=conv.groups, bundle=bundle)

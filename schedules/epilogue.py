@@ -4,7 +4,7 @@ An `Epilogue` is data (hashable, part of a kernel's identity). Value 0 is the ac
 A step's arguments are earlier values, operands (tensors read at the same coordinates) or constants.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, assert_never
 
@@ -15,6 +15,8 @@ from lowprec.schedules import vector_math
 from lowprec.schedules.views import FLOAT, Index, View, load, register, splat, store
 
 Expression: TypeAlias = ir.Expr
+Place: TypeAlias = Callable[[View], Index]
+"""Where the elements at hand lie in a tensor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,25 +66,46 @@ class Epilogue:
         self, accumulator: Expression, buffers: list[tirx.Buffer], coordinates: tuple[Index, ...], lanes: int
     ) -> Expression:
         """The value to store for `lanes` consecutive channels at `coordinates`."""
-        values = [accumulator]
+        return self.apply_together([accumulator], buffers, [lambda view: view.address(coordinates)], lanes)[0]
 
-        def evaluate(argument: Value | Operand) -> Expression:
-            match argument:
-                case Value(index):
-                    return values[index]
-                case Operand(index):
-                    return _read(self.operands[index], buffers[index], coordinates, lanes)
-                case _:
-                    assert_never(argument)
-
+    def apply_together(
+        self,
+        accumulators: Sequence[Expression],
+        buffers: list[tirx.Buffer],
+        places: Sequence[Place],
+        lanes: int,
+    ) -> list[Expression]:
+        """The same for several at once, step by step: one step waits for the one before, and a CPU does not look far
+        enough ahead to find the next vector's meanwhile. Each has its place in every operand."""
+        chains = [[accumulator] for accumulator in accumulators]
         for step in self.steps:
-            known = [None if isinstance(a, Constant) else evaluate(a) for a in step.arguments]
-            kind = next((value.ty.dtype.with_lanes(1) for value in known if value is not None), FLOAT)
-            numbers = (a.number if isinstance(a, Constant) else 0.0 for a in step.arguments)
-            pairs = zip(known, numbers, strict=True)
-            value = step.apply([splat(tirx.const(n, kind), lanes) if v is None else v for v, n in pairs])
-            values.append(_kept(value, lanes))
-        return values[-1]
+            for values, place in zip(chains, places, strict=True):
+                known = [self._evaluate(argument, values, buffers, place, lanes) for argument in step.arguments]
+                kind = next((value.ty.dtype.with_lanes(1) for value in known if value is not None), FLOAT)
+                numbers = (a.number if isinstance(a, Constant) else 0.0 for a in step.arguments)
+                pairs = zip(known, numbers, strict=True)
+                value = step.apply([splat(tirx.const(n, kind), lanes) if v is None else v for v, n in pairs])
+                values.append(_kept(value, lanes))
+        return [values[-1] for values in chains]
+
+    def _evaluate(
+        self,
+        argument: Argument,
+        values: list[Expression],
+        buffers: list[tirx.Buffer],
+        place: Place,
+        lanes: int,
+    ) -> Expression | None:
+        """An argument's value; a constant has the type of those beside it."""
+        match argument:
+            case Value(index):
+                return values[index]
+            case Operand(index):
+                return _read(self.operands[index], buffers[index], place, lanes)
+            case Constant():
+                return None
+            case _:
+                assert_never(argument)
 
 
 def _kept(value: Expression, lanes: int) -> Expression:
@@ -93,8 +116,8 @@ def _kept(value: Expression, lanes: int) -> Expression:
     return load(buffer, 0, lanes)
 
 
-def _read(view: View, buffer: tirx.Buffer, coordinates: tuple[Index, ...], lanes: int) -> Expression:
-    position = view.address(coordinates)
+def _read(view: View, buffer: tirx.Buffer, place: Place, lanes: int) -> Expression:
+    position = place(view)
     if view.strides[-1] == 0:
         return splat(load(buffer, position, 1), lanes)
     return load(buffer, position, lanes)

@@ -9,10 +9,12 @@ out. A chain waits for nothing but itself: there are as many as hide the latency
 hardware prefetchers follow best.
 """
 
+import numpy as np
 from tvm import ir, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
+from lowprec.schedules import amx_tiles as amx
 from lowprec.schedules.arithmetic import Arithmetic, Way, arithmetic_of
 from lowprec.schedules.views import load, register, splat, store, zeros
 from lowprec.targets import Target
@@ -20,6 +22,8 @@ from lowprec.targets import Target
 ROUNDS = 1 << 18
 STREAMS, DEPTH = 4, 2
 _SPARE_REGISTERS = 4  # for the two operands, and what the compiler needs
+AMX_CHAINS = 4
+"""Of tiles."""
 _BYTE_CHAINS = 16  # enough for the longest latency; products of pairs need registers besides
 
 
@@ -65,14 +69,26 @@ def multiply_adds(target: Target, threads: int) -> tirx.PrimFunc:
 
 def byte_operations_per_call(target: Target, threads: int) -> int:
     """What one call of `byte_products` does, the product and the sum of two bytes being two."""
+    if target.has("amx_int8"):
+        return 2 * ROUNDS * AMX_CHAINS * amx.ROWS * amx.LANES * amx.ROW_BYTES * threads
     return 2 * ROUNDS * byte_chains(target) * target.lanes * arithmetic_of("uint8", target).word * threads
 
 
-def byte_products(target: Target, threads: int) -> tirx.PrimFunc:
-    """The kernel: arguments X, `byte_weights`, and Y, a vector of results a thread.
+def byte_factors(target: Target) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
+    """Shape and type of what `byte_products` takes."""
+    if target.has("amx_int8"):
+        return (amx.ROW_BYTES,), np.dtype(np.int8)
+    how = arithmetic_of("uint8", target)
+    return (how.word * target.lanes,), np.dtype(how.weights)
 
-    A chain multiplies its own bits, so that no product can be taken out of the loop.
+
+def byte_products(target: Target, threads: int) -> tirx.PrimFunc:
+    """The kernel: arguments X, as `byte_factors` has it, and Y, a vector of results a thread.
+
+    A chain multiplies its own bits, so that no product can be taken out of the loop; on AMX none ever is.
     """
+    if target.has("amx_int8"):
+        return _tile_products(target, threads)
     lanes, how = target.lanes, arithmetic_of("uint8", target)
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name("byte_products")
@@ -90,6 +106,36 @@ def byte_products(target: Target, threads: int) -> tirx.PrimFunc:
                     (updated,) = how.multiply_add([total], _factors(how, total, lanes), weights, lanes)
                     store(value, 0, updated, lanes)
             _store_sum(y, thread, values, lanes)
+    return builder.get()
+
+
+def _tile_products(target: Target, threads: int) -> tirx.PrimFunc:
+    """The same arguments; every row and column of a tile is X, so that lane k of the result is that of its first row,
+    the sum over chains."""
+    lanes = target.lanes
+    with IRBuilder() as builder, T.prim_func(s_tir=True):
+        T.func_name("byte_products")
+        x = T.arg("X", T.buffer((amx.ROW_BYTES,), "int8"))
+        y = T.arg("Y", T.buffer((threads, lanes), "int32"))
+        T.func_attr({"tirx.noalias": True, "global_symbol": "byte_products"})
+        with T.parallel(0, threads) as thread:
+            amx.configure([(amx.ROWS, amx.ROW_BYTES)] * amx.TILES)
+            for register_ in range(amx.TILES):
+                if register_ < AMX_CHAINS:
+                    amx.call("tilezero", amx.tile(register_))
+                else:
+                    amx.call("tileloadd64", amx.tile(register_), amx.address(x, 0), amx.distance(0))
+            with T.serial(0, ROUNDS):
+                for chain in range(AMX_CHAINS):
+                    factors = (AMX_CHAINS + chain // 2, AMX_CHAINS + 2 + chain % 2)
+                    amx.call("tdpbusd", amx.tile(chain), *map(amx.tile, factors))
+            kept = T.alloc_buffer((AMX_CHAINS * amx.ROWS * lanes,), "int32", scope="global")
+            for chain in range(AMX_CHAINS):
+                to = amx.address(kept, chain * amx.TILE_BYTES)
+                amx.call("tilestored64", amx.tile(chain), to, amx.distance(amx.ROW_BYTES))
+            amx.release()
+            firsts = [load(kept, chain * amx.ROWS * lanes, lanes) for chain in range(AMX_CHAINS)]
+            store(y, thread * lanes, sum(firsts[1:], firsts[0]), lanes)
     return builder.get()
 
 

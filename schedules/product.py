@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lowprec.schedules.amx import Amx, pack_amx
+from lowprec.schedules.amx_choices import AmxRequest, amx_kernel
 from lowprec.schedules.arithmetic import Way, arithmetic_of
 from lowprec.schedules.convolution import in_words, pad_bias
 from lowprec.schedules.direct import Direct, PackedWeights, StridedWeights, pack_weights
@@ -43,7 +45,7 @@ class ProductRequest:
     stored: str = FLOAT
 
 
-def product_kernel(request: ProductRequest, target: Target) -> Direct:
+def product_kernel(request: ProductRequest, target: Target) -> Direct | Amx:
     """The kernel's parameters for a target."""
     extents: tuple[int, ...] = coordinates(request.result.extents)
     columns = extents[4]
@@ -52,6 +54,25 @@ def product_kernel(request: ProductRequest, target: Target) -> Direct:
     if request.right is None or len(request.right.shape) == 2:
         extents, views = collapse(extents, views)
     left, result, *operands = views
+    epilogue = replace(request.epilogue, operands=tuple(operands))
+    if request.right is None and not request.wide:
+        layer = AmxRequest(
+            batch=extents[0],
+            groups=1,
+            all_channels=(request.depth, columns),
+            in_channels=request.depth,
+            out_channels=columns,
+            geometry=pointwise((extents[1], extents[2], extents[3])),
+            input=left,
+            output=result,
+            halo=request.result.halo,
+            bias=request.bias,
+            epilogue=epilogue,
+            activations=request.left.bytes + request.result.bytes,
+        )
+        kernel = amx_kernel(layer, target)
+        if kernel is not None:
+            return kernel
     lanes = target.lanes if request.right is None else min(target.lanes, columns)
     arithmetic = in_words(arithmetic_of(request.left.dtype, target, wide=request.wide), request.depth)
     work = Workload(
@@ -77,7 +98,7 @@ def product_kernel(request: ProductRequest, target: Target) -> Direct:
         output=result,
         halo=request.result.halo,
         weights=PackedWeights(bias=request.bias) if request.right is None else _strided(request.right),
-        epilogue=replace(request.epilogue, operands=tuple(operands)),
+        epilogue=epilogue,
         lanes=lanes,
         tile=tile,
         walk=choose_walk(work, tile, lanes=lanes) if request.right is None else Walk(),
@@ -91,8 +112,8 @@ def _strided(right: Window) -> StridedWeights:
     return StridedWeights(view=replace(view, strides=(n, d, h, 0, c)), channel_stride=view.strides[3])
 
 
-def pack_product(kernel: Direct, right: Weights, bias: Weights | None) -> list[Weights]:
+def pack_product(kernel: Direct | Amx, right: Weights, bias: Weights | None) -> list[Weights]:
     """The arrays the kernel takes after its left-hand side, for a constant right-hand side [depth, columns]."""
     weights = np.ascontiguousarray(right.T).reshape(right.shape[1], right.shape[0], *ONES)
-    packed = pack_weights(weights, kernel)
+    packed = pack_amx(weights, kernel) if isinstance(kernel, Amx) else pack_weights(weights, kernel)
     return [packed] if bias is None else [packed, pad_bias(bias, kernel)]

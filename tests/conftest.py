@@ -2,5 +2,11 @@
 
 from hypothesis import settings
 
+from lowprec.runtime import allow_amx
+from lowprec.targets import native
+
 settings.register_profile("house", deadline=None, derandomize=True)
 settings.load_profile("house")
+
+if native().has("amx_tile"):
+    allow_amx()  # kernels are called in this process

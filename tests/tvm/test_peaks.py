@@ -1,5 +1,7 @@
 """The kernels that measure the machine do what they are counted for, and the child that times them answers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tvm
@@ -9,7 +11,7 @@ from lowprec.peak_timing import SIZES
 from lowprec.peaks import measure_peaks
 from lowprec.schedules import peaks as kernels
 from lowprec.schedules.arithmetic import Way, arithmetic_of
-from lowprec.targets import Target, parse_target
+from lowprec.targets import Target, native, parse_target
 
 NAMES = ("x86-64", "x86-64-v3", "native")
 
@@ -33,6 +35,8 @@ def test_products_of_bytes_do_all_of_their_rounds(name: str, monkeypatch: pytest
     """Each chain adds the products of its own bits with ones, round after round, as int32 wraps."""
     monkeypatch.setattr(kernels, "ROUNDS", 5)
     target, threads = parse_target(name), 2
+    if target.has("amx_int8"):
+        target = replace(target, features=target.features - {"amx_int8"})
     how = arithmetic_of("uint8", target)
     library = tvm.compile(tvm.IRModule({"byte_products": kernels.byte_products(target, threads)}), _machine(target))
     result = tvm.runtime.tensor(np.zeros((threads, target.lanes), np.int32))
@@ -42,6 +46,18 @@ def test_products_of_bytes_do_all_of_their_rounds(name: str, monkeypatch: pytest
         chains = chains + _own_products(chains, how.way)
     assert np.array_equal(result.numpy(), np.full((threads, target.lanes), chains.sum(dtype=np.int32)))
     assert kernels.byte_operations_per_call(target, threads) % (2 * 5 * how.word * target.lanes * threads) == 0
+
+
+@pytest.mark.skipif(not native().has("amx_int8"), reason="this CPU has no AMX")
+def test_products_of_tiles_do_all_of_their_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every sum of every chain is one of 64 products of twos, round after round."""
+    monkeypatch.setattr(kernels, "ROUNDS", 5)
+    target, threads = native(), 2
+    library = tvm.compile(tvm.IRModule({"byte_products": kernels.byte_products(target, threads)}), _machine(target))
+    result = tvm.runtime.tensor(np.zeros((threads, target.lanes), np.int32))
+    library["byte_products"](tvm.runtime.tensor(np.full(64, 2, np.int8)), result)
+    assert (result.numpy() == kernels.AMX_CHAINS * 5 * 64 * 4).all()
+    assert kernels.byte_operations_per_call(target, threads) == 2 * 5 * kernels.AMX_CHAINS * 16 * 16 * 64 * threads
 
 
 def _own_products(chains: NDArray[np.int32], way: Way) -> NDArray[np.int32]:

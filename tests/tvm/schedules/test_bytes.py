@@ -24,7 +24,6 @@ from lowprec.schedules.convolution import (
 from lowprec.schedules.depthwise import Depthwise
 from lowprec.schedules.direct import Direct
 from lowprec.schedules.epilogue import Constant, Epilogue, Operand, Step, Value
-from lowprec.schedules.microkernel import build_direct
 from lowprec.schedules.product import ProductRequest, pack_product, product_kernel
 from lowprec.schedules.windows import Window, whole
 from lowprec.targets import TARGETS, Target, native, parse_target
@@ -121,9 +120,9 @@ def requantized(case: Case) -> Epilogue:
     operands = (whole((case.conv.out_channels,)).view(case.extents), whole(case.extents, case.dtype).view())
     steps = (
         step("float32", Value(0)),
-        step("multiply", Value(1), Operand(0)),
+        step("product", Value(1), Operand(0)),
         step("float32", Operand(1)),
-        step("multiply", Value(3), Constant(0.3)),
+        step("product", Value(3), Constant(0.3)),
         step("add", Value(2), Value(4)),
         step("divide", Value(5), Constant(0.7)),
         step("round", Value(6)),
@@ -370,5 +369,5 @@ def test_products_of_bytes_sum_exactly(
     kernel = product_kernel(request, target)
     shifted = bias - shift_of(kernel) * right.sum(0, dtype=np.int64)
     packed = pack_product(kernel, right, shifted.astype(np.int32))
-    got = called(build_direct(kernel), target, [left, *packed, np.zeros((*leading, rows, columns), np.int32)])
+    got = called(build_convolution(kernel), target, [left, *packed, np.zeros((*leading, rows, columns), np.int32)])
     assert np.array_equal(got, left.astype(np.int64) @ right.astype(np.int64) + bias)

@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lowprec.schedules.convolution import build_convolution
 from lowprec.schedules.epilogue import Constant, Epilogue, Operand, Step, Value
-from lowprec.schedules.microkernel import build_direct
 from lowprec.schedules.product import ProductRequest, pack_product, product_kernel
 from lowprec.schedules.windows import whole
 from lowprec.targets import parse_target
@@ -53,7 +53,7 @@ def test_products_equal_float64(
         target,
     )
     packed = pack_product(kernel, right, bias) if kind == "packed" else [right]
-    got = run_kernel(build_direct(kernel), target, [left, *packed, scale], np.full(result, np.nan, np.float32))
+    got = run_kernel(build_convolution(kernel), target, [left, *packed, scale], np.full(result, np.nan, np.float32))
     start = 0.0 if bias is None else bias.astype(np.float64)
     expected = np.maximum((left.astype(np.float64) @ right + start) * scale, -0.5)
     sizes = (np.abs(left).astype(np.float64) @ np.abs(right) + np.abs(start)) * np.abs(scale) + 0.5

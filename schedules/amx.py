@@ -1,0 +1,483 @@
+"""Convolutions and matrix products of bytes on AMX: products of whole tiles, of 16 rows of 64 bytes each.
+
+    before:  Y[n, p, k] = f(sum over taps t and channels c of X[n, p * stride + t * dilation, c] * W[t, c, k])
+    after:   for each share of the pixels and block of panels of output channels, in parallel:
+                 C[i, j] = bias                                           a grid of tiles
+                 for tap, block of channels:  C[i, j] += A[i] * B[j]      A read where X lies, B packed
+                     some rows of the grid before:  Y = f(row)
+
+The rows of a tile of A are pixels at equal distances in memory. Without strides those follow each other through the
+lines of an image, its border included: what the border gives is computed and not written. With strides they end with a
+line. Rows of taps whose channels lie side by side are one long row of channels.
+
+Extents that tiles do not divide are handled by overlap: the last tile begins earlier and computes some elements again,
+to the same bits; weights of channels that a last block has again are zero.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+from tvm import ir, tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T
+
+from lowprec.schedules.amx_tiles import (
+    LANES,
+    PRODUCTS,
+    ROW_BYTES,
+    ROWS,
+    TILES,
+    WORD_BYTES,
+    address,
+    call,
+    configure,
+    distance,
+    release,
+    tile,
+)
+from lowprec.schedules.buffers import Buffers, begin_kernel
+from lowprec.schedules.direct import packed_columns, vector_starts
+from lowprec.schedules.epilogue import Epilogue, Place
+from lowprec.schedules.geometry import Geometry
+from lowprec.schedules.halo import Halo
+from lowprec.schedules.prefetch import prefetch
+from lowprec.schedules.tasks import decode, start_of
+from lowprec.schedules.tiling import ceil_div
+from lowprec.schedules.views import Index, View, load, store
+
+CHAINS = 8
+"""Vectors that go through the epilogue together: one's steps wait for each other."""
+
+SUMS, SUM_BYTES = "int32", 4
+OUTSIDE = -1
+PREFETCH_BYTES = 1 << 20
+"""The most that is fetched ahead: it must stay in L2 until it is used."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grid:
+    """Tiles of C that are summed at once: `high` of pixels, `wide` of 16 output channels."""
+
+    high: int
+    wide: int
+
+    @property
+    def count(self) -> int:
+        return self.high * self.wide
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """Pixels that tiles are cut from: `length` of them, of which the first `width` of every `pitch` are written."""
+
+    length: int
+    width: int
+    pitch: int
+
+    @property
+    def tiles(self) -> int:
+        return ceil_div(self.length, ROWS)
+
+    @property
+    def rows(self) -> int:
+        """Of each tile."""
+        return ceil_div(self.length, self.tiles)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Amx:
+    """One kernel, whole. `flat`: tiles go on from line to line of an image; `merged`: a row of taps is one row of
+    channels. A task computes `share` grids of pixels for each of a `block` of panels."""
+
+    batch: int
+    groups: int
+    all_channels: tuple[int, int]
+    in_channels: int
+    out_channels: int
+    geometry: Geometry
+    input: View
+    output: View
+    halo: Halo | None
+    bias: bool
+    epilogue: Epilogue
+    flat: bool
+    merged: bool
+    grid: Grid
+    block: int
+    share: int
+
+    @property
+    def lanes(self) -> int:
+        return LANES
+
+    @property
+    def item(self) -> int:
+        """Bytes of a number."""
+        return np.dtype(self.input.dtype).itemsize
+
+    @property
+    def panel(self) -> int:
+        """Output channels computed at once."""
+        return self.grid.wide * LANES
+
+    @property
+    def panels(self) -> int:
+        return ceil_div(self.out_channels, self.panel)
+
+    @property
+    def bias_width(self) -> int:
+        """Elements of the bias that are there to be read: narrow layers are read a whole vector at a time."""
+        return self.all_channels[1] + max(0, LANES - self.out_channels)
+
+    @property
+    def taps(self) -> tuple[int, int, int]:
+        """Those that are not part of a row of channels."""
+        d, h, w = self.geometry.kernel
+        return (d, h, 1 if self.merged else w)
+
+    @property
+    def row(self) -> int:
+        """Channels that lie side by side."""
+        return self.in_channels * (self.geometry.kernel[2] if self.merged else 1)
+
+    @property
+    def depth(self) -> int:
+        """Channels of a tile's row."""
+        return min(self.row, ROW_BYTES // self.item)
+
+    @property
+    def blocks(self) -> int:
+        """Tiles that a row of channels takes."""
+        return ceil_div(self.row, self.depth)
+
+    @property
+    def steps(self) -> int:
+        """Products of tiles for one sum."""
+        return prod(self.taps) * self.blocks
+
+    @property
+    def line(self) -> Line:
+        """What tiles are cut from."""
+        return (flat_line if self.flat else plain_line)(self.geometry, self.input)
+
+    @property
+    def lines(self) -> tuple[int, int, int]:
+        """Images, planes, and lines of a plane."""
+        d, h, _ = self.geometry.size
+        return (self.batch, d, 1 if self.flat else h)
+
+    @property
+    def tiles(self) -> int:
+        """Of pixels."""
+        return prod(self.lines) * self.line.tiles
+
+    @property
+    def grids(self) -> int:
+        """Of pixels."""
+        return ceil_div(self.tiles, self.grid.high)
+
+    @property
+    def pixels(self) -> int:
+        """Of a grid."""
+        return self.grid.high * self.line.rows
+
+    @property
+    def bundle(self) -> int:
+        """Rows that go through the epilogue together."""
+        return min(self.pixels, CHAINS // self.grid.wide)
+
+    @property
+    def tile_bytes(self) -> int:
+        """Of B."""
+        return self.depth * self.item // WORD_BYTES * ROW_BYTES
+
+    @property
+    def packed_shape(self) -> tuple[int, ...]:
+        """[group][panel][tap and block of channels][vector][a tile's bytes]."""
+        return (self.groups, self.panels, self.steps, self.grid.wide, self.tile_bytes // self.item)
+
+    @property
+    def kept(self) -> int:
+        """Sums of a grid."""
+        return self.pixels * self.panel
+
+
+def flat_line(geometry: Geometry, source: View) -> Line:
+    """A plane without strides, the borders between its lines included."""
+    _, h, w = geometry.size
+    pitch = source.strides[2] // source.strides[3] if h > 1 else w
+    return Line(length=(h - 1) * pitch + w, width=w, pitch=pitch)
+
+
+def plain_line(geometry: Geometry, _source: View) -> Line:
+    """A line of an image."""
+    width = geometry.size[2]
+    return Line(length=width, width=width, pitch=width)
+
+
+def pack_amx(weights: NDArray[np.generic], kernel: Amx) -> NDArray[np.generic]:
+    """[groups * K, C, taps...] -> the kernel's packed shape: a tile has a row for each word of channels, a word for
+    each output channel."""
+    groups, per_group, depth = kernel.groups, kernel.out_channels, kernel.depth
+    lined = weights.reshape(groups, per_group, kernel.in_channels, prod(kernel.taps), -1)
+    lined = np.moveaxis(lined, 2, -1).reshape(groups, per_group, -1, kernel.row)  # [group][K][tap][channels in a row]
+    begins = np.arange(kernel.blocks)[:, None] * depth
+    places = np.minimum(begins, kernel.row - depth) + np.arange(depth)
+    blocked = np.where(places < begins, 0, lined[..., places]).astype(weights.dtype)
+    if per_group < LANES:
+        blocked = np.pad(blocked, ((0, 0), (0, LANES - per_group), *((0, 0),) * 3))
+    columns = packed_columns(per_group, kernel.panel, LANES)
+    word = WORD_BYTES // kernel.item
+    split = blocked[:, columns].reshape(groups, kernel.panels, kernel.grid.wide, LANES, -1, depth // word, word)
+    return np.ascontiguousarray(split.transpose(0, 1, 4, 2, 5, 3, 6)).reshape(kernel.packed_shape)
+
+
+def build_amx(spec: Amx) -> tirx.PrimFunc:
+    """The kernel: arguments X, W, [bias], the epilogue's operands, Y."""
+    with IRBuilder() as builder, T.prim_func(s_tir=True):
+        buffers = begin_kernel(spec, weights=spec.packed_shape, bias=spec.bias, packed="int8", sums=SUMS)
+        extents = (spec.groups, spec.panels // spec.block, ceil_div(spec.grids, spec.share))
+        with T.parallel(0, prod(extents)) as task:
+            group, block, part = decode(task, extents)
+            _configure(spec)
+            kept = T.alloc_buffer((2 * spec.kept,), SUMS, scope="global")
+            first = start_of(part, spec.share, spec.grids)
+            _Task(
+                spec=spec,
+                buffers=buffers,
+                kept=kept,
+                offsets=_offsets(spec, first),
+                group=group,
+                block=block,
+                first=first,
+            ).emit()
+            release()
+    return builder.get()
+
+
+def _configure(spec: Amx) -> None:
+    """How large the tiles are: first those of C, then of B and of A."""
+    grid, depth = spec.grid, spec.depth * spec.item
+    c, b, a = (spec.line.rows, ROW_BYTES), (depth // WORD_BYTES, ROW_BYTES), (spec.line.rows, depth)
+    configure([c] * grid.count + [b] * grid.wide + [a] * (TILES - grid.count - grid.wide))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tile:
+    """Pixels: those of a line (n, d, h) from `start`."""
+
+    line: tuple[Index, Index, Index]
+    start: Index
+
+    @staticmethod
+    def at(spec: Amx, number: Index) -> "_Tile":
+        line = spec.line
+        n, d, h, part = decode(number, (*spec.lines, line.tiles)) if prod(spec.lines) > 1 else (0, 0, 0, number)
+        return _Tile(line=(n, d, h), start=start_of(part, line.rows, line.length))
+
+
+def _offsets(spec: Amx, first: Index) -> dict[View, tirx.Buffer]:
+    """For each tensor that has pixels, where those of each row of a share begin; in the output `OUTSIDE` where a row
+    is none of its pixels."""
+    line, grid = spec.line, spec.grid
+    views = [spec.output, *(view for view in spec.epilogue.operands if any(view.strides[:4]))]
+    tables = {view: T.alloc_buffer((spec.share * spec.pixels,), "int32", scope="global") for view in views}
+    with T.serial(0, spec.share) as number:
+        tiles = start_of(first + number, grid.high, spec.tiles)
+        for index in range(grid.high):
+            tile = _Tile.at(spec, tiles + index)
+            begin = number * spec.pixels + index * line.rows
+            with T.serial(0, line.rows) as row:
+                n, d, h = tile.line
+                at = T.bind(tile.start + row)
+                inside = None
+                if line.length > line.pitch:
+                    h, at = T.bind(tirx.floordiv(at, line.pitch)), T.bind(tirx.floormod(at, line.pitch))
+                if line.width < line.pitch:
+                    inside, at = at < line.width, T.bind(tirx.min(at, line.width - 1))
+                for view, table in tables.items():
+                    offset = view.address((n, d, h, at, 0))
+                    if inside is not None and view == spec.output:
+                        offset = tirx.Select(inside, offset, tirx.const(OUTSIDE, "int32"))
+                    store(table, begin + row, offset, 1)
+    return tables
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """What is computed at once: a grid of the task, by its number, and a panel of its block."""
+
+    number: Index
+    inner: Index
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Task:
+    """For each grid of a share, all panels of a block: each is multiplied while the one before it is written."""
+
+    spec: Amx
+    buffers: Buffers
+    kept: tirx.Buffer
+    offsets: dict[View, tirx.Buffer]
+    group: Index
+    block: Index
+    first: Index
+
+    def emit(self) -> None:
+        spec, count = self.spec, self.spec.share * self.spec.block
+        bundles = ceil_div(spec.pixels, spec.bundle)
+        share = ceil_div(bundles, spec.steps)
+        with T.serial(0, count + 1) as item:
+            here, before = self._place(item), self._place(item - 1)
+            sources = self._sources(here)
+            with T.If(item < count), T.Then():
+                self._start(here)
+            with T.serial(0, spec.steps) as step:
+                with T.If(item < count), T.Then():
+                    self._multiply(here, sources, step)
+                begin = T.bind(tirx.min(step * share, bundles))
+                end = tirx.Select(item > 0, tirx.min(begin + share, bundles), begin)
+                self._finish(before, item - 1, begin, T.bind(end))
+            with T.If(item < count), T.Then():
+                self._keep(item)
+
+    def _place(self, item: Index) -> _Place:
+        number, inner = decode(item, (self.spec.share, self.spec.block))
+        return _Place(number=number, inner=inner)
+
+    def _c(self, i: int, j: int) -> ir.Expr:
+        return tile(i * self.spec.grid.wide + j)
+
+    def _b(self, j: int) -> ir.Expr:
+        return tile(self.spec.grid.count + j)
+
+    def _a(self, i: int) -> ir.Expr:
+        """One of those that are left."""
+        others = self.spec.grid.count + self.spec.grid.wide
+        return tile(others + i % (TILES - others))
+
+    def _tiles(self, place: _Place) -> Index:
+        """The first tile of pixels of a grid."""
+        return start_of(self.first + place.number, self.spec.grid.high, self.spec.tiles)
+
+    def _kept_at(self, item: Index) -> Index:
+        """Where sums are kept, beside those before and after."""
+        return (item % 2) * self.spec.kept
+
+    def _panel(self, place: _Place) -> Index:
+        return self.block * self.spec.block + place.inner
+
+    def _channels(self, place: _Place) -> tuple[Index, list[int]]:
+        """The first output channel of the panel, and where its vectors begin."""
+        spec = self.spec
+        group = start_of(self.group, spec.out_channels, spec.all_channels[1])
+        first = group + start_of(self._panel(place), spec.panel, spec.out_channels)
+        return T.bind(first), vector_starts(spec.out_channels, spec.panel, LANES)
+
+    def _sources(self, place: _Place) -> list[Index]:
+        """Where the first pixel of each tile of a grid begins in X, for the first tap."""
+        spec, geometry = self.spec, self.spec.geometry
+        channel = start_of(self.group, spec.in_channels, spec.all_channels[0])
+        tiles, sources = self._tiles(place), []
+        for i in range(spec.grid.high):
+            tile = _Tile.at(spec, tiles + i)
+            n, *line = tile.line
+            d, h, w = geometry.seen((line[0], line[1], tile.start), (0, 0, 0))
+            sources.append(T.bind(spec.input.address((n, d, h, w, channel))))
+        return sources
+
+    def _keep(self, item: Index) -> None:
+        spec = self.spec
+        for i in range(spec.grid.high):
+            for j in range(spec.grid.wide):
+                place = self._kept_at(item) + i * spec.line.rows * spec.panel + j * LANES
+                to = address(self.kept, place * SUM_BYTES)
+                call("tilestored64", self._c(i, j), to, distance(spec.panel * SUM_BYTES))
+
+    def _start(self, place: _Place) -> None:
+        """Tiles of C, every row of which is the bias."""
+        first, vectors = self._channels(place)
+        for i in range(self.spec.grid.high):
+            for j, vector in enumerate(vectors):
+                if self.buffers.bias is None:
+                    call("tilezero", self._c(i, j))
+                else:
+                    row = address(self.buffers.bias, (first + vector) * SUM_BYTES)
+                    call("tileloadd64", self._c(i, j), row, distance(0))
+
+    def _multiply(self, place: _Place, sources: list[Index], step: Index) -> None:
+        """A step's products."""
+        spec, grid, geometry = self.spec, self.spec.grid, self.spec.geometry
+        self._prefetch(place, step)
+        panel = self.group * spec.panels + self._panel(place)
+        for j in range(grid.wide):
+            at = ((panel * spec.steps + step) * grid.wide + j) * spec.tile_bytes
+            call("tileloadd64", self._b(j), address(self.buffers.w, at), distance(ROW_BYTES))
+        r, s, t, block = decode(step, (*spec.taps, spec.blocks))
+        d, h, w = geometry.seen((0, 0, 0), (r, s, t))
+        seen = spec.input.address((0, d, h, w, start_of(block, spec.depth, spec.row))) - spec.input.offset
+        offset = T.bind(seen)
+        pixel = distance(spec.input.strides[3] * geometry.stride[2] * spec.item)
+        for i, source in enumerate(sources):
+            call("tileloadd64", self._a(i), address(self.buffers.x, (source + offset) * spec.item), pixel)
+            for j in range(grid.wide):
+                call(PRODUCTS[spec.input.dtype], self._c(i, j), self._a(i), self._b(j))
+
+    def _prefetch(self, place: _Place, step: Index) -> None:
+        """A step's share of the panels that follow those in use."""
+        spec = self.spec
+        visits = ceil_div(spec.grids, spec.share) * spec.share * spec.block
+        used = spec.block * spec.steps * spec.grid.wide * spec.tile_bytes
+        last = spec.groups * spec.panels == spec.block
+        if last or visits == 1 or used > PREFETCH_BYTES:
+            return  # a single pass over the weights is a stream, which the hardware fetches ahead by itself
+        visit = (self.first + place.number) * spec.block + place.inner
+        following = self.group * (spec.panels // spec.block) + self.block + 1
+        steps = visits * spec.steps
+        prefetch(self.buffers.w, start=following * used, count=used, step=visit * spec.steps + step, steps=steps)
+
+    def _finish(self, place: _Place, item: Index, begin: Index, end: Index) -> None:
+        """Bundles of rows of kept sums through the epilogue, to where they belong."""
+        spec, buffers = self.spec, self.buffers
+        width = min(LANES, spec.out_channels)
+        kept = T.bind(self._kept_at(item))
+        channel, vectors = self._channels(place)
+        with T.serial(begin, end) as bundle:
+            first = start_of(bundle, spec.bundle, spec.pixels)
+            rows = [T.bind(first + index) for index in range(spec.bundle)]
+            pixels = [place.number * spec.pixels + row for row in rows]
+            totals = [
+                load(self.kept, kept + row * spec.panel + j * LANES, width) for row in rows for j in range(len(vectors))
+            ]
+            places = [self._in_tensors(pixel, channel + vector) for pixel in pixels for vector in vectors]
+            values = iter(spec.epilogue.apply_together(totals, buffers.operands, places, width))
+            for pixel in pixels:
+                offset = T.bind(load(self.offsets[spec.output], pixel, 1))
+                results = [next(values) for _ in vectors]
+
+                def write(offset: Index = offset, results: list[ir.Expr] = results) -> None:
+                    for vector, value in zip(vectors, results, strict=True):
+                        store(buffers.y, offset + (channel + vector) * spec.output.strides[4], value, width)
+
+                _only_if(offset != OUTSIDE if spec.line.width < spec.line.pitch else None, write)
+
+    def _in_tensors(self, pixel: Index, channel: Index) -> Place:
+        """Where a pixel's channel lies in a tensor."""
+
+        def place(view: View) -> Index:
+            if view not in self.offsets:
+                return view.address((0, 0, 0, 0, channel))
+            return load(self.offsets[view], pixel, 1) + channel * view.strides[4]
+
+        return place
+
+
+def _only_if(condition: ir.Expr | None, write: Callable[[], None]) -> None:
+    if condition is None:
+        write()
+        return
+    with T.If(condition), T.Then():
+        write()

@@ -1,0 +1,127 @@
+"""Which layers AMX computes, and in which grids, blocks and shares."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from lowprec.schedules.amx import Amx, Grid, flat_line, plain_line
+from lowprec.schedules.amx_tiles import LANES, ROW_BYTES, TILES, WORD_BYTES
+from lowprec.schedules.epilogue import Epilogue
+from lowprec.schedules.geometry import Geometry
+from lowprec.schedules.halo import Halo
+from lowprec.schedules.tiling import ceil_div, divisors
+from lowprec.schedules.views import View
+from lowprec.schedules.walks import L2_BYTES, L2_SHARE
+from lowprec.targets import Target
+
+PRODUCT_CYCLES, LATENCY, LOAD_CYCLES = 16, 52, 11
+"""Of a product of tiles: from one to the next, and to the next of the same sums; of loading a tile."""
+
+LEAST_ROW = ROW_BYTES // 2
+"""Bytes of channels in a row, less of which leave most of a tile empty."""
+LEAST_PIXELS = 4
+SHALLOW = 8
+"""Steps up to which writing results takes longer than products: lines of them are to be written whole, then."""
+LONGEST, SHORTEST = 32, 4
+"""Grids of a task: its tiles are configured once, and its last panel is written while no other is multiplied."""
+TASKS = 8
+"""Tasks there should be for the threads to share."""
+DTYPES = ("int8", "uint8")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AmxRequest:
+    """What a kernel is asked for, as `Amx` has it; bytes of `activations` are read and written."""
+
+    batch: int
+    groups: int
+    all_channels: tuple[int, int]
+    in_channels: int
+    out_channels: int
+    geometry: Geometry
+    input: View
+    output: View
+    halo: Halo | None
+    bias: bool
+    epilogue: Epilogue
+    activations: int
+
+
+def amx_kernel(request: AmxRequest, target: Target) -> Amx | None:
+    """The kernel, where the target has the instructions and tiles are filled well enough."""
+    geometry, source = request.geometry, request.input
+    if not target.has("amx_int8") or target.lanes != LANES or source.dtype not in DTYPES:
+        return None
+    merged = request.groups == 1 and geometry.dilation[2] == 1
+    row = request.in_channels * (geometry.kernel[2] if merged else 1) * np.dtype(source.dtype).itemsize
+    ragged = row < ROW_BYTES and row % WORD_BYTES > 0
+    narrow = request.groups > 1 and request.out_channels < LANES
+    pixels = request.batch * int(np.prod(geometry.size))
+    if ragged or narrow or row < LEAST_ROW or pixels < LEAST_PIXELS or source.strides[4] != 1:
+        return None
+    flat = _is_flat(geometry, source)
+    line = (flat_line if flat else plain_line)(geometry, source)
+    lines = request.batch * geometry.size[0] * (1 if flat else geometry.size[1])
+    grid = choose_grid(lines * line.tiles, ceil_div(request.out_channels, LANES))
+    kernel = Amx(
+        batch=request.batch,
+        groups=request.groups,
+        all_channels=request.all_channels,
+        in_channels=request.in_channels,
+        out_channels=request.out_channels,
+        geometry=geometry,
+        input=source,
+        output=request.output,
+        halo=request.halo,
+        bias=request.bias,
+        epilogue=request.epilogue,
+        flat=flat,
+        merged=merged,
+        grid=grid,
+        block=1,
+        share=1,
+    )
+    block = _block(kernel, request.activations)
+    return replace(kernel, block=block, share=_share(kernel, block))
+
+
+def _is_flat(geometry: Geometry, source: View) -> bool:
+    """Whether tiles may go on from line to line, and are fewer then."""
+    if geometry.stride[1:] != (1, 1) or source.strides[3] == 0 or source.strides[2] % source.strides[3]:
+        return False
+    plain = plain_line(geometry, source)
+    return flat_line(geometry, source).tiles <= geometry.size[1] * plain.tiles
+
+
+def choose_grid(tiles: int, vectors: int) -> Grid:
+    """The grid with the least predicted time for so many tiles of pixels by vectors of output channels."""
+    fitting = (
+        Grid(high=high, wide=wide)
+        for high in range(1, min(tiles, TILES) + 1)
+        for wide in range(1, min(vectors, TILES) + 1)
+        if high * wide + wide < TILES
+    )
+
+    def cost(grid: Grid) -> tuple[float, int]:
+        loads = LOAD_CYCLES * (grid.high + grid.wide)
+        cycles = max(PRODUCT_CYCLES * grid.count, LATENCY, loads)
+        return cycles * ceil_div(tiles, grid.high) * ceil_div(vectors, grid.wide), grid.high + grid.wide
+
+    return min(fitting, key=cost)
+
+
+def _block(kernel: Amx, activations: int) -> int:
+    """Panels that stay in L2 together; where sums are deep and activations stay there as well, one."""
+    read = sum(any(view.strides[:4]) for view in kernel.epilogue.operands)
+    if kernel.steps > SHALLOW and activations * (1 + read) <= L2_BYTES:
+        return 1
+    panel_bytes = kernel.steps * kernel.grid.wide * kernel.tile_bytes
+    return max((count for count in divisors(kernel.panels) if count * panel_bytes <= L2_SHARE), default=1)
+
+
+def _share(kernel: Amx, block: int) -> int:
+    """Grids of a task: few, if all panels of a block follow each other for each."""
+    longest, shortest = (LONGEST, SHORTEST) if block == 1 else (SHORTEST, 1)
+    others = kernel.groups * kernel.panels // block
+    parts = max(ceil_div(kernel.grids, longest), min(ceil_div(TASKS, others), ceil_div(kernel.grids, shortest)))
+    return ceil_div(kernel.grids, parts)

@@ -1,0 +1,176 @@
+"""Kernels on AMX: every bit of layers around tiles, grids, blocks and lines, and what they are chosen for."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tvm
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lowprec.convolution import Conv
+from lowprec.schedules.amx import Amx, build_amx, pack_amx
+from lowprec.schedules.amx_choices import choose_grid
+from lowprec.schedules.convolution import ConvolutionRequest, Kernel, convolution_kernel
+from lowprec.schedules.direct import Direct
+from lowprec.schedules.epilogue import Epilogue
+from lowprec.schedules.product import ProductRequest, pack_product, product_kernel
+from lowprec.schedules.windows import whole
+from lowprec.targets import native, parse_target
+from tests.quantized import limits
+from tests.tvm.schedules.test_bytes import Case, called, check
+
+AMX = parse_target("sapphirerapids")
+CHANNELS = (32, 33, 48, 63, 64, 65, 72, 96, 100, 128, 130)
+OUTPUTS = (1, 5, 16, 17, 31, 32, 33, 48, 64, 80)
+needs_amx = pytest.mark.skipif(not native().has("amx_int8"), reason="this CPU has no AMX")
+
+
+def kernel_of(case: Case) -> Kernel:
+    request = ConvolutionRequest(
+        conv=case.conv, source=case.source, result=case.result, epilogue=Epilogue(), bias=True, wide=case.wide
+    )
+    return convolution_kernel(request, AMX)
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    """Layers that tiles compute: of one to three axes, strided, dilated, in groups, on lines that go on and that
+    end."""
+    rank, groups = draw(st.sampled_from((1, 2, 2, 2, 3))), draw(st.sampled_from((1, 1, 1, 2, 3)))
+    outer = draw(st.sampled_from(OUTPUTS if groups == 1 else OUTPUTS[2:]))
+    axes = [
+        {
+            "output": draw(st.sampled_from((4, 5, 8, 13, 17, 29, 40) if axis == rank - 1 else (1, 2, 3, 7, 14))),
+            "kernel": draw(st.sampled_from((1, 1, 2, 3, 5))),
+            "stride": draw(st.sampled_from((1, 1, 1, 2))),
+            "dilation": draw(st.sampled_from((1, 1, 1, 2))),
+        }
+        for axis in range(rank)
+    ]
+    kernel, stride, dilation = (tuple(axis[name] for axis in axes) for name in ("kernel", "stride", "dilation"))
+    conv = Conv(
+        batch=draw(st.sampled_from((1, 1, 2))),
+        in_channels=groups * draw(st.sampled_from(CHANNELS)),
+        out_channels=groups * outer,
+        groups=groups,
+        size=tuple((a["output"] - 1) * a["stride"] + (a["kernel"] - 1) * a["dilation"] + 1 for a in axes),
+        kernel=kernel,
+        stride=stride,
+        dilation=dilation,
+        pads_begin=(0,) * rank,
+        pads_end=(0,) * rank,
+    )
+    dtype = draw(st.sampled_from(("uint8", "int8")))
+    flags = {name: draw(st.booleans()) for name in ("bias", "rounds")}
+    border, number = draw(st.integers(0, 2)), draw(st.integers(*limits(dtype)))
+    return Case(conv=conv, dtype=dtype, border=border, number=number, seed=draw(st.integers(0, 99)), **flags)
+
+
+def on_tiles() -> st.SearchStrategy[Case]:
+    """Those whose rows of channels are words; the others are not for tiles."""
+    return cases().filter(lambda case: isinstance(kernel_of(case), Amx))
+
+
+@needs_amx
+@settings(max_examples=25)
+@given(on_tiles(), st.integers(1, 3))
+def test_layers_on_tiles_sum_exactly(case: Case, threads: int) -> None:
+    check(case, native(), threads)
+
+
+@needs_amx
+@pytest.mark.slow
+@settings(max_examples=1000)
+@given(on_tiles(), st.integers(1, 3))
+def test_many_layers_on_tiles_sum_exactly(case: Case, threads: int) -> None:
+    check(case, native(), threads)
+
+
+LAYER = Conv(
+    batch=1, in_channels=64, out_channels=64, groups=1, size=(16, 16), kernel=(3, 3), stride=(1, 1), dilation=(1, 1),
+    pads_begin=(0, 0), pads_end=(0, 0),
+)  # fmt: skip
+POINTWISE = replace(LAYER, kernel=(1, 1))
+ON_TILES = {
+    "lines that go on": LAYER,
+    "lines that end": replace(LAYER, stride=(2, 2)),
+    "one pixel too many for a tile": replace(POINTWISE, size=(1, 17)),
+    "few pixels": replace(POINTWISE, size=(1, 4)),
+    "one output channel": replace(LAYER, out_channels=1),
+    "rows of taps that fill half of a tile": replace(LAYER, in_channels=12, kernel=(2, 3)),
+    "a last block that overlaps": replace(POINTWISE, in_channels=80),
+    "groups": replace(LAYER, groups=2),
+}
+ELSEWHERE = {
+    "three channels": replace(LAYER, in_channels=3),
+    "rows that are no words": replace(LAYER, in_channels=13, kernel=(3, 3)),
+    "three pixels": replace(POINTWISE, size=(1, 3)),
+    "narrow groups": replace(LAYER, groups=8),
+}
+
+
+@needs_amx
+@pytest.mark.parametrize("name", ON_TILES)
+def test_a_layer_on_tiles_has_the_bits_of_every_other_way(name: str) -> None:
+    case = Case(conv=ON_TILES[name], border=1, number=7, seed=5)
+    others = (native(), parse_target("cascadelake"), parse_target("x86-64-v3"))
+    results = {check(case, target, threads).tobytes() for target, threads in zip(others, (2, 1, 1), strict=True)}
+    assert len(results) == 1
+
+
+@pytest.mark.parametrize("name", [*ON_TILES, *ELSEWHERE])
+def test_tiles_are_chosen_where_they_are_filled(name: str) -> None:
+    layer = (ON_TILES | ELSEWHERE)[name]
+    assert isinstance(kernel_of(Case(conv=layer)), Amx if name in ON_TILES else Direct)
+    assert isinstance(kernel_of(Case(conv=layer, wide=True)), Direct), "weights of a tile have 8 bits"
+
+
+@pytest.mark.parametrize("name", ON_TILES)
+def test_layers_on_tiles_build_anywhere(name: str) -> None:
+    kernel = kernel_of(Case(conv=ON_TILES[name]))
+    assert isinstance(kernel, Amx)
+    machine = tvm.target.Target(AMX.tvm_target(1))
+    code = tvm.compile(tvm.IRModule({"main": build_amx(kernel)}), target=machine).mod.inspect_source("asm")
+    assert "tdpbusd" in code
+
+
+def test_packed_weights_hold_each_weight_once() -> None:
+    """Of 80 channels the second block has 16 that the first has too: those are zero there."""
+    kernel = kernel_of(Case(conv=replace(POINTWISE, in_channels=80)))
+    assert isinstance(kernel, Amx)
+    weights = np.arange(1, 64 * 80 + 1, dtype=np.int64).reshape(64, 80, 1, 1)
+    packed = pack_amx((weights % 127 + 1).astype(np.int8), kernel)
+    assert packed.shape == kernel.packed_shape
+    assert np.count_nonzero(packed) == weights.size
+    assert np.array_equal(np.sort(packed[packed != 0]), np.sort((weights % 127 + 1).astype(np.int8).ravel()))
+
+
+@pytest.mark.parametrize("tiles", range(1, 12))
+@pytest.mark.parametrize("vectors", range(1, 9))
+def test_grids_fit_into_the_registers(tiles: int, vectors: int) -> None:
+    grid = choose_grid(tiles, vectors)
+    assert grid.count + grid.wide + 1 <= 8
+    assert grid.high <= tiles
+    assert grid.wide <= vectors
+
+
+@needs_amx
+@pytest.mark.parametrize(("rows", "depth", "columns"), [(4, 64, 16), (17, 100, 33), (49, 512, 48), (128, 36, 10)])
+def test_products_on_tiles_sum_exactly(rows: int, depth: int, columns: int) -> None:
+    rng = np.random.default_rng(rows)
+    left = rng.integers(0, 255, (rows, depth), "uint8", endpoint=True)
+    right, bias = rng.integers(-128, 127, (depth, columns), "int8"), rng.integers(-(2**20), 2**20, columns, "int32")
+    request = ProductRequest(
+        depth=depth,
+        left=whole(left.shape, "uint8"),
+        right=None,
+        result=whole((rows, columns), "int32"),
+        epilogue=Epilogue(),
+        bias=True,
+    )
+    kernel = product_kernel(request, native())
+    assert isinstance(kernel, Amx)
+    arguments = [left, *pack_product(kernel, right, bias), np.zeros((rows, columns), np.int32)]
+    got = called(build_amx(kernel), native(), arguments)
+    assert np.array_equal(got, left.astype(np.int64) @ right.astype(np.int64) + bias)
