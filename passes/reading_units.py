@@ -29,6 +29,7 @@ from lowprec.passes.editing import (
 from lowprec.passes.elementwise import CONVERSION, EPILOGUE_OPS
 from lowprec.passes.signs import multiplies_signs
 from lowprec.passes.widening import source_of
+from lowprec.schedules.bounding import bounded
 from lowprec.schedules.epilogue import Argument, Epilogue, Operand, Step, Value
 from lowprec.schedules.epilogue import Constant as Number
 from lowprec.schedules.simplifying import simplified
@@ -92,6 +93,7 @@ def read_unit(function: relax.Function) -> UnitReading:
             last = var
     if not last.same_as(result_of(function)):
         raise Declined("the unit's last value is not its result")
+    operands = tuple(reader.operands)
     return UnitReading(
         operator=operator,
         windows=windows,
@@ -99,7 +101,7 @@ def read_unit(function: relax.Function) -> UnitReading:
         signs=signs,
         result=result,
         bias=reader.bias,
-        epilogue=Epilogue(steps=simplified(tuple(reader.steps)), operands=tuple(reader.operands)),
+        epilogue=Epilogue(steps=bounded(simplified(tuple(reader.steps)), operands), operands=operands),
         sources=reader.sources,
     )
 

@@ -140,10 +140,27 @@ def product(x: Expression, y: Expression) -> Expression:
 
 def quotient(x: Expression, divisor: Expression) -> Expression:
     """x / divisor for a constant, to the last bit where rounding to an integer may see it."""
+    return _divided(vector_math.quotient, x, divisor)
+
+
+def near_quotient(x: Expression, divisor: Expression) -> Expression:
+    """The same, of an x that is far from overflow."""
+    return _divided(vector_math.near_quotient, x, divisor)
+
+
+def _divided(how: Callable[..., Expression], x: Expression, divisor: Expression) -> Expression:
     number = np.float32(divisor.value if isinstance(divisor, tirx.FloatImm) else divisor.value.value)
     if not vector_math.is_simple_divisor(number):
         return x / divisor
-    return vector_math.quotient(x, number, lambda value: _kept(value, x.ty.dtype.lanes))
+    return how(x, number, lambda value: _kept(value, x.ty.dtype.lanes))
+
+
+def nearest(x: Expression) -> Expression:
+    """The nearest int32, which there is; of two the even one."""
+    lanes = x.ty.dtype.lanes
+    wide = f"v{lanes}" if lanes > 1 else ""
+    dtype = "int32" if lanes == 1 else f"int32x{lanes}"
+    return tirx.call_llvm_pure_intrin(dtype, f"llvm.lrint.{wide}i32.{wide}f32", x)
 
 
 def _relu(x: Expression) -> Expression:
@@ -165,6 +182,8 @@ def _gelu(x: Expression) -> Expression:
         * (vector_math.constant(1.0, x) + vector_math.erf(x * vector_math.constant(0.5**0.5, x)))
     )
 
+
+NEAREST = "nearest"
 
 TYPES = ("float32", "int64", "int32", "int16", "uint8", "int8")
 """What values can be turned into."""
@@ -193,6 +212,8 @@ ELEMENTWISE: dict[str, Callable[..., Expression]] = {
 }
 
 SPECIAL: dict[str, Callable[..., Expression]] = {
+    NEAREST: nearest,
+    "near quotient": near_quotient,
     "product": product,
     "quotient": quotient,
     "to bfloat16": vector_math.to_bfloat16,

@@ -179,14 +179,24 @@ def log(x: Expr) -> Expr:
     return let.close(tirx.Select(tirx.EQ(x, constant(0.0, x)), constant(-float("inf"), x), result))
 
 
+HELD = 2.0**24
+"""Beyond it, every float32 is whole, and a quotient is wherever it is rounded."""
+
+
 def quotient(x: Expr, divisor: np.float32, named: Callable[[Expr], Expr]) -> Expr:
     """x / divisor for a simple constant, to the last bit where rounding to an integer may see it (Markstein 1990).
 
     q = x * r, with r = 1 / divisor, is nearly right; the rest x - q * divisor is exact, so that q + rest * r is rounded
     right, unless all bits of the divisor's mantissa are ones. Beyond 2^24, where q might overflow, it is held.
     """
-    inverse, bound = constant(float(np.float32(1) / divisor), x), constant(2.0**24, x)
-    near = named(tirx.min(tirx.max(x * inverse, -bound), bound))
+    bound = constant(HELD, x)
+    return near_quotient(x, divisor, lambda near: named(tirx.min(tirx.max(near, -bound), bound)))
+
+
+def near_quotient(x: Expr, divisor: np.float32, named: Callable[[Expr], Expr]) -> Expr:
+    """The same where q is known not to overflow."""
+    inverse = constant(float(np.float32(1) / divisor), x)
+    near = named(x * inverse)
     rest = _fma(-near, constant(float(divisor), x), x)
     return _fma(rest, inverse, near)
 

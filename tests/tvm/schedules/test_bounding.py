@@ -1,0 +1,152 @@
+"""Fewer steps have the same last value: drawn epilogues of quantized layers, read by NumPy with and without."""
+
+from typing import Any
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from lowprec.schedules.bounding import bounded
+from lowprec.schedules.epilogue import Argument, Constant, Operand, Step, Value
+from lowprec.schedules.windows import whole
+from tests.quantized import limits
+
+SHAPE = (1, 4, 4, 16)
+VIEWS = (whole((16,)).view(SHAPE), whole(SHAPE, "uint8").view(), whole(SHAPE, "int8").view())
+Numbers = NDArray[Any]
+
+
+def evaluate(steps: tuple[Step, ...], sums: Numbers, operands: tuple[Numbers, ...]) -> Numbers:
+    """Each step in float32 or as integers, rounded once."""
+    values: list[Numbers] = [sums]
+
+    def read(argument: Argument, like: np.dtype[np.generic]) -> Numbers:
+        match argument:
+            case Value(index):
+                return values[index]
+            case Operand(index):
+                return operands[index]
+            case Constant(number):
+                return np.asarray(number, like)
+
+    for step in steps:
+        x = read(step.arguments[0], np.dtype(np.float32))
+        y = read(step.arguments[1], x.dtype) if len(step.arguments) > 1 else x
+        values.append(_value(step.op, x, y))
+        assert values[-1].dtype == np.float32 or values[-1].dtype.kind in "iu"
+    return values[-1]
+
+
+def _value(op: str, x: Numbers, y: Numbers) -> Numbers:
+    match op:
+        case "nearest":
+            return np.rint(x).astype(np.int32)
+        case "round":
+            return np.rint(x)
+        case "relu":
+            return np.maximum(x, np.float32(0))
+        case "quotient" | "near quotient":
+            return np.asarray(x / y)
+        case "product":
+            return np.asarray(x * y)
+        case "add":
+            return np.asarray(x + y)
+        case "subtract":
+            return np.asarray(x - y)
+        case "maximum":
+            return np.maximum(x, y)
+        case "minimum":
+            return np.minimum(x, y)
+        case _:
+            return x.astype(op)
+
+
+@st.composite
+def epilogues(draw: st.DrawFn) -> tuple[Step, ...]:
+    """Quantized, perhaps made a float again and added to another tensor, and quantized again."""
+    steps: list[Step] = []
+
+    def then(op: str, *others: Argument, of: Argument | None = None) -> Value:
+        steps.append(Step(op=op, arguments=(Value(len(steps)) if of is None else of, *others)))
+        return Value(len(steps))
+
+    def quantized(zero: int, low: int, high: int) -> None:
+        if draw(st.booleans()):
+            then("relu")
+        if draw(st.booleans()):
+            then("quotient", Constant(draw(SCALES)))
+        then("round")
+        if zero or draw(st.booleans()):
+            then("add", Constant(float(zero)))
+        ends = [("maximum", float(low)), ("minimum", float(high))]
+        for op, number in draw(st.permutations(ends)):
+            then(op, Constant(number))
+
+    then("float32")
+    then("product", Operand(0))
+    for _ in range(draw(st.integers(0, 2))):
+        low, high = limits(draw(st.sampled_from(("uint8", "int8"))))
+        zero = draw(st.sampled_from((0, 3, 124)))
+        quantized(zero, low, high)
+        before = then("subtract", Constant(float(zero if draw(st.integers(0, 4)) else zero + 1)))
+        scaled = then("product", Constant(draw(SCALES)))
+        operand = Operand(draw(st.integers(1, 2)))
+        other = then("product", Constant(draw(SCALES)), of=then("float32", of=then("int32", of=operand)))
+        then("add", other, of=draw(st.sampled_from((scaled, scaled, before))))
+    dtype = draw(st.sampled_from(("uint8", "int8")))
+    quantized(draw(st.sampled_from((0, 5))), *limits(dtype))
+    then(dtype)
+    return tuple(steps)
+
+
+SCALES = st.sampled_from((0.02, 0.3, 0.5, 1.0, 1.5, 2.6330831050872803, 7.0))
+
+
+@settings(max_examples=400)
+@given(epilogues(), st.integers(0, 99))
+def test_fewer_steps_have_the_same_value(steps: tuple[Step, ...], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    sums = rng.integers(-(2**31), 2**31, SHAPE, np.int64) >> rng.integers(0, 31, SHAPE)
+    sums = sums.astype(np.int32)
+    factor = (2.0 ** rng.uniform(-20, 3, 16)).astype(np.float32)
+    factor[::5] = 0.5  # ties
+    operands = (factor, rng.integers(0, 256, SHAPE).astype(np.uint8), rng.integers(-128, 128, SHAPE).astype(np.int8))
+    fewer = bounded(steps, VIEWS)
+    assert len(fewer) <= len(steps)
+    assert np.array_equal(evaluate(steps, sums, operands), evaluate(fewer, sums, operands))
+
+
+def step(op: str, *arguments: Argument) -> Step:
+    return Step(op=op, arguments=arguments)
+
+
+QUANTIZED = (
+    step("float32", Value(0)),
+    step("product", Value(1), Operand(0)),
+    step("relu", Value(2)),
+    step("round", Value(3)),
+    step("maximum", Value(4), Constant(0.0)),
+    step("minimum", Value(5), Constant(255.0)),
+    step("uint8", Value(6)),
+)
+
+
+def test_what_is_quantized_is_rounded_by_one_step() -> None:
+    assert [each.op for each in bounded(QUANTIZED, VIEWS)] == [
+        "float32", "product", "relu", "maximum", "minimum", "nearest", "uint8"
+    ]  # fmt: skip
+
+
+def test_what_may_leave_the_type_is_rounded_apart() -> None:
+    """There is no nearest int32 of every float."""
+    steps = (*QUANTIZED[:4], step("uint8", Value(4)))
+    assert bounded(steps, VIEWS) == steps
+
+
+def test_a_value_that_is_used_twice_stays() -> None:
+    """What is taken away after clipping is another number than what was added."""
+    steps = (*QUANTIZED[:4], step("add", Value(4), Constant(3.0)), step("maximum", Value(5), Constant(0.0)),
+             step("minimum", Value(6), Constant(255.0)), step("subtract", Value(7), Constant(4.0)),
+             step("add", Value(8), Value(5)))  # fmt: skip
+    assert bounded(steps, VIEWS) == steps
