@@ -15,6 +15,7 @@ from lowprec.layers import Gemm, Layer
 from lowprec.predicting import FLOAT_BYTES
 from lowprec.recipe import Recipe
 from lowprec.targets import Target
+from lowprec.tiles import TIMES_FASTER, multiplies_bfloats
 from lowprec.vocabulary import ALGORITHMS, PRECISIONS
 
 Times = Mapping[tuple[str, tuple[int, ...]], float]  # algorithm and sizes -> seconds
@@ -22,6 +23,7 @@ Measured = Mapping[Conv, Times]
 
 GENERIC = "generic"
 GENERIC_REASON = "no product, so no choice: one vectorized rule, fused into its producer where it can be"
+BFLOATS = ("bf16", "bf16", "fp32")
 DIRECT_REASON = "direct kernel with its epilogue fused"
 
 
@@ -183,6 +185,10 @@ def _convolution(layer: Layer, conv: Conv, wish: str, target: Target, times: Tim
     offered = candidates(conv, target)
     wished = [candidate for candidate in offered if candidate.is_a(wish) and not candidate.obstacle]
     chosen = wished or [candidate for candidate in offered if candidate.within_budget]
+    if layer.words == BFLOATS and multiplies_bfloats(conv, target):
+        faster = best_of(chosen).cycles < offered[0].cycles / TIMES_FASTER
+        if wish == DIRECT or (wish == "auto" and not faster):
+            return _on_tiles(layer, conv, offered[0])
     best, seconds = _fastest_measured(conv, wish, target, times) or (best_of(chosen), None)
     return Choice(
         layer=layer.name,
@@ -195,6 +201,20 @@ def _convolution(layer: Layer, conv: Conv, wish: str, target: Target, times: Tim
         milliseconds=best.milliseconds if seconds is None else 1e3 * seconds,
         sizes=best.sizes,
         transformed=_transformed(best, conv),
+    )
+
+
+def _on_tiles(layer: Layer, conv: Conv, direct: Candidate) -> Choice:
+    """Directly, in products of bfloat16."""
+    milliseconds = None if direct.milliseconds is None else direct.milliseconds / TIMES_FASTER
+    return Choice(
+        layer=layer.name,
+        op=layer.op,
+        algorithm=DIRECT,
+        formats=_formats(layer),
+        reason=f"{describe(conv)}: {_direct_reason(conv)}, products of bfloat16 on tiles",
+        error=direct.error,
+        milliseconds=milliseconds,
     )
 
 

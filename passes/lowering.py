@@ -9,13 +9,14 @@
 Kernels with equal identities are one. The order of calls is recorded, with each one's layer, for profiles and reports.
 """
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from tvm import IRModule, ir, relax, tirx
 
 from lowprec.layers import Cost
+from lowprec.passes.bfloats import bfloats_of
 from lowprec.passes.costs import cost_of
 from lowprec.passes.editing import (
     MAIN,
@@ -35,7 +36,7 @@ from lowprec.passes.generic import Cache, lower_generic
 from lowprec.passes.halos import unit_of
 from lowprec.passes.joining import Join, Part, find_joins
 from lowprec.passes.reading_units import Declined, read_border
-from lowprec.passes.templates import KernelCall, Wish, lower_by_template
+from lowprec.passes.templates import Facts, KernelCall, Wish, lower_by_template
 from lowprec.passes.units import KIND, LAYER, OPERATORS, Kind
 from lowprec.schedules.copying import Copy
 from lowprec.schedules.views import FLOAT_BYTES
@@ -74,7 +75,13 @@ def lower_units(module: IRModule, target: Target, wishes: Mapping[str, Wish] | N
     joins = find_joins(module, main)
     places = {part.source: (join, part) for join in joins for part in join.parts if part.in_place}
     wholes = {join.whole: join for join in joins}
-    lowering = _Lowering(target=target, wishes=wishes or {}, inside=_inside_halos(module, main), places=places)
+    lowering = _Lowering(
+        target=target,
+        wishes=wishes or {},
+        inside=_inside_halos(module, main),
+        bfloats=bfloats_of(module, main),
+        places=places,
+    )
     for var, value in bindings(main):
         function = unit_of(module, value)
         if function is None:
@@ -103,6 +110,7 @@ class _Lowering:
     target: Target
     wishes: Mapping[str, Wish]
     inside: Mapping[relax.Expr, Window]
+    bfloats: Set[relax.Expr]
     places: Mapping[relax.Expr, tuple[Join, Part]]
     emitter: Emitter = field(default_factory=Emitter)
     new: dict[relax.Var, relax.Expr] = field(default_factory=dict)
@@ -123,7 +131,8 @@ class _Lowering:
         place = None if join is None or part is None else self._place(join, part)
         actual = dict(zip(function.params, value.args, strict=True))
         insides = {param: self.inside[arg] for param, arg in actual.items() if arg in self.inside}
-        kernel = self._by_template(function, layer, place, insides)
+        bfloats = {param for param, arg in actual.items() if arg in self.bfloats}
+        kernel = self._by_template(function, layer, place, insides, bfloats)
         written = kernel is not None
         if kernel is not None and kernel.declined:
             self.retreats[layer] = kernel.declined
@@ -184,13 +193,19 @@ class _Lowering:
         return self.inside[value].extents if value in self.inside else None
 
     def _by_template(
-        self, function: relax.Function, layer: str, place: Window | None, insides: Mapping[relax.Var, Window]
+        self,
+        function: relax.Function,
+        layer: str,
+        place: Window | None,
+        insides: Mapping[relax.Var, Window],
+        bfloats: Set[relax.Var],
     ) -> KernelCall | None:
         if function.attrs[KIND] == Kind.GENERIC:
             return None
         try:
             wish = self.wishes.get(layer)
-            return lower_by_template(function, self.target, wish=wish, place=place, insides=insides)
+            facts = Facts(insides=insides, bfloats=bfloats)
+            return lower_by_template(function, self.target, wish=wish, place=place, facts=facts)
         except Declined as declined:
             self.declined[layer] = str(declined)
             return None

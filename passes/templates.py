@@ -6,8 +6,8 @@
 Declines when: weights are not constant, the unit is not of the template's form, an extent is zero.
 """
 
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Mapping, Set
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from tvm import relax, tirx
@@ -19,7 +19,7 @@ from lowprec.passes.reading_units import WORDS, Declined, Source, UnitReading, a
 from lowprec.passes.signs import magnitudes
 from lowprec.passes.units import CONVOLUTIONS, KIND, Kind
 from lowprec.schedules.amx import Amx
-from lowprec.schedules.arithmetic import BITS, halves_of
+from lowprec.schedules.arithmetic import BFLOAT, BITS, halves_of
 from lowprec.schedules.convolution import (
     ConvolutionRequest,
     build_convolution,
@@ -82,30 +82,35 @@ class Wish:
     threads: int = 1
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What is known of a unit's parameters: where the border of some ends, and which have bfloat16 numbers alone."""
+
+    insides: Mapping[relax.Var, Window] = field(default_factory=dict)
+    bfloats: Set[relax.Var] = frozenset()
+
+
 def lower_by_template(
     function: relax.Function,
     target: Target,
     *,
     wish: Wish | None = None,
     place: Window | None = None,
-    insides: Mapping[relax.Var, Window] | None = None,
+    facts: Facts | None = None,
 ) -> KernelCall:
-    """The kernel call that replaces a call of the unit, written at `place`; Declined says why there is none.
-
-    `insides` says where the border of a parameter ends.
-    """
+    """The kernel call that replaces a call of the unit, written at `place`; Declined says why there is none."""
     reading = read_unit(function)
-    insides = insides or {}
+    facts = facts or Facts()
     if place is not None:
         reading.result = place
     if reading.signs:
         return product_of_signs(reading, target)
     if function.attrs[KIND] == Kind.CONVOLUTION:
-        return _convolution(reading, target, wish or Wish(), insides)
-    return _product(reading, target)
+        return _convolution(reading, target, wish or Wish(), facts)
+    return _product(reading, target, facts)
 
 
-def _convolution(reading: UnitReading, target: Target, wish: Wish, insides: Mapping[relax.Var, Window]) -> KernelCall:
+def _convolution(reading: UnitReading, target: Target, wish: Wish, facts: Facts) -> KernelCall:
     operator = reading.operator
     param, window = reading.place(operator.args[0])
     integers = _is_integer(reading, window)
@@ -123,11 +128,12 @@ def _convolution(reading: UnitReading, target: Target, wish: Wish, insides: Mapp
         result=reading.result,
         epilogue=reading.epilogue,
         bias=reading.bias is not None or integers,
-        live=None if _shift(reading, window) else _live(window, insides.get(param), weights),
+        live=None if _shift(reading, window) else _live(window, facts.insides.get(param), weights),
         algorithm=wish.algorithm,
         sizes=wish.sizes,
         threads=wish.threads,
         wide=weights.dtype == np.int16 and window.dtype != WIDE,
+        halves=not integers and wish.algorithm == DIRECT and param in facts.bfloats and _are_bfloats(weights, target),
     )
     kernel = convolution_kernel(request, target)
     bias: Array | None = None if reading.bias is None else as_float32(reading.bias)
@@ -141,6 +147,11 @@ def _convolution(reading: UnitReading, target: Target, wish: Wish, insides: Mapp
         kernel=kernel,
         declined=declined,
     )
+
+
+def _are_bfloats(weights: Array, target: Target) -> bool:
+    """Whether all are finite bfloat16 numbers: a last block of channels has some again, times zero."""
+    return bool(np.isfinite(weights).all()) and halves_of(as_float32(weights), target) == BFLOAT
 
 
 def _is_integer(reading: UnitReading, window: Window) -> bool:
@@ -299,7 +310,7 @@ def _geometry(operator: relax.Call, extents: tuple[int, ...], weights: Array) ->
     )
 
 
-def _product(reading: UnitReading, target: Target) -> KernelCall:
+def _product(reading: UnitReading, target: Target, facts: Facts) -> KernelCall:
     left, right = reading.operator.args
     param, window = reading.place(left)
     integers = _is_integer(reading, window)
@@ -323,6 +334,7 @@ def _product(reading: UnitReading, target: Target) -> KernelCall:
         bias=reading.bias is not None or integers,
         wide=codes is not None and codes.dtype == np.int16 and window.dtype != WIDE,
         stored=halves_of(as_float32(array_of(right)), target) if constant and not integers else FLOAT,
+        halves=constant and not integers and param in facts.bfloats and _are_bfloats(array_of(right), target),
     )
     kernel = product_kernel(request, target)
     if codes is not None:
@@ -334,4 +346,5 @@ def _product(reading: UnitReading, target: Target) -> KernelCall:
         weights: list[Source | Array] = list(pack_product(kernel, as_float32(array_of(right)), bias))
     else:
         weights = [source]
-    return KernelCall(identity=kernel, family="gemm", arguments=(param, *weights, *reading.sources), kernel=kernel)
+    family = "amx" if isinstance(kernel, Amx) else "gemm"
+    return KernelCall(identity=kernel, family=family, arguments=(param, *weights, *reading.sources), kernel=kernel)

@@ -1,4 +1,4 @@
-"""Convolutions and matrix products of bytes on AMX: products of whole tiles, of 16 rows of 64 bytes each.
+"""Convolutions and matrix products of bytes or bfloat16 on AMX: products of tiles of 16 rows of 64 bytes each.
 
     before:  Y[n, p, k] = f(sum over taps t and channels c of X[n, p * stride + t * dilation, c] * W[t, c, k])
     after:   for each share of the pixels and block of panels of output channels, in parallel:
@@ -12,10 +12,12 @@ line. Rows of taps whose channels lie side by side are one long row of channels.
 
 Extents that tiles do not divide are handled by overlap: the last tile begins earlier and computes some elements again,
 to the same bits; weights of channels that a last block has again are zero.
+
+Numbers of bfloat16 lie in memory as float32: their upper halves are copied first, for all pixels that are read.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -38,6 +40,7 @@ from lowprec.schedules.amx_tiles import (
     release,
     tile,
 )
+from lowprec.schedules.arithmetic import BFLOAT
 from lowprec.schedules.buffers import Buffers, begin_kernel
 from lowprec.schedules.direct import packed_columns, vector_starts
 from lowprec.schedules.epilogue import Epilogue, Place
@@ -46,12 +49,14 @@ from lowprec.schedules.halo import Halo
 from lowprec.schedules.prefetch import prefetch
 from lowprec.schedules.tasks import decode, start_of
 from lowprec.schedules.tiling import ceil_div
-from lowprec.schedules.views import Index, View, load, store
+from lowprec.schedules.views import FLOAT, Index, View, load, splat, store
 
 CHAINS = 8
 """Vectors that go through the epilogue together: one's steps wait for each other."""
 
-SUMS, SUM_BYTES = "int32", 4
+SUM_BYTES = 4
+PIECE = 1 << 14
+"""Numbers that a task halves."""
 OUTSIDE = -1
 PREFETCH_BYTES = 1 << 20
 """The most that is fetched ahead: it must stay in L2 until it is used."""
@@ -90,7 +95,8 @@ class Line:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Amx:
     """One kernel, whole. `flat`: tiles go on from line to line of an image; `merged`: a row of taps is one row of
-    channels. A task computes `share` grids of pixels for each of a `block` of panels."""
+    channels; `halves`: floats are bfloat16 numbers. A task computes `share` grids of pixels for each of a `block` of
+    panels."""
 
     batch: int
     groups: int
@@ -105,6 +111,7 @@ class Amx:
     epilogue: Epilogue
     flat: bool
     merged: bool
+    halves: bool
     grid: Grid
     block: int
     share: int
@@ -114,9 +121,24 @@ class Amx:
         return LANES
 
     @property
+    def factors(self) -> str:
+        """What is multiplied."""
+        return BFLOAT if self.halves else self.input.dtype
+
+    @property
+    def weights(self) -> str:
+        """The type of packed weights."""
+        return "uint16" if self.halves else "int8"
+
+    @property
+    def sums(self) -> str:
+        """The type of sums."""
+        return FLOAT if self.halves else "int32"
+
+    @property
     def item(self) -> int:
         """Bytes of a number."""
-        return np.dtype(self.input.dtype).itemsize
+        return np.dtype(self.weights).itemsize
 
     @property
     def panel(self) -> int:
@@ -226,7 +248,8 @@ def pack_amx(weights: NDArray[np.generic], kernel: Amx) -> NDArray[np.generic]:
     lined = np.moveaxis(lined, 2, -1).reshape(groups, per_group, -1, kernel.row)  # [group][K][tap][channels in a row]
     begins = np.arange(kernel.blocks)[:, None] * depth
     places = np.minimum(begins, kernel.row - depth) + np.arange(depth)
-    blocked = np.where(places < begins, 0, lined[..., places]).astype(weights.dtype)
+    blocked = np.where(places < begins, 0, lined[..., places])
+    blocked = blocked.astype(BFLOAT).view(np.uint16) if kernel.halves else blocked.astype(weights.dtype)
     if per_group < LANES:
         blocked = np.pad(blocked, ((0, 0), (0, LANES - per_group), *((0, 0),) * 3))
     columns = packed_columns(per_group, kernel.panel, LANES)
@@ -238,12 +261,14 @@ def pack_amx(weights: NDArray[np.generic], kernel: Amx) -> NDArray[np.generic]:
 def build_amx(spec: Amx) -> tirx.PrimFunc:
     """The kernel: arguments X, W, [bias], the epilogue's operands, Y."""
     with IRBuilder() as builder, T.prim_func(s_tir=True):
-        buffers = begin_kernel(spec, weights=spec.packed_shape, bias=spec.bias, packed="int8", sums=SUMS)
+        buffers = begin_kernel(spec, weights=spec.packed_shape, bias=spec.bias, packed=spec.weights, sums=spec.sums)
+        if spec.halves:
+            buffers = replace(buffers, x=_upper_halves(buffers.x, prod(spec.input.shape)))
         extents = (spec.groups, spec.panels // spec.block, ceil_div(spec.grids, spec.share))
         with T.parallel(0, prod(extents)) as task:
             group, block, part = decode(task, extents)
             _configure(spec)
-            kept = T.alloc_buffer((2 * spec.kept,), SUMS, scope="global")
+            kept = T.alloc_buffer((2 * spec.kept,), spec.sums, scope="global")
             first = start_of(part, spec.share, spec.grids)
             _Task(
                 spec=spec,
@@ -256,6 +281,19 @@ def build_amx(spec: Amx) -> tirx.PrimFunc:
             ).emit()
             release()
     return builder.get()
+
+
+def _upper_halves(x: tirx.Buffer, count: int) -> tirx.Buffer:
+    """A tensor of `count` bfloat16 numbers, without the zeros behind them."""
+    halves = T.alloc_buffer((count,), "uint16", scope="global")
+    width = min(2 * LANES, count)
+    piece = min(PIECE, count) // width * width
+    with T.parallel(0, ceil_div(count, piece)) as task, T.serial(0, piece // width) as vector:
+        place = start_of(task, piece, count) + vector * width
+        pattern = tirx.call_intrin(f"uint32x{width}", "tirx.reinterpret", load(x, place, width))
+        sixteen = splat(tirx.const(16, "uint32"), width)
+        store(halves, place, tirx.Cast(f"uint16x{width}", tirx.shift_right(pattern, sixteen)), width)
+    return halves
 
 
 def _configure(spec: Amx) -> None:
@@ -424,7 +462,7 @@ class _Task:
         for i, source in enumerate(sources):
             call("tileloadd64", self._a(i), address(self.buffers.x, (source + offset) * spec.item), pixel)
             for j in range(grid.wide):
-                call(PRODUCTS[spec.input.dtype], self._c(i, j), self._a(i), self._b(j))
+                call(PRODUCTS[spec.factors], self._c(i, j), self._a(i), self._b(j))
 
     def _prefetch(self, place: _Place, step: Index) -> None:
         """A step's share of the panels that follow those in use."""

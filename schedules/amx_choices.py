@@ -1,37 +1,34 @@
 """Which layers AMX computes, and in which grids, blocks and shares."""
 
 from dataclasses import dataclass, replace
-
-import numpy as np
+from math import prod
 
 from lowprec.schedules.amx import Amx, Grid, flat_line, plain_line
-from lowprec.schedules.amx_tiles import LANES, ROW_BYTES, TILES, WORD_BYTES
+from lowprec.schedules.amx_tiles import LANES, TILES
 from lowprec.schedules.epilogue import Epilogue
 from lowprec.schedules.geometry import Geometry
 from lowprec.schedules.halo import Halo
 from lowprec.schedules.tiling import ceil_div, divisors
-from lowprec.schedules.views import View
+from lowprec.schedules.views import FLOAT, View
 from lowprec.schedules.walks import L2_BYTES, L2_SHARE
 from lowprec.targets import Target
+from lowprec.tiles import Rows, joins_taps
 
 PRODUCT_CYCLES, LATENCY, LOAD_CYCLES = 16, 52, 11
 """Of a product of tiles: from one to the next, and to the next of the same sums; of loading a tile."""
 
-LEAST_ROW = ROW_BYTES // 2
-"""Bytes of channels in a row, less of which leave most of a tile empty."""
-LEAST_PIXELS = 4
 SHALLOW = 8
 """Steps up to which writing results takes longer than products: lines of them are to be written whole, then."""
 LONGEST, SHORTEST = 32, 4
 """Grids of a task: its tiles are configured once, and its last panel is written while no other is multiplied."""
 TASKS = 8
 """Tasks there should be for the threads to share."""
-DTYPES = ("int8", "uint8")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AmxRequest:
-    """What a kernel is asked for, as `Amx` has it; bytes of `activations` are read and written."""
+    """What a kernel is asked for, as `Amx` has it; bytes of `activations` are read and written. `halves` says that
+    floats are bfloat16 numbers, all of them."""
 
     batch: int
     groups: int
@@ -45,19 +42,23 @@ class AmxRequest:
     bias: bool
     epilogue: Epilogue
     activations: int
+    halves: bool = False
 
 
 def amx_kernel(request: AmxRequest, target: Target) -> Amx | None:
     """The kernel, where the target has the instructions and tiles are filled well enough."""
     geometry, source = request.geometry, request.input
-    if not target.has("amx_int8") or target.lanes != LANES or source.dtype not in DTYPES:
+    flag = {"int8": "amx_int8", "uint8": "amx_int8", FLOAT: "amx_bf16"}.get(source.dtype)
+    if flag is None or not target.has(flag) or target.lanes != LANES or (source.dtype == FLOAT and not request.halves):
         return None
-    merged = request.groups == 1 and geometry.dilation[2] == 1
-    row = request.in_channels * (geometry.kernel[2] if merged else 1) * np.dtype(source.dtype).itemsize
-    ragged = row < ROW_BYTES and row % WORD_BYTES > 0
-    narrow = request.groups > 1 and request.out_channels < LANES
-    pixels = request.batch * int(np.prod(geometry.size))
-    if ragged or narrow or row < LEAST_ROW or pixels < LEAST_PIXELS or source.strides[4] != 1:
+    merged = joins_taps(request.groups, geometry.dilation[2])
+    rows = Rows(
+        groups=request.groups,
+        channels=(request.in_channels, request.out_channels),
+        taps=geometry.kernel[2] if merged else 1,
+        pixels=request.batch * prod(geometry.size),
+    )
+    if not rows.fill_tiles(2 if request.halves else 1) or source.strides[4] != 1:
         return None
     flat = _is_flat(geometry, source)
     line = (flat_line if flat else plain_line)(geometry, source)
@@ -75,6 +76,7 @@ def amx_kernel(request: AmxRequest, target: Target) -> Amx | None:
         halo=request.halo,
         bias=request.bias,
         epilogue=request.epilogue,
+        halves=request.halves,
         flat=flat,
         merged=merged,
         grid=grid,

@@ -1,8 +1,8 @@
 """AMX's registers and instructions: eight tiles, each of up to 16 rows of 64 bytes.
 
-    C[i, j] += sum over 16 words k, of four bytes each:  A[i, k] . B[k, j]
+    C[i, j] += sum over 16 words k, of four bytes or two bfloat16:  A[i, k] . B[k, j]
 
-A row of A holds the words of a pixel; a row of B, for one word, its weights for 16 columns; sums have 32 bits.
+A row of A holds the words of a pixel; a row of B, for one word, its weights for 16 columns; sums are int32, or float32.
 """
 
 from collections.abc import Sequence
@@ -23,8 +23,8 @@ LANES = 16
 TILES = 8
 """There are so many registers."""
 TILE_BYTES = ROWS * ROW_BYTES
-PRODUCTS = {"int8": "tdpbssd", "uint8": "tdpbusd"}
-"""By what A holds; B is signed."""
+PRODUCTS = {"int8": "tdpbssd", "uint8": "tdpbusd", "bfloat16": "tdpbf16ps"}
+"""By what A holds; bytes of B are signed."""
 
 _PALETTE = 1
 _COLUMNS_AT, _ROWS_AT = 16, 48  # where a configuration says how large tiles are

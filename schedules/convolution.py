@@ -58,7 +58,8 @@ class ConvolutionRequest:
 
     `conv` has no padding of its own: `source` is as large as all that the taps reach, and zero outside of what is
     `live` along each spatial axis, if that is known. `algorithm` is one that fits, `sizes` those of a Fourier tile;
-    `threads` is the number that the kernel should be good for; `wide`: integer weights take more than 8 bits.
+    `threads` is the number that the kernel should be good for; `wide`: integer weights take more than 8 bits;
+    `halves`: floats, weights as well, are bfloat16 numbers.
     """
 
     conv: Conv
@@ -71,6 +72,7 @@ class ConvolutionRequest:
     sizes: tuple[int, ...] = ()
     threads: int = 1
     wide: bool = False
+    halves: bool = False
 
     def __post_init__(self) -> None:
         if self.conv.transposed or any((*self.conv.pads_begin, *self.conv.pads_end)):
@@ -90,6 +92,9 @@ def convolution_kernel(request: ConvolutionRequest, target: Target) -> Kernel:
         return _depthwise(request, target)
     if request.source.dtype != FLOAT:
         return _in_tiles(request, target) or _direct(request, target)
+    tiles = _in_tiles(request, target) if request.halves else None
+    if tiles is not None:
+        return tiles
     lanes = _dot_lanes(request, target)
     return _direct(request, target) if lanes is None else _dots(request, target, lanes)
 
@@ -184,6 +189,7 @@ def _in_tiles(request: ConvolutionRequest, target: Target) -> Amx | None:
         bias=request.bias,
         epilogue=replace(epilogue, operands=tuple(operands)),
         activations=request.source.bytes + request.result.bytes,
+        halves=request.halves,
     )
     return amx_kernel(layer, target)
 

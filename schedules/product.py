@@ -33,7 +33,7 @@ FEW_ROWS = 16
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProductRequest:
     """One matrix product: `right` is the right-hand side's place, or None when it is constant and will be packed;
-    `wide` is as of convolutions, `stored` the narrowest float that has all of a constant right-hand side."""
+    `wide` and `halves` are as of convolutions, `stored` the narrowest float that has all of a constant one."""
 
     depth: int
     left: Window
@@ -43,6 +43,7 @@ class ProductRequest:
     bias: bool
     wide: bool = False
     stored: str = FLOAT
+    halves: bool = False
 
 
 def product_kernel(request: ProductRequest, target: Target) -> Direct | Amx:
@@ -69,6 +70,7 @@ def product_kernel(request: ProductRequest, target: Target) -> Direct | Amx:
             bias=request.bias,
             epilogue=epilogue,
             activations=request.left.bytes + request.result.bytes,
+            halves=request.halves,
         )
         kernel = amx_kernel(layer, target)
         if kernel is not None:

@@ -1,6 +1,7 @@
 """Plans are data: one choice a layer, a reason for each, a sentence for each wish that was declined."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -103,3 +104,32 @@ def test_words() -> None:
     assert str(Formats(weights="int8", activations="int8", sums="int32")) == "int8 x int8 in int32"
     assert table([("a", "b"), ("ccc", "d")]) == "a    b\n------\nccc  d"
     assert Choice(layer="x", op="Conv", algorithm="direct", formats=Formats(), reason="r").declined == ()
+
+
+BFLOATS = ("bf16", "bf16", "fp32")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words", "target", "on_tiles"),
+    [
+        ({}, BFLOATS, "sapphirerapids", True),
+        ({}, BFLOATS, "x86-64-v4", False),
+        ({}, ("fp16", "fp16", "fp32"), "sapphirerapids", False),
+        ({"in_channels": 3}, BFLOATS, "sapphirerapids", False),
+        ({"groups": 64}, BFLOATS, "sapphirerapids", False),
+    ],
+)
+def test_bfloats_are_multiplied_on_tiles_where_they_fill_them(
+    changes: dict[str, Any], words: tuple[str, str, str], target: str, on_tiles: bool
+) -> None:
+    one = replace(layer("c", "Conv", conv(**changes)), words=words)
+    (choice,) = make_plan([one], recipe=Recipe(), precision="bf16", target=parse_target(target)).choices
+    assert ("on tiles" in choice.reason) == on_tiles
+    assert choice.algorithm == "direct" or not on_tiles
+
+
+def test_a_wish_for_an_algorithm_is_met_beside_tiles() -> None:
+    one = replace(layer("c", "Conv", conv()), words=BFLOATS)
+    target = parse_target("sapphirerapids")
+    plan = make_plan([one], recipe=Recipe(), algorithm="winograd:2", precision="bf16", target=target)
+    assert plan.choices[0].algorithm == "winograd:2"

@@ -18,6 +18,7 @@ from lowprec.errors import Unsupported, UsageError
 from lowprec.frontend.binarization import binary_weights
 from lowprec.frontend.graph import Node
 from lowprec.recipe import Rule
+from lowprec.targets import native
 from tests.rounded import chain, random
 
 Floats = NDArray[np.float32]
@@ -88,7 +89,7 @@ def test_products_are_of_rounded_numbers(precision: str, target: str) -> None:
 
 @pytest.mark.parametrize("precision", DTYPES)
 def test_few_rows_read_weights_of_half_the_size(precision: str) -> None:
-    few, many = (lowprec.compile(network(batch), precision=precision) for batch in (1, 40))
+    few, many = (lowprec.compile(network(batch), precision=precision, target="x86-64-v3") for batch in (1, 40))
     stored = {"bf16": "uint16", "fp16": "float16"}[precision]
     assert [spec.dtype for spec in few.manifest.weights].count(stored) == 2
     assert stored not in [spec.dtype for spec in many.manifest.weights]
@@ -209,3 +210,14 @@ def test_calibration_is_for_recipes_of_integers() -> None:
         warnings.simplefilter("always")
         lowprec.compile(images(), recipe=mixed(a="int8"))
     assert any("int8 without calibration" in str(entry.message) for entry in caught)
+
+
+@pytest.mark.skipif(not native().has("amx_bf16"), reason="this CPU has no AMX for bfloat16")
+def test_many_rows_are_multiplied_on_tiles() -> None:
+    tiles, elsewhere = (
+        lowprec.compile(network(40), precision="bf16", target=target) for target in ("native", "cascadelake")
+    )
+    families = [[call.family for call in art.manifest.calls] for art in (tiles, elsewhere)]
+    assert [kinds.count("amx") for kinds in families] == [2, 0]
+    x = random(40, 70, seed=9)
+    np.testing.assert_allclose(tiles(x), elsewhere(x), rtol=2e-2, atol=1e-2)

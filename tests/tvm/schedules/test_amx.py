@@ -7,23 +7,26 @@ import pytest
 import tvm
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from lowprec.convolution import Conv
+from lowprec.convolution import Conv, convolve
 from lowprec.schedules.amx import Amx, build_amx, pack_amx
 from lowprec.schedules.amx_choices import choose_grid
-from lowprec.schedules.convolution import ConvolutionRequest, Kernel, convolution_kernel
+from lowprec.schedules.convolution import ConvolutionRequest, Kernel, convolution_kernel, pack_convolution
 from lowprec.schedules.direct import Direct
-from lowprec.schedules.epilogue import Epilogue
+from lowprec.schedules.epilogue import Epilogue, Step, Value
 from lowprec.schedules.product import ProductRequest, pack_product, product_kernel
 from lowprec.schedules.windows import whole
 from lowprec.targets import native, parse_target
+from lowprec.tiles import rows_of
 from tests.quantized import limits
-from tests.tvm.schedules.test_bytes import Case, called, check
+from tests.tvm.schedules.test_bytes import Case, called, check, convolved, inside
 
 AMX = parse_target("sapphirerapids")
 CHANNELS = (32, 33, 48, 63, 64, 65, 72, 96, 100, 128, 130)
 OUTPUTS = (1, 5, 16, 17, 31, 32, 33, 48, 64, 80)
 needs_amx = pytest.mark.skipif(not native().has("amx_int8"), reason="this CPU has no AMX")
+needs_bfloats = pytest.mark.skipif(not native().has("amx_bf16"), reason="this CPU has no AMX for bfloat16")
 
 
 def kernel_of(case: Case) -> Kernel:
@@ -174,3 +177,53 @@ def test_products_on_tiles_sum_exactly(rows: int, depth: int, columns: int) -> N
     arguments = [left, *pack_product(kernel, right, bias), np.zeros((rows, columns), np.int32)]
     got = called(build_amx(kernel), native(), arguments)
     assert np.array_equal(got, left.astype(np.int64) @ right.astype(np.int64) + bias)
+
+
+def whole_numbers(conv: Conv, seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Small ones, whose products and sums float32 has: any order gives the same bits."""
+    rng = np.random.default_rng(seed)
+    x = rng.integers(-15, 16, (conv.batch, conv.in_channels, *conv.size))
+    w = rng.integers(-15, 16, conv.weight_shape)
+    return x.astype(np.float32), w.astype(np.float32)
+
+
+def run_bfloats(case: Case, x: NDArray[np.float32], w: NDArray[np.float32], threads: int) -> NDArray[np.float32]:
+    """Inside of what is not zero around the source, into what is NaN."""
+    conv = case.conv
+    source, result = replace(case.source, dtype="float32"), replace(case.result, dtype="float32", border=0)
+    relu = Epilogue(steps=(Step(op="relu", arguments=(Value(0),)),))
+    request = ConvolutionRequest(conv=conv, source=source, result=result, epilogue=relu, bias=True, halves=True)
+    kernel = convolution_kernel(request, native())
+    assert isinstance(kernel, Amx)
+    physical = np.full(source.shape, 7, np.float32)
+    physical[inside(source)] = np.moveaxis(x, 1, -1)
+    bias = np.arange(conv.out_channels, dtype=np.float32)
+    packed = pack_convolution(kernel, conv, w, bias)
+    got = called(build_amx(kernel), native(), [physical, *packed, np.full(result.shape, np.nan, np.float32)], threads)
+    outside = np.ones(result.shape, bool)
+    outside[inside(result)] = False
+    assert (got[outside] == 0).all()
+    return np.asarray(got[inside(result)])
+
+
+@needs_bfloats
+@settings(max_examples=15)
+@given(cases(), st.integers(1, 2))
+def test_bfloats_on_tiles_sum_exactly(case: Case, threads: int) -> None:
+    if not rows_of(case.conv).fill_tiles(2):
+        return
+    x, w = whole_numbers(case.conv, case.seed)
+    expected = np.moveaxis(convolved(case.conv, x, w), 1, -1) + np.arange(case.conv.out_channels)
+    got = run_bfloats(replace(case, rounds=True), x, w, threads)
+    assert np.array_equal(got, np.maximum(expected, 0))
+
+
+@needs_bfloats
+def test_sums_of_bfloats_are_near() -> None:
+    case = Case(conv=replace(LAYER, in_channels=96), rounds=True)
+    rng = np.random.default_rng(0)
+    shapes = ((1, 96, 16, 16), case.conv.weight_shape)
+    x, w = (rng.standard_normal(shape).astype("bfloat16").astype(np.float32) for shape in shapes)
+    exact = np.moveaxis(convolve(case.conv, x, w), 1, -1) + np.arange(64)
+    got = run_bfloats(case, x, w, 1)
+    assert np.abs(got - np.maximum(exact, 0)).max() < 1e-6 * np.abs(exact).max() * 8

@@ -21,7 +21,7 @@ from lowprec.building import linker, write_object
 from lowprec.convolution import Conv
 from lowprec.passes.editing import array_of
 from lowprec.passes.reading_units import Source, as_float32
-from lowprec.passes.templates import KernelCall, Wish, lower_by_template
+from lowprec.passes.templates import Facts, KernelCall, Wish, lower_by_template
 from lowprec.schedules.copying import Copy
 from lowprec.schedules.windows import Window
 from lowprec.targets import parse_target
@@ -72,7 +72,7 @@ def prepare(layer: Layer) -> Prepared:
         target,
         wish=Wish(algorithm=layer.algorithm, sizes=layer.sizes, threads=max(THREADS)),
         place=layer.result if layer.is_part else None,
-        insides={} if inside is None else {function.params[0]: inside},
+        facts=Facts(insides={} if inside is None else {function.params[0]: inside}),
     )
     passed = dict(zip(function.params, _physical(layer, data), strict=True))
     arguments = tuple(_passed(argument, passed) for argument in call.arguments)

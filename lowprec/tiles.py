@@ -1,0 +1,55 @@
+"""Which products fill the tiles of AMX well enough to be computed on them; see `schedules.amx`.
+
+A tile's row holds 64 bytes of one pixel's channels, in words of four. A row of taps whose channels lie side by side is
+one row of channels.
+"""
+
+from dataclasses import dataclass
+from math import prod
+
+from lowprec.convolution import Conv
+from lowprec.targets import Target
+
+ROW_BYTES, WORD_BYTES, COLUMNS = 64, 4, 16
+LEAST_ROW = ROW_BYTES // 2
+"""Bytes of channels, less of which leave most of a tile empty."""
+LEAST_PIXELS = 4
+TIMES_FASTER = 8.0
+"""Than multiply-adds of float32, for products of bfloat16, with everything around them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """A product's shape: `channels` of a group, in and out, a row of `taps` of which is taken at once, for `pixels`."""
+
+    groups: int
+    channels: tuple[int, int]
+    taps: int
+    pixels: int
+
+    def fill_tiles(self, item: int) -> bool:
+        """Whether they do, of numbers of `item` bytes."""
+        row = self.channels[0] * self.taps * item
+        ragged = row < ROW_BYTES and row % WORD_BYTES > 0
+        narrow = self.groups > 1 and self.channels[1] < COLUMNS
+        return not (ragged or narrow or row < LEAST_ROW or self.pixels < LEAST_PIXELS)
+
+
+def joins_taps(groups: int, dilation: int) -> bool:
+    """Whether the channels of a row of taps lie side by side."""
+    return groups == 1 and dilation == 1
+
+
+def rows_of(conv: Conv) -> Rows:
+    """Those of a convolution."""
+    return Rows(
+        groups=conv.groups,
+        channels=(conv.in_channels // conv.groups, conv.out_channels // conv.groups),
+        taps=conv.kernel[-1] if joins_taps(conv.groups, conv.dilation[-1]) else 1,
+        pixels=conv.batch * prod(conv.output_size),
+    )
+
+
+def multiplies_bfloats(conv: Conv, target: Target) -> bool:
+    """Whether a convolution of bfloat16 numbers is computed on tiles."""
+    return target.has("amx_bf16") and target.lanes == COLUMNS and not conv.transposed and rows_of(conv).fill_tiles(2)
