@@ -5,14 +5,14 @@ one row of channels.
 """
 
 from dataclasses import dataclass
-from math import prod
+from math import ceil, prod
 
 from lowprec.convolution import Conv
 from lowprec.targets import Target
 
 ROW_BYTES, WORD_BYTES, COLUMNS = 64, 4, 16
-LEAST_ROW = ROW_BYTES // 2
-"""Bytes of channels, less of which leave most of a tile empty."""
+LEAST_SHARE = {1: 0.16, 2: 0.1}
+"""Of the bytes of tiles, that are to be channels, for numbers of so many bytes: below it others are as fast."""
 LEAST_PIXELS = 4
 TIMES_FASTER = 8.0
 """Than multiply-adds of float32, for products of bfloat16, with everything around them."""
@@ -29,10 +29,17 @@ class Rows:
 
     def fill_tiles(self, item: int) -> bool:
         """Whether they do, of numbers of `item` bytes."""
-        row = self.channels[0] * self.taps * item
-        ragged = row < ROW_BYTES and row % WORD_BYTES > 0
-        narrow = self.groups > 1 and self.channels[1] < COLUMNS
-        return not (ragged or narrow or row < LEAST_ROW or self.pixels < LEAST_PIXELS)
+        row = self.channels[0] * self.taps
+        if row * item < WORD_BYTES or (self.groups > 1 and self.channels[1] < COLUMNS) or self.pixels < LEAST_PIXELS:
+            return False
+        blocks = ceil(row / row_depth(row, item))
+        return row * item >= LEAST_SHARE[item] * blocks * ROW_BYTES
+
+
+def row_depth(row: int, item: int) -> int:
+    """How many of a row of channels one row of a tile takes: whole words."""
+    word = WORD_BYTES // item
+    return min(row, ROW_BYTES // item) // word * word
 
 
 def joins_taps(groups: int, dilation: int) -> bool:

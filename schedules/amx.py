@@ -50,6 +50,7 @@ from lowprec.schedules.prefetch import prefetch
 from lowprec.schedules.tasks import decode, start_of
 from lowprec.schedules.tiling import ceil_div
 from lowprec.schedules.views import FLOAT, Index, View, load, splat, store
+from lowprec.tiles import row_depth
 
 CHAINS = 8
 """Vectors that go through the epilogue together: one's steps wait for each other."""
@@ -168,7 +169,7 @@ class Amx:
     @property
     def depth(self) -> int:
         """Channels of a tile's row."""
-        return min(self.row, ROW_BYTES // self.item)
+        return row_depth(self.row, self.item)
 
     @property
     def blocks(self) -> int:

@@ -115,7 +115,7 @@ BFLOATS = ("bf16", "bf16", "fp32")
         ({}, BFLOATS, "sapphirerapids", True),
         ({}, BFLOATS, "x86-64-v4", False),
         ({}, ("fp16", "fp16", "fp32"), "sapphirerapids", False),
-        ({"in_channels": 3}, BFLOATS, "sapphirerapids", False),
+        ({"in_channels": 1}, BFLOATS, "sapphirerapids", False),
         ({"groups": 64}, BFLOATS, "sapphirerapids", False),
     ],
 )

@@ -23,7 +23,7 @@ from tests.quantized import limits
 from tests.tvm.schedules.test_bytes import Case, called, check, convolved, inside
 
 AMX = parse_target("sapphirerapids")
-CHANNELS = (32, 33, 48, 63, 64, 65, 72, 96, 100, 128, 130)
+CHANNELS = (5, 21, 32, 33, 48, 63, 64, 65, 72, 96, 100, 128, 130)
 OUTPUTS = (1, 5, 16, 17, 31, 32, 33, 48, 64, 80)
 needs_amx = pytest.mark.skipif(not native().has("amx_int8"), reason="this CPU has no AMX")
 needs_bfloats = pytest.mark.skipif(not native().has("amx_bf16"), reason="this CPU has no AMX for bfloat16")
@@ -104,10 +104,11 @@ ON_TILES = {
     "rows of taps that fill half of a tile": replace(LAYER, in_channels=12, kernel=(2, 3)),
     "a last block that overlaps": replace(POINTWISE, in_channels=80),
     "groups": replace(LAYER, groups=2),
+    "rows that are no words": replace(LAYER, in_channels=13),
+    "a stem": replace(LAYER, in_channels=3, kernel=(7, 7), size=(29, 29), stride=(2, 2)),
 }
 ELSEWHERE = {
     "three channels": replace(LAYER, in_channels=3),
-    "rows that are no words": replace(LAYER, in_channels=13, kernel=(3, 3)),
     "three pixels": replace(POINTWISE, size=(1, 3)),
     "narrow groups": replace(LAYER, groups=8),
 }
