@@ -41,12 +41,11 @@ def stream(key0: Expr, key1: Expr, step: Expr, *, zero: Expr) -> Stream:
     The rounds are a loop that may not be unrolled: in one straight line LLVM would put block after block, and each
     block is a chain of instructions that wait for each other.
     """
-    keys = [key0, key1]
+    keys = [named(tirx.Cast("uint64", key)) for key in (key0, key1)]
     rooms = tuple(room(ROUNDS, "uint64") for _ in keys)
-    for place in range(ROUNDS):
-        for kept, key in zip(rooms, keys, strict=True):
-            store(kept, place, tirx.Cast("uint64", key), 1)
-        keys = [named(key + tirx.const(step, "uint32")) for key, step in zip(keys, KEY_STEPS, strict=True)]
+    for kept, key, added in zip(rooms, keys, KEY_STEPS, strict=True):
+        for place in range(ROUNDS):  # in 64 bits: a sum of 32 that wraps around is undefined to LLVM
+            store(kept, place, (key + tirx.const(place * added, "uint64")) & tirx.const(LOW, "uint64"), 1)
     return Stream(
         keys=(rooms[0], rooms[1]),
         step=named(tirx.Cast("uint64", step)),
