@@ -24,6 +24,7 @@ from lowprec import runtime, storage
 from lowprec.arguments import bind, check_guards
 from lowprec.errors import EnvironmentMismatch, UsageError
 from lowprec.manifest import LIBRARY, CallSpec, Manifest
+from lowprec.philox import LOW
 from lowprec.plan import Plan
 from lowprec.targets import available_cores
 from lowprec.tensors import TensorSpec
@@ -118,16 +119,16 @@ class Artifact:
 
         `step` draws anew where the artifact rounds stochastically, and changes nothing where it does not.
         """
-        if type(step) is not int or step < 0:
-            raise UsageError(f"step is {step!r}: give a whole number of 0 or more")
-        results = self._run(self._bind(args))[: len(self.outputs)]
+        if type(step) is not int or not 0 <= step <= LOW:
+            raise UsageError(f"step is {step!r}: give a whole number from 0 to {LOW}")
+        results = self._run(self._bind(args, step))[: len(self.outputs)]
         if len(self.outputs) == 1 and not (len(args) == 1 and isinstance(args[0], Mapping)):
             return runtime.to_array(results[0], self.outputs[0])
         return {spec.name: runtime.to_array(tensor, spec) for spec, tensor in zip(self.outputs, results, strict=True)}
 
-    def run_probes(self, inputs: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
+    def run_probes(self, inputs: Mapping[str, Array], *, step: int = 0) -> tuple[dict[str, Array], dict[str, Array]]:
         """The outputs, and the model's inner tensors that a probe build shows, both by ONNX name."""
-        results = self._run(self._bind((inputs,)))
+        results = self._run(self._bind((inputs,), step))
         outputs = zip(self.outputs, results, strict=False)
         probes = zip(self.manifest.probes, results[len(self.outputs) :], strict=True)
         return (
@@ -152,12 +153,12 @@ class Artifact:
         """Copy the artifact to the directory `path`, replacing an artifact there as a whole."""
         storage.copy(self.directory, Path(path), self.manifest)
 
-    def _bind(self, given: tuple[Any, ...]) -> Sequence[Array]:
-        """The inputs in the model's order, checked."""
+    def _bind(self, given: tuple[Any, ...], step: int = 0) -> Sequence[Array]:
+        """The inputs in the model's order, checked, and the step for whoever asks for it."""
         arrays = bind(self.inputs, given)
         names = (spec.name for spec in self.inputs)
         check_guards(self.manifest.guards, dict(zip(names, arrays, strict=True)))
-        return arrays
+        return [*arrays, np.array([step], np.int64)] if self.manifest.stochastic else arrays
 
     def _run(self, arrays: Sequence[Array]) -> tuple[object, ...]:
         local = self._local

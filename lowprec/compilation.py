@@ -20,10 +20,10 @@ from lowprec.artifact import Artifact, load
 from lowprec.calibration import COUNT
 from lowprec.engines import save_sets
 from lowprec.errors import Unsupported, UsageError
-from lowprec.format_names import AUTO, formats_in, takes_ranges
+from lowprec.format_names import AUTO, UNROUNDED, formats_in, takes_ranges
 from lowprec.formats import LONGEST_WORD, SHORTEST_WORD, Fixed, parse_format
 from lowprec.recipe import Recipe
-from lowprec.vocabulary import ALGORITHMS, PRECISIONS, ROUNDINGS
+from lowprec.vocabulary import ALGORITHMS, NEAREST, PRECISIONS, ROUNDINGS
 
 Shapes = Mapping[str, Sequence[int]]
 
@@ -33,7 +33,7 @@ class Options:
     """Every choice of one compilation, checked; it travels to the child process and into the manifest as JSON."""
 
     precision: str = "fp32"
-    rounding: str = "nearest"
+    rounding: str = NEAREST
     algorithm: str = "auto"
     recipe: Recipe | None = None
     target: str = "native"
@@ -47,13 +47,15 @@ class Options:
 
     def __post_init__(self) -> None:
         PRECISIONS.check(self.precision)
-        if self.rounding in ROUNDINGS.planned and self.precision in ("fp32", "binary"):
-            raise UsageError(f"rounding {self.rounding!r} is for formats that round; {self.precision} takes 'nearest'")
         ROUNDINGS.check(self.rounding)
         ALGORITHMS.check(self.algorithm)
         targets.NAMES.check(self.target)
         if self.recipe is not None and not isinstance(self.recipe, Recipe):
             raise UsageError(f"recipe is a {type(self.recipe).__name__}: give a lowprec.Recipe or a TOML file's path")
+        if self.rounding != NEAREST and self.precision != AUTO and not self.formats - UNROUNDED:
+            raise UsageError(
+                f"rounding {self.rounding!r} is for formats that round; {self.precision} takes {NEAREST!r}"
+            )
         if self.threads is not None:
             _whole(self.threads, "threads", least=1, most=1024)
         _whole(self.seed, "seed", least=0, most=2**64 - 1)
@@ -107,7 +109,7 @@ def compile(
     records: Any = None,
     input_shapes: Shapes | None = None,
     threads: int | None = None,
-    rounding: str = "nearest",
+    rounding: str = NEAREST,
     seed: int = 0,
     min_sqnr: float | None = None,
     max_ms: float | None = None,
@@ -153,6 +155,8 @@ def compile_to(directory: str, model: Path, options: Options, *, command: str, p
 
 def export_to(path: str | os.PathLike[str], model: Path, options: Options) -> dict[str, Any]:
     """Write the quantized model as standard ONNX and answer what the child process says of it."""
+    if options.rounding != NEAREST:
+        raise Unsupported(f"rounding {options.rounding!r} has no form in ONNX: export with {NEAREST!r}")
     if options.formats == {"fp32"}:
         raise UsageError("fp32 leaves the model as it is, so there is nothing to export: use another precision")
     out = replaceable_file(path, model)

@@ -8,6 +8,8 @@ BINARY = "binary"
 BINARY_WEIGHTS = "binary weights"
 """Signs and a factor, with activations in float32."""
 AUTO = "auto"
+UNROUNDED = frozenset((FLOAT, BINARY, BINARY_WEIGHTS))
+"""Formats in which no number is rounded."""
 
 
 def base_of(precision: str) -> str:
@@ -24,4 +26,4 @@ def formats_in(precision: str, recipe: Recipe | None) -> frozenset[str]:
 
 def takes_ranges(fmt: str) -> bool:
     """Whether a format is of integers, whose scales depend on samples."""
-    return fmt not in (FLOAT, BINARY, BINARY_WEIGHTS, *NARROW_FLOATS)
+    return fmt not in UNROUNDED.union(NARROW_FLOATS)

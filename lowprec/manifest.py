@@ -20,7 +20,8 @@ from lowprec.layers import Cost
 from lowprec.plan import Plan
 from lowprec.tensors import TensorSpec
 
-SCHEMA = "lowprec.artifact/5"
+SCHEMA = "lowprec.artifact/6"
+_NEAREST_SCHEMA = "lowprec.artifact/5"  # nothing was stochastic
 _UNPACKED_SCHEMA = "lowprec.artifact/4"  # weights had no packing: all are plain
 FILE_NAME = "manifest.json"
 LIBRARY = "model.so"
@@ -114,7 +115,8 @@ class ModelSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """`options` is the compile request as it was made; `threads` is what compile was given, if it was.
+    """`options` is the compile request as it was made; `threads` is what compile was given, if it was. Of `stochastic`
+    artifacts the step of a call is the last argument of main.
 
     `files` and `weights` are filled in by `artifact.write`.
     """
@@ -130,6 +132,7 @@ class Manifest:
     command: str
     seed: int = 0
     threads: int | None = None
+    stochastic: bool = False
     probes: tuple[ProbeSpec, ...] = ()
     guards: tuple[GuardSpec, ...] = ()
     weights: tuple[WeightSpec, ...] = ()
@@ -149,7 +152,7 @@ def from_text(text: str | bytes) -> Manifest:
         body = strict_json.loads(text)
         if not isinstance(body, dict):
             raise ValueError("the document is not an object")
-        if body.get("schema") not in (SCHEMA, _UNPACKED_SCHEMA):
+        if body.get("schema") not in (SCHEMA, _NEAREST_SCHEMA, _UNPACKED_SCHEMA):
             raise ValueError(f"schema is {body.get('schema')!r}, this lowprec reads {SCHEMA!r}")
         digest = body.pop("sha256", None)
         manifest = strict_json.decode(Manifest, _upgraded(body))
@@ -163,11 +166,12 @@ def from_text(text: str | bytes) -> Manifest:
 
 def _upgraded(body: dict[str, object]) -> dict[str, object]:
     """The document in today's schema; what is not as it must be stays for `decode` to name."""
-    weights = body.get("weights")
-    if body["schema"] == SCHEMA or not isinstance(weights, list):
+    if body["schema"] == SCHEMA:
         return body
-    plain = [{"packing": "plain", **spec} if isinstance(spec, dict) else spec for spec in weights]
-    return {**body, "schema": SCHEMA, "weights": plain}
+    weights = body.get("weights")
+    if body["schema"] == _UNPACKED_SCHEMA and isinstance(weights, list):
+        weights = [{"packing": "plain", **spec} if isinstance(spec, dict) else spec for spec in weights]
+    return {"stochastic": False, **body, "schema": SCHEMA, "weights": weights}
 
 
 def current_versions() -> dict[str, str]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from lowprec.frontend.graph import Graph, Node
+from lowprec.frontend.randomness import DOMAIN
 from lowprec.manifest import dtype_of
 from lowprec.oracle_integers import OPERATORS
 from lowprec.oracle_layers import is_integer_layer, is_integer_pool
@@ -40,7 +41,7 @@ def promised_tensors(graph: Graph) -> frozenset[str]:
 def _is_exact(node: Node, graph: Graph, made: Mapping[str, Node], requantized: frozenset[str]) -> bool:
     """Whether operands leave no choice of a result."""
     if node.domain:
-        return False
+        return node.domain == DOMAIN
     if node.op in EXACT or is_plain(node, graph) or _computes_integers(node, graph):
         return True
     if node.op == "Sum":

@@ -13,12 +13,16 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from lowprec.formats import Fixed
+from lowprec.rounding import Rounding, round_to
+
 Array = NDArray[np.generic]
 Floats = NDArray[np.float32]
 Ints = NDArray[Any]
 """Exact whole numbers: int64 or narrower, or float64 below 2^53."""
 
 ONE = np.float32(1)
+EXACT_FROM, WHOLE = np.float32(1 << 23), Fixed(25, 0)
 
 WORDS = frozenset(("int8", "uint8", "int16", "uint16"))
 """What integer layers compute with."""
@@ -58,6 +62,8 @@ class Sums:
     rectified: bool = False
 
 
+Words: TypeAlias = NDArray[np.uint32]
+
 Value: TypeAlias = Array | Codes | Sums
 
 
@@ -71,16 +77,25 @@ def real(value: Value) -> Array:
     return value
 
 
-def requantized(sums: Sums, scale: Floats, zero: Ints, dtype: str) -> Ints:
+def requantized(sums: Sums, scale: Floats, zero: Ints, dtype: str, words: Words | None = None) -> Ints:
     """clamp(rint(fp32(total) * fp32(its scale / fp32(scale * count))) + zero), and at least zero's own if rectified."""
     factor = np.divide(sums.scale, np.multiply(scale, sums.count, dtype=np.float32), dtype=np.float32)
-    found = held(np.rint(sums.total.astype(np.float32) * factor), zero, dtype)
+    found = held(whole(sums.total.astype(np.float32) * factor, words), zero, dtype)
     return np.maximum(found, zero.astype(dtype)) if sums.rectified else found
 
 
-def quantized(x: Floats, scale: Floats, zero: Ints, dtype: str) -> Ints:
+def quantized(x: Floats, scale: Floats, zero: Ints, dtype: str, words: Words | None = None) -> Ints:
     """clamp(rint(x / scale) + zero)"""
-    return held(np.rint(np.divide(x, scale, dtype=np.float32)), zero, dtype)
+    return held(whole(np.divide(x, scale, dtype=np.float32), words), zero, dtype)
+
+
+def whole(steps: Floats, words: Words | None) -> Floats:
+    """rint, or stochastic rounding by a word for each; beyond 2^23 a float32 is a whole number."""
+    if words is None:
+        return np.rint(steps)
+    near = np.abs(steps) < EXACT_FROM
+    drawn = round_to(np.where(near, steps, np.float32(0)), WHOLE, Rounding.STOCHASTIC, bits=words)
+    return np.where(near, drawn, steps).astype(np.float32)
 
 
 def held(whole: Floats, zero: Ints, dtype: str) -> Ints:

@@ -21,6 +21,7 @@ from lowprec.frontend.graph import Graph
 from lowprec.frontend.guards import guards_of
 from lowprec.frontend.integers import to_integers
 from lowprec.frontend.layering import layers_of
+from lowprec.frontend.randomness import draws
 from lowprec.inspection import plan_for
 from lowprec.layers import Cost, Layer
 from lowprec.manifest import CallSpec, Manifest, ModelSource, ProbeSpec, TargetNeeds, current_versions
@@ -145,6 +146,7 @@ def _manifest(request: Mapping[str, Any], graph: Graph, target: Target, built: B
         command=request["command"],
         seed=request["seed"],
         threads=request.get("threads"),
+        stochastic=draws(graph),
         probes=tuple(map(_probe_spec, built.probes)),
         guards=guards_of(graph),
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lowprec.errors import Unsupported, UsageError
-from lowprec.format_names import BINARY, BINARY_WEIGHTS, FLOAT, base_of, takes_ranges
+from lowprec.format_names import BINARY, BINARY_WEIGHTS, FLOAT, UNROUNDED, base_of, takes_ranges
 from lowprec.formats import Fixed, Int, parse_format
 from lowprec.frontend.binarization import LAYERS as BINARY_LAYERS
 from lowprec.frontend.binarization import binarize, binarize_weights, is_nearly_binary
@@ -22,12 +22,16 @@ from lowprec.frontend.naming import quote
 from lowprec.frontend.narrow_floats import FORMATS as NARROW_FLOATS
 from lowprec.frontend.narrow_floats import NarrowFloat, narrow_floats
 from lowprec.frontend.quantization import QuantizationOptions, quantize_graph, saturated_weights, tensors_to_observe
+from lowprec.frontend.randomness import Draws
 from lowprec.frontend.schemes import BYTES as EIGHT_BITS
 from lowprec.frontend.schemes import FixedPoint, Scheme
 from lowprec.ranges import Method, Range
 from lowprec.recipe import Recipe
+from lowprec.vocabulary import NEAREST, STOCHASTIC
 
 BYTES = Int(8, signed=False)
+DRAWN = "rounded stochastically"
+"""What there is to say of a layer."""
 Ranges = Mapping[str, Range]
 Observe = Callable[[Graph, tuple[str, ...], Method], Ranges]
 """The ranges of some tensors of a graph, found by a method."""
@@ -51,7 +55,8 @@ class Prepared:
 def prepare(graph: Graph, request: Mapping[str, Any], observe: Observe) -> Prepared:
     """The graph, each of its products in the format that a request wishes for it."""
     wishes = layer_formats(graph, request)
-    work = _Work(graph=graph, wishes=wishes, base=base_of(request["precision"]))
+    base = base_of(request["precision"])
+    work = _Work(graph=graph, wishes=wishes, base=base, draws=draws_of(graph, request))
     wished = set(wishes.values())
     integer = sorted(filter(takes_ranges, wished))
     if len(integer) > 1:
@@ -74,6 +79,15 @@ def layer_formats(graph: Graph, request: Mapping[str, Any]) -> dict[str, str]:
     return {node.layer: _wish(node, recipe) or base for node in layers}
 
 
+def draws_of(graph: Graph, request: Mapping[str, Any]) -> Draws:
+    """What rounds stochastically: by its recipe, or else as the request says; inputs of the model as that says."""
+    recipe, base = Recipe.from_json(request.get("recipe") or []), request.get("rounding", NEAREST)
+    roundings = {node.layer: recipe.setting("rounding", node.layer, node.op) or base for node in graph.nodes}
+    roundings |= {spec.name: base for spec in graph.inputs}
+    drawing = frozenset(layer for layer, rounding in roundings.items() if rounding == STOCHASTIC)
+    return Draws(seed=int(request.get("seed", 0)), layers=drawing)
+
+
 def _wish(node: Node, recipe: Recipe) -> str | None:
     """What a recipe says of a layer: of weights, of activations, or the same of both."""
     weights, activations = (recipe.setting(name, node.layer, node.op) for name in ("weights", "activations"))
@@ -94,6 +108,7 @@ class _Work:
     graph: Graph
     wishes: Mapping[str, str]
     base: str
+    draws: Draws
     ranges: Ranges | None = None
     declined: dict[str, str] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
@@ -105,11 +120,19 @@ class _Work:
             graph=self.graph,
             ranges=self.ranges,
             declined=self.declined,
-            notes=self.notes,
+            notes=self.notes | {layer: "; ".join((*self._note(layer), DRAWN)) for layer in self._drawing()},
             warning=self.warning,
             formats={layer: FLOAT if layer in self.declined else wish for layer, wish in self.wishes.items()},
             words=self.words,
         )
+
+    def _drawing(self) -> set[str]:
+        """The products that round stochastically."""
+        rounding = {layer for layer, wish in self.wishes.items() if wish not in UNROUNDED}
+        return (rounding & self.draws.layers) - self.declined.keys()
+
+    def _note(self, layer: str) -> tuple[str, ...]:
+        return (self.notes[layer],) if layer in self.notes else ()
 
     def binary_weights(self) -> None:
         """Signs and factors by float32."""
@@ -127,7 +150,7 @@ class _Work:
     def integers(self, name: str, request: Mapping[str, Any], observe: Observe) -> None:
         given = request.get("ranges")
         scheme = scheme_of(name, literal=not given and request.get("calibration") is None)
-        options = QuantizationOptions(scheme=scheme, skip=self._others(name))
+        options = QuantizationOptions(scheme=scheme, skip=self._others(name), draws=self.draws)
         method = Method.MSE if scheme is EIGHT_BITS else Method.MINMAX
         seen = tensors_to_observe(self.graph, options)
         self.ranges = observe(self.graph, seen, method) if given is None else _pairs(given)
@@ -136,7 +159,7 @@ class _Work:
         self._decline(declined, name)
 
     def narrow(self, fmt: NarrowFloat) -> None:
-        self.graph, declined = narrow_floats(self.graph, fmt, self._others(fmt.name))
+        self.graph, declined = narrow_floats(self.graph, fmt, self._others(fmt.name), self.draws)
         self._decline(declined, fmt.name)
         layers = self._wishing(fmt.name) - declined.keys()
         self.words |= dict.fromkeys(layers, (fmt.name, fmt.name, FLOAT))

@@ -14,6 +14,8 @@ once to nearest even, nothing fused, except where the graph says that integers a
    n elements exactly: clamp(rint(fp32(acc) * fp32(sx / fp32(sy * n))) + zy).
 4. Every other operator is ONNX's in float32; where it sums (softmax, normalization), in an order that is not promised.
 
+A QuantizeLinear with random words rounds by them (4 to 6 of docs/numerics.md) where rint stands above.
+
 An output of the model goes to its caller, too. Integers have 8 or 16 bits. This module and those named `oracle_` share
 no code with the passes, the kernels or the conversion.
 """
@@ -26,19 +28,25 @@ import numpy as np
 
 from lowprec.arguments import bind
 from lowprec.errors import Unsupported, UsageError
+from lowprec.formats import BF16, FP16
 from lowprec.frontend.graph import Graph, Node, TensorSpec
+from lowprec.frontend.randomness import DOMAIN, RANDOM_WORDS, WORDS_OF_QUANTIZE, key_in
 from lowprec.manifest import dtype_of
 from lowprec.oracle_integers import OPERATORS
 from lowprec.oracle_layers import Operands, integer_layer, integer_pool, is_integer_layer, is_integer_pool
 from lowprec.oracle_nodes import by_onnx
 from lowprec.oracle_operators import operator_of
 from lowprec.oracle_values import WORDS, Array, Codes, Ints, Sums, Value, along, quantized, real, requantized
+from lowprec.philox import BLOCK, philox4x32
+from lowprec.rounding import Rounding, round_to
 
 DIVISIONS = (0, 1)
 """What a QuantizeLinear's `precision` is where it divides in float32: not given, or ONNX's number of that type."""
 
 
-def evaluate(graph: Graph, inputs: Mapping[str, Array], *, wanted: Sequence[str] = ()) -> dict[str, Array]:
+def evaluate(
+    graph: Graph, inputs: Mapping[str, Array], *, wanted: Sequence[str] = (), step: int = 0
+) -> dict[str, Array]:
     """The model's outputs by name, then the tensors `wanted`; inside a fused layer those are what (1b) makes them."""
     names, made = [spec.name for spec in graph.inputs], {name for node in graph.nodes for name in node.outputs}
     for name in wanted:
@@ -47,13 +55,13 @@ def evaluate(graph: Graph, inputs: Mapping[str, Array], *, wanted: Sequence[str]
     values: dict[str, Value] = {**graph.constants, **dict(zip(names, bind(graph.inputs, [inputs]), strict=True))}
     kept = [*(spec.name for spec in graph.outputs), *wanted]
     with np.errstate(all="ignore"):
-        _run(graph, values, {*kept, ""})
+        _run(graph, values, {*kept, ""}, step)
         return {name: _settled(values[name], graph.types[name]) for name in kept}
 
 
-def _run(graph: Graph, values: dict[str, Value], kept: Set[str]) -> None:
+def _run(graph: Graph, values: dict[str, Value], kept: Set[str], step: int) -> None:
     """Every node in turn; what nobody reads any more is let go."""
-    facts, last = _facts(graph), {name: node for node in graph.nodes for name in node.inputs}
+    facts, last = _facts(graph, step), {name: node for node in graph.nodes for name in node.inputs}
     for node in graph.nodes:
         operands = [values[name] if name else None for name in node.inputs]
         values.update(zip(node.outputs, _computed(node, operands, facts), strict=False))
@@ -64,15 +72,17 @@ def _run(graph: Graph, values: dict[str, Value], kept: Set[str]) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Facts:
-    """What a node must know of the graph around it: `requantized` are the tensors that rule 1a or 3 may apply to."""
+    """What a node must know of the graph around it: `requantized` are the tensors that rule 1a or 3 may apply to.
+    By the `step` words are drawn."""
 
     graph: Graph
     readings: Mapping[str, int]
     requantized: frozenset[str]
+    step: int
 
 
-def _facts(graph: Graph) -> _Facts:
-    return _Facts(graph=graph, readings=_readings(graph), requantized=requantized_tensors(graph))
+def _facts(graph: Graph, step: int) -> _Facts:
+    return _Facts(graph=graph, readings=_readings(graph), requantized=requantized_tensors(graph), step=step)
 
 
 def requantized_tensors(graph: Graph) -> frozenset[str]:
@@ -91,6 +101,8 @@ def _readings(graph: Graph) -> Counter[str]:
 
 def _computed(node: Node, operands: Operands, facts: _Facts) -> Sequence[Value]:
     """The node's outputs, as integers where the rules say so."""
+    if node.domain == DOMAIN:
+        return [_drawing(node, operands, facts)]
     if node.domain:
         raise Unsupported(f"{node.op} node {node.layer!r} is of domain {node.domain!r}: only ONNX's own is known here")
     first = operands[0] if operands else None
@@ -130,7 +142,20 @@ def is_plain(node: Node, graph: Graph) -> bool:
 
 def _is_per_tensor(node: Node, graph: Graph) -> bool:
     """Whether a QuantizeLinear has one scale and at most one zero point."""
-    return node.op == "QuantizeLinear" and all(graph.types[name].elements == 1 for name in node.inputs[1:] if name)
+    return node.op == "QuantizeLinear" and all(graph.types[name].elements == 1 for name in node.inputs[1:3] if name)
+
+
+def _drawing(node: Node, operands: Operands, facts: _Facts) -> Array:
+    """Random words, or a rounding by them."""
+    if node.op == RANDOM_WORDS:
+        spec = facts.graph.types[node.outputs[0]]
+        counter = np.zeros((-(-spec.elements // BLOCK), 4), np.uint32)
+        counter[:, 0], counter[:, 2] = np.arange(len(counter)), facts.step
+        return philox4x32(counter, key_in(node.attributes)).reshape(-1)[: spec.elements].reshape(spec.shape)
+    x, words = (real(operand) for operand in operands if operand is not None)
+    fmt = {"bf16": BF16, "fp16": FP16}[str(node.attributes["to"])]
+    held = np.where(np.isfinite(x), x, np.float32(0))
+    return np.where(np.isfinite(x), round_to(held, fmt, Rounding.STOCHASTIC, bits=words).astype(np.float32), x)
 
 
 def _linear(node: Node, operands: Operands, facts: _Facts) -> Value:
@@ -141,9 +166,10 @@ def _linear(node: Node, operands: Operands, facts: _Facts) -> Value:
     scale, zero = (parameter_of(node, value, shape) for value in [*operands[1:], None][:2])
     if node.op == "DequantizeLinear":
         return Codes(codes=real(x), scale=scale, zero=zero, constant=node.inputs[0] in facts.graph.constants)
+    words = np.asarray(operands[WORDS_OF_QUANTIZE], np.uint32) if len(operands) > WORDS_OF_QUANTIZE else None
     if isinstance(x, Sums) and node.inputs[0] in facts.requantized:
-        return requantized(x, scale.reshape(()), zero.reshape(()), dtype)
-    return quantized(real(x).astype(np.float32, copy=False), scale, zero, dtype)
+        return requantized(x, scale.reshape(()), zero.reshape(()), dtype, words)
+    return quantized(real(x).astype(np.float32, copy=False), scale, zero, dtype, words)
 
 
 def parameter_of(node: Node, value: Value | None, shape: tuple[int, ...]) -> Ints:

@@ -71,7 +71,8 @@ TRAINED_PRECISIONS = Vocabulary(
     planned_pattern=PRECISIONS.built_pattern,
 )
 """Of one layer's gradients and updates."""
-ROUNDINGS = Vocabulary(kind="rounding", built=("nearest",), planned=("stochastic",))
+NEAREST, STOCHASTIC = "nearest", "stochastic"
+ROUNDINGS = Vocabulary(kind="rounding", built=(NEAREST, STOCHASTIC))
 ALGORITHMS = Vocabulary(
     kind="algorithm",
     built=("auto", "direct", "im2col", "winograd", "winograd:2", "winograd:3", "winograd:4", "winograd:6", "fft"),

@@ -1,6 +1,6 @@
 """Which tensors hold nothing but bfloat16 numbers, though they are of float32.
 
-    h = astype(x, bfloat16);  y = astype(h, float32)        y does
+    h = astype(x, bfloat16);  y = astype(h, float32)        y does, and so does draw_bfloat16(x, words)
     z = max_pool2d(y);  z = concat(y, y');  z = pad(y)      so does what moves, joins, picks or pads them
 
 Units are looked into, with what is known of the tensors they are called with.
@@ -35,6 +35,7 @@ KEEPING = frozenset(
         "tile",
     )
 )
+DRAWN = "lowprec.draw_bfloat16"
 PAD = "relax.nn.pad"
 FLOAT, BFLOAT = "float32", "bfloat16"
 
@@ -64,6 +65,8 @@ def _holds(value: relax.Expr, known: Collection[relax.Expr]) -> bool:
     name = op_name(value)
     if name == CONVERSION:
         return dtype_of(value) == FLOAT and dtype_of(value.args[0]) == BFLOAT
+    if name == DRAWN:
+        return True
     sources = list(tensors_in(value))
     kept = bool(sources) and all(source in known and not is_constant(source) for source in sources)
     if name == PAD:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from tvm import IRModule, relax
 
+from lowprec.passes.drawing import WORDS_OP, parameters, words
 from lowprec.passes.editing import (
     AXES,
     MAIN,
@@ -109,6 +110,7 @@ class _Rewriter:
     copies: dict[tuple[relax.Var, Axes], relax.Var] = field(default_factory=dict)  # by physical order of the source
     orders: dict[str, Axes] = field(default_factory=dict)
     chains: dict[relax.Var, relax.Call] = field(default_factory=dict)  # steps of `widening` and `signs`
+    words: dict[relax.Var, relax.Call] = field(default_factory=dict)
 
     def rewrite(self, var: relax.Var, value: relax.Expr) -> None:
         self.definitions[var] = value
@@ -128,6 +130,8 @@ class _Rewriter:
 
     def arranged(self, expression: relax.Expr, axes: Axes) -> relax.Expr:
         """The tensor with its logical axes in that physical order, moved at most once."""
+        if expression in self.words:
+            return self._arranged_words(expression, axes)
         value = self.look_up(expression)
         if value.axes == axes:
             return value.physical
@@ -149,6 +153,17 @@ class _Rewriter:
             source = next(tensor for tensor in tensors_in(step) if isinstance(tensor, relax.Var))
             moved = replace_tensors(step, {source: self.arranged(source, axes)})
             self.copies[key] = self.emitter.emit(moved)
+        return self.copies[key]
+
+    def _arranged_words(self, expression: relax.Var, axes: Axes) -> relax.Expr:
+        """Random words are made in the order that they are wanted in."""
+        key = (expression, axes)
+        if key not in self.copies:
+            call = self.words[expression]
+            name, shape, _ = parameters(call)
+            step = self.look_up(call.args[0]).physical
+            arranged = words(step, name, [shape[axis] for axis in axes], axes)
+            self.copies[key] = self.emitter.emit(arranged, expression.name)
         return self.copies[key]
 
     def in_order(self, expression: relax.Expr) -> relax.Expr:
@@ -174,6 +189,11 @@ class _Rewriter:
 
     def emit(self, value: relax.Expr, var: relax.Var, axes: Axes) -> _Value:
         return _Value(self.emitter.emit(value, var.name), axes)
+
+
+def _words(rewriter: _Rewriter, var: relax.Var, call: relax.Call) -> _Value:
+    rewriter.words[var] = call
+    return _Value(var, identity(var))
 
 
 Rule = Callable[[_Rewriter, relax.Var, relax.Call], _Value | None]
@@ -355,4 +375,5 @@ RULES: dict[str, Rule] = {
     "relax.permute_dims": _permute,
     "relax.reshape": _reshape,
     "relax.strided_slice": _slice,
+    WORDS_OP: _words,
 }

@@ -142,6 +142,12 @@ def attributes_of(function: relax.Function) -> dict[str, object]:
     return {str(key): value for key, value in function.attrs.items()} if function.attrs else {}
 
 
+def layers_in(main: relax.Function) -> dict[str, str]:
+    """The layer of each ONNX tensor of main."""
+    known = attributes_of(main).get(LAYERS, {})
+    return {str(tensor): str(layer) for tensor, layer in known.items()}  # type: ignore[attr-defined]
+
+
 def replace_main(module: IRModule, main: relax.Function) -> IRModule:
     """A module with another main function."""
     functions = {var: function for var, function in module.functions_items() if var.name_hint != MAIN}

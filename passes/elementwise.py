@@ -1,6 +1,6 @@
 """Which Relax operators work element by element, and which of those a kernel's epilogue can do."""
 
-# Relax operator -> the epilogue's name for it (`lowprec.schedules.epilogue.ELEMENTWISE`).
+# Operator -> the epilogue's name for it (`lowprec.schedules.epilogue.ELEMENTWISE`).
 EPILOGUE_OPS: dict[str, str] = {
     "relax.abs": "abs",
     "relax.add": "add",
@@ -22,6 +22,9 @@ EPILOGUE_OPS: dict[str, str] = {
     "relax.square": "square",
     "relax.subtract": "subtract",
     "relax.tanh": "tanh",
+    "lowprec.draw": "draw",
+    "lowprec.draw_bfloat16": "draw bfloat16",
+    "lowprec.draw_float16": "draw float16",
 }
 
 CONVERSION = "relax.astype"

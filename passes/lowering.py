@@ -11,6 +11,7 @@ Kernels with equal identities are one. The order of calls is recorded, with each
 
 from collections.abc import Hashable, Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
+from math import prod
 
 import numpy as np
 from tvm import IRModule, ir, relax, tirx
@@ -18,6 +19,7 @@ from tvm import IRModule, ir, relax, tirx
 from lowprec.layers import Cost
 from lowprec.passes.bfloats import bfloats_of
 from lowprec.passes.costs import cost_of
+from lowprec.passes.drawing import WORDS_OP, parameters
 from lowprec.passes.editing import (
     MAIN,
     Array,
@@ -39,6 +41,7 @@ from lowprec.passes.reading_units import Declined, read_border
 from lowprec.passes.templates import Facts, KernelCall, Wish, lower_by_template
 from lowprec.passes.units import KIND, LAYER, OPERATORS, Kind
 from lowprec.schedules.copying import Copy
+from lowprec.schedules.noise import WORDS, Noise
 from lowprec.schedules.views import FLOAT_BYTES
 from lowprec.schedules.windows import Shape, Window, whole
 from lowprec.targets import Target
@@ -80,14 +83,16 @@ def lower_units(module: IRModule, target: Target, wishes: Mapping[str, Wish] | N
         wishes=wishes or {},
         inside=_inside_halos(module, main),
         bfloats=bfloats_of(module, main),
+        readers=_readers_of_words(module, main),
         places=places,
     )
     for var, value in bindings(main):
         function = unit_of(module, value)
-        if function is None:
+        if op_name(value) == WORDS_OP:
+            lowering.words(var, value)
+        elif function is None:
             lowering.new[var] = lowering.emitter.emit(replace_tensors(value, lowering.new), var.name)
-            continue
-        if var in wholes:
+        elif var in wholes:
             lowering.join(wholes[var], function)
         else:
             lowering.call(module, var, value, function)
@@ -111,6 +116,7 @@ class _Lowering:
     wishes: Mapping[str, Wish]
     inside: Mapping[relax.Expr, Window]
     bfloats: Set[relax.Expr]
+    readers: Mapping[relax.Expr, str]
     places: Mapping[relax.Expr, tuple[Join, Part]]
     emitter: Emitter = field(default_factory=Emitter)
     new: dict[relax.Var, relax.Expr] = field(default_factory=dict)
@@ -150,6 +156,17 @@ class _Lowering:
         cost = cost_of(function, [self._extents(arg) for arg in value.args], self._extents(var))
         self._record(symbol, function, kernel.family, var, cost)
 
+    def words(self, var: relax.Var, value: relax.Call) -> None:
+        """The kernel of random words."""
+        key, shape, order = parameters(value)
+        noise = Noise(shape=shape, order=order, lanes=self.target.lanes)
+        symbol = self._symbol(KernelCall(identity=noise, family="noise", arguments=(), kernel=noise))
+        arguments = [self._weight(np.array(key, np.uint32)), self.new.get(value.args[0], value.args[0])]
+        call = relax.call_dps_packed(symbol, relax.Tuple(arguments), _out_types(var))
+        self.new[var] = self.emitter.emit(call, var.name)
+        cost = Cost(macs=0, weight_bytes=0, tensor_bytes=prod(shape) * np.dtype(WORDS).itemsize)
+        self._note(symbol, self.readers[var], ("words",), "noise", var, cost)
+
     def join(self, join: Join, function: relax.Function) -> None:
         """A concatenation: copies of the parts that do not lie there yet."""
         for part in join.parts:
@@ -164,15 +181,14 @@ class _Lowering:
 
     def _record(self, symbol: str, function: relax.Function, family: str, output: relax.Var, cost: Cost) -> None:
         """Note the call just emitted, for a unit."""
+        operators = tuple(str(name) for name in function.attrs[OPERATORS])
+        self._note(symbol, str(function.attrs[LAYER]), operators, family, output, cost)
+
+    def _note(
+        self, symbol: str, layer: str, operators: tuple[str, ...], family: str, output: relax.Var, cost: Cost
+    ) -> None:
         self.calls.append(
-            LoweredCall(
-                symbol=symbol,
-                layer=str(function.attrs[LAYER]),
-                operators=tuple(str(name) for name in function.attrs[OPERATORS]),
-                family=family,
-                output=output.name,
-                cost=cost,
-            )
+            LoweredCall(symbol=symbol, layer=layer, operators=operators, family=family, output=output.name, cost=cost)
         )
 
     def _place(self, join: Join, part: Part) -> Window:
@@ -243,6 +259,16 @@ def _inside_halos(module: IRModule, main: relax.Function) -> dict[relax.Expr, Wi
     units = ((var, unit_of(module, value)) for var, value in bindings(main))
     found = ((var, _inside_border(function)) for var, function in units if function is not None)
     return {var: inside for var, inside in found if inside is not None}
+
+
+def _readers_of_words(module: IRModule, main: relax.Function) -> dict[relax.Expr, str]:
+    """Of random words, the layer that is rounded by them."""
+    found: dict[relax.Expr, str] = {}
+    for _, value in bindings(main):
+        function = unit_of(module, value)
+        if function is not None:
+            found.update(dict.fromkeys(value.args, str(function.attrs[LAYER])))
+    return {var: found[var] for var, value in bindings(main) if op_name(value) == WORDS_OP}
 
 
 def _inside_border(function: relax.Function) -> Window | None:

@@ -37,6 +37,7 @@ from lowprec.schedules.epilogue import Epilogue, Operand, Step, Value
 from lowprec.schedules.fourier import Fourier
 from lowprec.schedules.fourier_depthwise import FourierDepthwise
 from lowprec.schedules.im2col import Im2col
+from lowprec.schedules.noise import Noise, build_noise
 from lowprec.schedules.popcount import Popcount, build_popcount, pack_popcount
 from lowprec.schedules.product import ProductRequest, pack_product, product_kernel
 from lowprec.schedules.views import FLOAT, View
@@ -57,7 +58,7 @@ class KernelCall:
     identity: Hashable
     family: str
     arguments: tuple[Source | Array, ...]
-    kernel: ConvolutionKernel | Popcount | Copy | tirx.PrimFunc
+    kernel: ConvolutionKernel | Popcount | Copy | Noise | tirx.PrimFunc
     declined: str = ""
 
     def build(self) -> tirx.PrimFunc:
@@ -69,6 +70,8 @@ class KernelCall:
                 return build_popcount(self.kernel)
             case Copy():
                 return build_copy(self.kernel)
+            case Noise():
+                return build_noise(self.kernel)
             case _:
                 return self.kernel
 

@@ -16,8 +16,8 @@ from enum import StrEnum
 
 from tvm import IRModule, ir, relax
 
+from lowprec.passes.drawing import WORDS_OP
 from lowprec.passes.editing import (
-    LAYERS,
     MAIN,
     Emitter,
     attributes_of,
@@ -25,6 +25,7 @@ from lowprec.passes.editing import (
     dtype_of,
     is_constant,
     is_tensor,
+    layers_in,
     op_name,
     replace_tensors,
     result_of,
@@ -54,7 +55,7 @@ SUMS = ("float32", "int32", "int64")
 """What kernels of products sum in."""
 FLOAT = "float32"
 HALVES = ("float16", "bfloat16")
-EPILOGUE_TYPES = ("float32", "int64", "int32", "int16", "uint8", "int8")
+EPILOGUE_TYPES = ("float32", "int64", "int32", "uint32", "int16", "uint8", "int8")
 FREE = frozenset({"relax.reshape"})  # the runtime makes these without a kernel
 CALLS = frozenset({"relax.call_tir"})
 
@@ -79,7 +80,7 @@ def group_units(module: IRModule) -> IRModule:
     main = module[MAIN]
     lines = _read(main)
     groups = _grow_all(lines)
-    layers = {str(tensor): str(layer) for tensor, layer in main.attrs.get(LAYERS, {}).items()} if main.attrs else {}
+    layers = layers_in(main)
     emitter = Emitter()
     functions: dict[ir.GlobalVar, relax.Function] = {}
     new: dict[relax.Var, relax.Expr] = {}
@@ -151,7 +152,7 @@ def _is_multiplied(line: _Line, readers: list[_Line]) -> bool:
 def kind_of(value: relax.Expr) -> Kind | None:
     """The family an operator belongs to, None for what needs no kernel or is no operator."""
     name = op_name(value)
-    if name in FREE or not name:
+    if name in FREE or name == WORDS_OP or not name:
         return None
     if name in CONVOLUTIONS and _is_plain_convolution(value):
         return Kind.CONVOLUTION

@@ -11,7 +11,7 @@ from typing import TypeAlias, assert_never
 import numpy as np
 from tvm import ir, tirx
 
-from lowprec.schedules import vector_math
+from lowprec.schedules import drawing, vector_math
 from lowprec.schedules.views import FLOAT, Index, View, load, register, splat, store
 
 Expression: TypeAlias = ir.Expr
@@ -183,6 +183,15 @@ def _gelu(x: Expression) -> Expression:
     )
 
 
+def _kept_in(function: Callable[..., Expression]) -> Callable[..., Expression]:
+    """A function of x and others that names what it uses twice by a buffer."""
+
+    def apply(x: Expression, *others: Expression) -> Expression:
+        return function(x, *others, lambda value: _kept(value, x.ty.dtype.lanes))
+
+    return apply
+
+
 NEAREST = "nearest"
 
 TYPES = ("float32", "int64", "int32", "int16", "uint8", "int8")
@@ -192,6 +201,9 @@ ELEMENTWISE: dict[str, Callable[..., Expression]] = {
     "abs": lambda x: tirx.max(x, -x),
     "add": lambda x, y: x + y,
     "clip": _clip,
+    "draw": _kept_in(drawing.draw),
+    "draw bfloat16": _kept_in(drawing.draw_bfloat16),
+    "draw float16": _kept_in(drawing.draw_float16),
     "divide": lambda x, y: x / y,
     "erf": vector_math.erf,
     "exp": vector_math.exp,

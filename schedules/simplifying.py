@@ -73,7 +73,7 @@ class _Work:
     def _is_whole(self, op: str, arguments: tuple[Argument, ...]) -> bool:
         """Whether a step's float is a whole number: what is rounded, or made of an integer, held or moved by others."""
         kept = op in ("add", "subtract", "maximum", "minimum", "clip", "relu")
-        return op in ("round", FLOAT) or (kept and all(map(self._is_known_whole, arguments)))
+        return op in ("round", "draw", FLOAT) or (kept and all(map(self._is_known_whole, arguments)))
 
     def _is_known_whole(self, argument: Argument) -> bool:
         return argument in self.whole or (isinstance(argument, Constant) and float(argument.number).is_integer())

@@ -26,7 +26,7 @@ BRANCH = "prim.if_then_else"
 ONE_BITS, SIGN_BIT = 0x3F800000, -0x80000000
 
 
-class _Bindings:
+class Bindings:
     """Names for floats used more than once: expressions are trees, so an unnamed one is computed at each use.
 
     Integers stay unnamed, for LLVM to compute once: TVM bounds every integer on its own, and fails where a Cast to an
@@ -99,7 +99,7 @@ def exp(x: Expr) -> Expr:
     The scale is applied in two steps, so that 2^n may overflow or be subnormal where the result just is not.
     """
     _check(x)
-    let = _Bindings()
+    let = Bindings()
     x = let(x)
     high = let(tirx.Select(x > constant(89.0, x), constant(89.0, x), x))
     y = let(tirx.Select(high < constant(-104.0, x), constant(-104.0, x), high))
@@ -125,7 +125,7 @@ def sigmoid(x: Expr) -> Expr:
 def tanh(x: Expr) -> Expr:
     """Cephes: an odd polynomial below 0.625, else 1 - 2 / (e^2|x| + 1) with x's sign."""
     _check(x)
-    let = _Bindings()
+    let = Bindings()
     x = let(x)
     pattern = let(_bits(x))
     magnitude = let(_from_bits(pattern & _int(0x7FFFFFFF, x)))
@@ -140,7 +140,7 @@ def tanh(x: Expr) -> Expr:
 def erf(x: Expr) -> Expr:
     """Two minimax polynomials after N. Juffa: x + x P(x^2) below 475/512, else 1 - exp(Q(|x|)) with x's sign."""
     _check(x)
-    let = _Bindings()
+    let = Bindings()
     x = let(x)
     pattern = let(_bits(x))
     t = let(_from_bits(pattern & _int(0x7FFFFFFF, x)))
@@ -158,7 +158,7 @@ def erf(x: Expr) -> Expr:
 def log(x: Expr) -> Expr:
     """k ln 2 + log1p(m) with m in [-1/3, 1/3], polynomial after N. Juffa; subnormal arguments are scaled first."""
     _check(x)
-    let = _Bindings()
+    let = Bindings()
     x = let(x)
     tiny = x < constant(2.0**-126, x)  # no name: TVM's analyzer fails on a bound vector of booleans
     y = let(tirx.Select(tiny, x * constant(2.0**23, x), x))
@@ -218,7 +218,7 @@ def rounded_quotient(value: Expr, rounded: Callable[[Expr], Expr]) -> Expr:
     divisor = np.float32(value.b.value)
     if not is_simple_divisor(divisor):
         return rounded(value)
-    let = _Bindings()
+    let = Bindings()
     return let.close(rounded(quotient(let(value.a), divisor, let)))
 
 
@@ -228,7 +228,7 @@ def to_bfloat16(x: Expr) -> Expr:
     Half a step is added to the pattern, less one where the last kept bit is even; the lower half is cut off.
     """
     _check(x)
-    let = _Bindings()
+    let = Bindings()
     x = let(x)
     pattern = _bits(x)
     half = _int(0x7FFF, x) + ((pattern >> _int(16, x)) & _int(1, x))
@@ -244,7 +244,7 @@ def to_float16(x: Expr) -> Expr:
 
 def _quarter_power(x: Expr, quarters: int) -> Expr:
     """x^(quarters / 4) by square roots and products: what LRN's beta = 0.75 needs."""
-    let = _Bindings()
+    let = Bindings()
     x = let(x)
     whole, rest = divmod(abs(quarters), 4)
     if rest:

@@ -15,11 +15,15 @@ from tvm.ir import GenericConst
 
 from lowprec.errors import Unsupported
 from lowprec.frontend.converters import CONVERTERS
+from lowprec.frontend.converters.drawing import CONVERTERS as DRAWING
+from lowprec.frontend.converters.drawing import STEP
 from lowprec.frontend.converters.narrow_codes import carried, carrier
 from lowprec.frontend.converters.site import Expr, Result, Site, constant, describe
 from lowprec.frontend.converters.widening import converted
 from lowprec.frontend.graph import Graph, Node, TensorSpec
+from lowprec.frontend.randomness import DOMAIN, draws
 from lowprec.manifest import NARROW_BITS
+from lowprec.passes.drawing import STEP_SHAPE, STEP_TYPE
 from lowprec.passes.editing import UNNAMED, Emitter, attributes_of, bindings, replace_tensors, result_of
 
 LAYERS = "lowprec.layers"
@@ -70,7 +74,7 @@ def bind(builder: relax.BlockBuilder, name: str, expression: Expr, *, is_output:
 
 
 def convert_node(builder: relax.BlockBuilder, graph: Graph, values: Values, node: Node) -> Result:
-    converter = CONVERTERS.get(node.op) if node.domain == "" else None
+    converter = {"": CONVERTERS, DOMAIN: DRAWING}.get(node.domain, {}).get(node.op)
     if converter is None:
         domain = f" of domain {node.domain!r}" if node.domain else ""
         raise Unsupported(f"{describe(node)}: the operator{domain} is not supported")
@@ -126,11 +130,14 @@ def output_values(builder: relax.BlockBuilder, graph: Graph, values: Values) -> 
 
 
 def to_relax(graph: Graph) -> tvm.IRModule:
-    """The whole graph as one Relax function named "main"."""
+    """The whole graph as one Relax function named "main"; if it draws, the step is its last argument."""
     check_types(graph)
     builder, values = relax.BlockBuilder(), Values(graph)
     parameters = [relax.Var(spec.name, tensor_type(spec)) for spec in graph.inputs]
     values.update(zip((spec.name for spec in graph.inputs), parameters, strict=True))
+    if draws(graph):
+        values[STEP] = relax.Var(STEP, relax.TensorType(STEP_SHAPE, STEP_TYPE))
+        parameters.append(values[STEP])
     with builder.function("main", params=parameters):
         with builder.dataflow():
             convert_nodes(builder, graph, values)

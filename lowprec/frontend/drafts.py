@@ -15,6 +15,7 @@ import numpy as np
 
 from lowprec.frontend.graph import Array, Graph, Node, TensorSpec
 from lowprec.frontend.quantized_tensors import Rounded
+from lowprec.frontend.randomness import NO_DRAWS, Draws, random_words
 from lowprec.frontend.scopes import unused
 
 TO_STAY = "it is to stay in float"
@@ -51,14 +52,25 @@ class Draft:
 
 @dataclass(slots=True, kw_only=True)
 class RoundingDraft(Draft, ABC):
-    """A draft that rounds tensors; `renamed` says what the model's inputs are called once rounded."""
+    """A draft that rounds tensors, some of them by `draws`; `renamed` says what the model's inputs are called once
+    rounded."""
 
     rounded: Rounded
+    draws: Draws = NO_DRAWS
     renamed: dict[str, str] = field(default_factory=dict)
 
     @abstractmethod
     def round(self, tensor: str, source: str, result: str, *, layer: str) -> None:
         """The nodes that make `result` of `source`, for a tensor of the graph."""
+
+    def words(self, tensor: str, layer: str) -> str:
+        """The random words that a tensor is rounded by; none where it is rounded to nearest."""
+        if layer not in self.draws.layers or tensor not in self.rounded.deciding:
+            return ""  # what is only moved has been rounded
+        shape = self.graph.types[tensor].shape
+        name = self.typed(f"{tensor}/words", TensorSpec(name="", dtype="uint32", shape=shape))
+        self.nodes.append(random_words(tensor, name, self.draws.seed, layer=layer))
+        return name
 
     def copy_input(self, spec: TensorSpec) -> None:
         if spec.name in self.rounded.groups:

@@ -19,8 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowprec.errors import UsageError
+from lowprec.formats import Fixed
 from lowprec.frontend.graph import Array, Graph, Node
 from lowprec.frontend.naming import quote
+from lowprec.frontend.randomness import drawn
 from lowprec.frontend.schemes import NORMAL, Scheme
 
 LAYERS = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
@@ -28,6 +30,8 @@ LAYERS = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
 REACH = 255
 """The magnitude of a word of 8 bits less its zero point, or of a byte of a longer one."""
 LIMIT = 1 << 31
+WHOLE = Fixed(24, 0)
+"""Numbers of steps: more than codes have."""
 MOST_UNITS, SMALL = 1 << 30, 2.0**-10
 
 Words = NDArray[np.int8] | NDArray[np.int16]
@@ -44,14 +48,16 @@ class Integers:
     bias: NDArray[np.int32] | None
 
 
-def obstacle(node: Node, graph: Graph, scheme: Scheme) -> str:
+def obstacle(node: Node, graph: Graph, scheme: Scheme, *, seed: int | None = None) -> str:
     """What keeps a layer in float, as a sentence; nothing for one that integers can compute."""
     found = next((reason for check in CHECKS if (reason := check(node, graph))), "")
-    return found or _overflow(node, graph, scheme)
+    return found or _overflow(node, graph, scheme, seed)
 
 
-def integers_of(node: Node, graph: Graph, scheme: Scheme, input_scale: np.float32) -> Integers:
-    """Equation 1 for a layer without an obstacle."""
+def integers_of(
+    node: Node, graph: Graph, scheme: Scheme, input_scale: np.float32, *, seed: int | None = None
+) -> Integers:
+    """Equation 1 for a layer without an obstacle; by a seed weights are rounded stochastically."""
     weights, axis = graph.constants[node.inputs[1]], output_axis(node)
     scale = _normal(scheme.weight_scale(weights, axis), input_scale)
     if scale.ndim and bias_of(node):
@@ -63,7 +69,7 @@ def integers_of(node: Node, graph: Graph, scheme: Scheme, input_scale: np.float3
             f"layer {quote(node.layer)}: its input's scale {input_scale:g} times its weights' {scale.max():g} is "
             f"beyond float32: divide the weights, or keep the layer in float"
         )
-    codes = _codes(weights, scale, axis, scheme)
+    codes = _codes(node, graph, scale, scheme, seed)
     return Integers(codes=codes, scale=scale, axis=axis, bias=_bias(node, graph, units, _sums(codes, axis)))
 
 
@@ -71,6 +77,7 @@ def saturated_share(node: Node, graph: Graph, scheme: Scheme) -> float:
     """Of a layer's weights, those whose nearest whole number of steps is no code."""
     weights, axis = graph.constants[node.inputs[1]], output_axis(node)
     steps = _steps(weights, scheme.weight_scale(weights, axis), axis)
+    np.rint(steps, out=steps)
     low, high = scheme.weight_codes
     return (np.count_nonzero(steps < low) + np.count_nonzero(steps > high)) / steps.size
 
@@ -100,18 +107,23 @@ def _wide_enough(scale: NDArray[np.float32], bias: Array, input_scale: np.float3
     return np.where(least <= SMALL * scale.max(), np.maximum(scale, least.astype(np.float32)), scale)
 
 
-def _codes(weights: Array, scale: NDArray[np.float32], axis: int, scheme: Scheme) -> Words:
-    """In place, for weights may be hundreds of megabytes."""
-    steps = _steps(weights, scale, axis)
+def _codes(node: Node, graph: Graph, scale: NDArray[np.float32], scheme: Scheme, seed: int | None) -> Words:
+    """Whole numbers of the scale, to nearest even or by random words."""
+    name = node.inputs[1]
+    steps = _steps(graph.constants[name], scale, output_axis(node))
+    if seed is None:
+        np.rint(steps, out=steps)
+    else:
+        steps = drawn(steps, WHOLE, name, seed)
     codes: Words = np.clip(steps, *scheme.weight_codes, out=steps).astype(scheme.weight_word)
     return codes
 
 
 def _steps(weights: Array, scale: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
-    """Whole numbers of the scale, to nearest even; one float32 division, as QuantizeLinear has it."""
+    """Weights in steps of the scale; one float32 division, as QuantizeLinear has it."""
     with np.errstate(over="ignore", under="ignore"):
         steps: NDArray[np.float32] = np.divide(weights, _along(scale, axis, weights.ndim), dtype=np.float32)
-    return np.rint(steps, out=steps)
+    return steps
 
 
 def _along(scale: NDArray[np.float32], axis: int, rank: int) -> NDArray[np.float32]:
@@ -179,14 +191,15 @@ def _bias_kept(node: Node, graph: Graph) -> str:
     return "" if np.isfinite(bias).all() else "its bias holds a NaN or an infinity"
 
 
-def _overflow(node: Node, graph: Graph, scheme: Scheme) -> str:
+def _overflow(node: Node, graph: Graph, scheme: Scheme, seed: int | None) -> str:
     """Codes of 8 bits have to be looked at only where a channel has more than 66,311 weights, of 16 bits than 257."""
     weights, axis = graph.constants[node.inputs[1]], output_axis(node)
     largest = max(map(abs, scheme.weight_codes))
     if weights.size // weights.shape[axis] * largest * REACH < LIMIT:
         return ""
-    sums = _sums(_codes(weights, scheme.weight_scale(weights, axis), axis, scheme), axis)
-    most = REACH * int(sums.max())
+    sums = _sums(_codes(node, graph, scheme.weight_scale(weights, axis), scheme, None), axis)
+    further = 0 if seed is None else weights.size // weights.shape[axis]  # each may be drawn a step away
+    most = REACH * (int(sums.max()) + further)
     products = "" if np.iinfo(scheme.word).bits == 8 else " of products with bytes"
     return "" if most < LIMIT else f"its sums{products} may reach {most}, and 32 bits hold less than {LIMIT}"
 

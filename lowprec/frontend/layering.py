@@ -16,6 +16,7 @@ from lowprec.frontend.binarization import is_binary
 from lowprec.frontend.graph import Graph, Node, TensorSpec
 from lowprec.frontend.integer_rewrite import BYTES
 from lowprec.frontend.integers import to_integers
+from lowprec.frontend.randomness import DOMAIN
 from lowprec.layers import Gemm, Layer, Shape
 
 # Where the two operands of each product stand among its node's inputs.
@@ -49,7 +50,9 @@ def layers_of(graph: Graph) -> tuple[Layer, ...]:
 
 
 def _is_rounding(node: Node, graph: Graph, known: set[str]) -> bool:
-    """Whether a node dequantizes a constant, or rounds (or holds within a format) what a known layer gives."""
+    """Whether a node dequantizes a constant, rounds (or holds within a format) what a known layer gives, or draws."""
+    if node.domain == DOMAIN:
+        return True
     constant = node.op in LINEAR and node.inputs[0] in graph.constants
     return not node.domain and (constant or (node.op in {*LINEAR, "Clip", "Cast"} and node.layer in known))
 
@@ -61,7 +64,7 @@ def _words(graph: Graph) -> dict[tuple[str, str], tuple[str, str, str]]:
     work = to_integers(graph)
     operators: dict[str, str] = {}
     for node in graph.nodes:
-        if node.op not in LINEAR:
+        if node.op not in LINEAR and node.domain != DOMAIN:
             operators.setdefault(node.layer, node.op)
     found: dict[tuple[str, str], tuple[str, str, str]] = {}
     for node in work.nodes:

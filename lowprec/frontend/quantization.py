@@ -21,6 +21,7 @@ from lowprec.frontend.integer_layers import LAYERS, bias_of, integers_of, obstac
 from lowprec.frontend.naming import quote
 from lowprec.frontend.pruning import prune
 from lowprec.frontend.quantized_tensors import Rounded, rounded_tensors
+from lowprec.frontend.randomness import NO_DRAWS, Draws
 from lowprec.frontend.schemes import BYTES, Scheme, Unit
 from lowprec.ranges import Range
 from lowprec.vocabulary import suggestion
@@ -28,10 +29,12 @@ from lowprec.vocabulary import suggestion
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuantizationOptions:
-    """`skip` are layers that stay in float: their weights, and what they give unless a layer of integers reads it."""
+    """`skip` are layers that stay in float: their weights, and what they give unless a layer of integers reads it. Of
+    the others some round by `draws`."""
 
     scheme: Scheme = BYTES
     skip: frozenset[str] = frozenset()
+    draws: Draws = NO_DRAWS
 
 
 def quantize_graph(
@@ -45,6 +48,7 @@ def quantize_graph(
         graph=graph,
         scheme=scheme,
         rounded=rounded,
+        draws=options.draws,
         scales=_scales(rounded, ranges or {}, scheme),
         version=max([scheme.opset, *(node.version for node in graph.nodes if not node.domain)]),
     )
@@ -82,7 +86,9 @@ def float_layers(graph: Graph, options: QuantizationOptions) -> dict[str, str]:
 
 
 def _obstacle(node: Node, graph: Graph, options: QuantizationOptions) -> str:
-    return TO_STAY if node.layer in options.skip else obstacle(node, graph, options.scheme)
+    if node.layer in options.skip:
+        return TO_STAY
+    return obstacle(node, graph, options.scheme, seed=options.draws.seed_of(node.layer))
 
 
 def _rounded(graph: Graph, reasons: Mapping[str, str], options: QuantizationOptions) -> Rounded:
@@ -133,8 +139,9 @@ class _Rewrite(RoundingDraft):
             self._emit("Clip", (source, *bounds), clipped, layer)
             source = clipped
         units = self._units(group)
+        words = self.words(tensor, layer)
         codes = self.typed(f"{tensor}/codes", TensorSpec(name="", dtype=self.scheme.word, shape=shape))
-        self._emit("QuantizeLinear", (source, *units), codes, layer)
+        self._emit("QuantizeLinear", (source, *units, words) if words else (source, *units), codes, layer)
         self._emit("DequantizeLinear", (codes, *units), result, layer)
 
     def _units(self, group: str) -> tuple[str, str]:
@@ -155,7 +162,7 @@ class _Rewrite(RoundingDraft):
     def operands(self, node: Node) -> tuple[str, ...]:
         """Weights and bias as they are dequantized; a bias in float as it was."""
         input_scale, _ = self.scales[self.rounded.groups[node.inputs[0]]]
-        found = integers_of(node, self.graph, self.scheme, input_scale)
+        found = integers_of(node, self.graph, self.scheme, input_scale, seed=self.draws.seed_of(node.layer))
         weights = self._dequantized(node.inputs[1], found.codes, found.scale, found.axis, node.layer)
         if not bias_of(node):
             return (weights,)

@@ -113,7 +113,7 @@ def test_true_is_no_number() -> None:
 
 
 REFUSALS = [
-    (("schema",), "lowprec.artifact/1", "schema is 'lowprec.artifact/1', this lowprec reads 'lowprec.artifact/5'"),
+    (("schema",), "lowprec.artifact/1", "schema is 'lowprec.artifact/1', this lowprec reads 'lowprec.artifact/6'"),
     (("calls", 0, "cost", "macs"), -1, "calls[0].cost.macs is -1, not 0 or more"),
     (("inputs", 0, "dtype"), "float31", "inputs[0].dtype is 'float31', not one of"),
     (("inputs", 0, "shape"), [3, -1], "inputs[0].shape is [3, -1]"),
@@ -142,25 +142,35 @@ def test_refusals(place: tuple[str | int, ...], value: object, words: str) -> No
         from_text(signed(replaced(place, value)))
 
 
+def of_schema_5() -> dict[str, Any]:
+    body = fields() | {"schema": "lowprec.artifact/5"}
+    assert body.pop("stochastic") is False
+    return body
+
+
+def test_nothing_of_the_schema_before_is_stochastic() -> None:
+    assert from_text(signed(of_schema_5())) == complete()
+
+
 def of_schema_4() -> dict[str, Any]:
-    body = fields() | {"schema": "lowprec.artifact/4"}
+    body = of_schema_5() | {"schema": "lowprec.artifact/4"}
     for spec in body["weights"]:
         assert spec.pop("packing") == "plain"
     return body
 
 
-def test_weights_of_the_schema_before_are_plain() -> None:
+def test_weights_of_schema_4_are_plain() -> None:
     """Artifacts made before arrays were packed are still read, and written again in today's schema."""
     assert from_text(signed(of_schema_4())) == complete()
 
 
 @pytest.mark.parametrize("weights", [None, 3, {}, [3], [None], [{}], [[]]], ids=repr)
-def test_weights_of_the_schema_before_are_checked_too(weights: object) -> None:
+def test_weights_of_schema_4_are_checked_too(weights: object) -> None:
     with pytest.raises(EnvironmentMismatch, match=r"manifest\.json: weights"):
         from_text(signed(of_schema_4() | {"weights": weights}))
 
 
-def test_an_edited_manifest_of_the_schema_before_is_refused() -> None:
+def test_an_edited_manifest_of_an_older_schema_is_refused() -> None:
     text = signed(of_schema_4())
     with pytest.raises(EnvironmentMismatch, match="sha256 is not that of the other fields"):
         from_text(text.replace('"seed": 0', '"seed": 1'))

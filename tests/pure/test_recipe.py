@@ -44,7 +44,7 @@ def test_toml(tmp_path: Path) -> None:
         ("[[rule]]\nop = 'Conv'\nalgorithm = 'strassen'", Unsupported, "algorithm 'strassen' is not built yet"),
         ("[[rule]]\nop = 'Conv'\nalgorithm = 'winograd:5'", UsageError, r"'winograd:5' \(did you mean 'winograd:\d'"),
         ("[[rule]]\nop = 'Conv'\ngradients = 'q2.14'", Unsupported, "precision 'q2.14' is not built yet"),
-        ("[[rule]]\nop = 'Conv'\nrounding = 'stochastic'", Unsupported, "rounding 'stochastic' is not built yet"),
+        ("[[rule]]\nop = 'Conv'\nrounding = 'up'", UsageError, "unknown rounding 'up': allowed is nearest, stochastic"),
         ("[[rule]]\nop = 'Conv'\nscale = 'none'", Unsupported, "scale 'none' is not built yet"),
         ("[[rule]]\nop = 'Conv'\nweights = 'int9'", UsageError, r"unknown precision 'int9' \(did you mean 'int8'"),
     ],

@@ -14,7 +14,9 @@ from lowprec.frontend.converters.convolution import convolve
 from lowprec.frontend.converters.narrow_codes import decoded, float_codes, integer_codes, is_narrow_float
 from lowprec.frontend.converters.site import Converter, Expr, Result, Shape, Site, constant
 from lowprec.frontend.converters.windows import windows
+from lowprec.frontend.randomness import WORDS_OF_QUANTIZE
 from lowprec.manifest import NARROW_BITS
+from lowprec.passes.drawing import drawn
 
 
 def channel_shape(rank: int, axis: int, count: int) -> Shape:
@@ -62,10 +64,11 @@ def saturated(site: Site, value: Expr, dtype: str) -> Expr:
     return relax.op.astype(held, dtype)
 
 
-def rounded(site: Site, value: Expr, zero: Expr | None, dtype: str) -> Expr:
+def rounded(site: Site, value: Expr, zero: Expr | None, dtype: str, words: Expr | None = None) -> Expr:
+    """To nearest, or by words."""
     if is_narrow_float(dtype):
         return float_codes(site, value if zero is None else site.emit(relax.op.add(value, zero)), dtype)
-    whole = site.emit(relax.op.round(value))
+    whole = site.emit(relax.op.round(value) if words is None else drawn(value, words))
     moved = whole if zero is None else site.emit(relax.op.add(whole, zero))
     return integer_codes(site, moved, dtype) if dtype in NARROW_BITS else saturated(site, moved, dtype)
 
@@ -87,7 +90,8 @@ def convert_quantize(site: Site) -> Expr:
     known = site.known(1)
     if known is None or (known != 1).any():
         data = site.emit(relax.op.divide(data, scale))
-    return rounded(site, data, zero, site.out().dtype)
+    words = site.input(WORDS_OF_QUANTIZE) if site.has(WORDS_OF_QUANTIZE) else None
+    return rounded(site, data, zero, site.out().dtype, words)
 
 
 def convert_dequantize(site: Site) -> Expr:

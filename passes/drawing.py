@@ -1,0 +1,68 @@
+"""Relax operators of stochastic rounding: a tensor of random words, and roundings that read one.
+
+words = lowprec.words(step)          of a tensor's key, shape and axes in memory, see `schedules.noise`
+y = lowprec.draw(x, words)           to whole numbers; draw_bfloat16 and draw_float16: to those, as float32
+"""
+
+from collections.abc import Callable, Sequence
+
+import tvm_ffi
+from tvm import ir, relax, te, tirx
+from tvm.ir import Expr
+from tvm.relax.transform.legalize_ops.common import register_legalize
+
+from lowprec.schedules import drawing
+from lowprec.schedules.noise import WORDS
+
+WORDS_OP = "lowprec.words"
+DRAWS: dict[str, Callable[[Expr, Expr], Expr]] = {
+    "lowprec.draw": drawing.draw,
+    "lowprec.draw_bfloat16": drawing.draw_bfloat16,
+    "lowprec.draw_float16": drawing.draw_float16,
+}
+STEP_SHAPE, STEP_TYPE = (1,), "int64"
+
+
+def words(step: relax.Expr, key: Sequence[int], shape: Sequence[int], order: Sequence[int]) -> relax.Expr:
+    """The words of a tensor of physical `shape`, whose axis i is the logical axis `order[i]`."""
+    lists = (relax.ShapeExpr([tirx.const(int(n), "int64") for n in numbers]) for numbers in (key, shape, order))
+    return relax.Call(ir.Op.get(WORDS_OP), [step, *lists])
+
+
+def parameters(call: relax.Call) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """The key, shape and order of words."""
+    key, shape, order = (tuple(int(n) for n in numbers.values) for numbers in call.args[1:])
+    return key, shape, order
+
+
+def drawn(x: relax.Expr, random: relax.Expr, kind: str = "") -> relax.Expr:
+    """x rounded by words, to whole numbers or to a `kind` of float."""
+    return relax.Call(ir.Op.get(f"lowprec.draw_{kind}" if kind else "lowprec.draw"), [x, random])
+
+
+def _register() -> None:
+    known = set(ir.Op.list_op_names())
+    if WORDS_OP in known:
+        return
+    register = tvm_ffi.get_global_func("ir.RegisterOp")
+    register(WORDS_OP, "random words")
+    ir.register_op_attr(WORDS_OP, "FInferType", lambda call, _: relax.TensorType(parameters(call)[1], WORDS))
+    ir.register_op_attr(WORDS_OP, "FPurity", True)
+    for name, function in DRAWS.items():
+        register(name, "stochastic rounding")
+        ir.register_op_attr(name, "FInferType", lambda call, _: call.args[0].ty)
+        ir.register_op_attr(name, "FPurity", True)
+        register_legalize(name, _legalization(name, function))
+
+
+def _legalization(name: str, function: Callable[[Expr, Expr], Expr]) -> Callable[..., relax.Expr]:
+    def compute(x: te.Tensor, random: te.Tensor) -> te.Tensor:
+        return te.compute(x.shape, lambda *place: function(x(*place), random(*place)), "drawn")
+
+    def legalize(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+        return builder.call_te(compute, *call.args, primfunc_name_hint=name.replace(".", "_"))
+
+    return legalize
+
+
+_register()

@@ -1,0 +1,138 @@
+"""A tensor of random words, in any layout: word(i) of docs/numerics.md, i being an element's place in ONNX's order.
+
+    Y[n, h, w, c] = Philox(i div 4)[i mod 4]      i = ((n * C + c) * H + h) * W + w
+
+A Philox block has the words of four elements in a row. Where rows lie across the vectors, as with channels innermost, a
+vector of blocks gives four vectors of words, one for each of four pixels. That needs whole blocks in every plane; else,
+and where the row itself is innermost, each element computes a block for itself.
+"""
+
+from dataclasses import dataclass
+from math import prod
+
+from tvm import tirx
+from tvm.ir import Expr
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T
+
+from lowprec.philox import BLOCK
+from lowprec.schedules.philox import Stream, blocks, element_word, stream
+from lowprec.schedules.tasks import decode, start_of
+from lowprec.schedules.tiling import ceil_div
+from lowprec.schedules.views import Index, load, named, row_major, splat, store
+from lowprec.schedules.walkers import TASK_BITS
+
+WORK = 1 << 14
+"""Words of a task, about."""
+VECTORS = 2
+"""Of blocks in flight: a round is a chain of instructions, and each vector of words takes two registers."""
+WORDS = "uint32"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Axis:
+    """Some axes of the tensor that lie together: neighbours are `stride` places apart in ONNX's order."""
+
+    extent: int
+    stride: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noise:
+    """A kernel: a tensor of physical `shape`, whose axis i is ONNX's axis `order[i]`; vectors have up to `lanes` words.
+    Arguments: the tensor's key, two uint32; the step, int64; Y."""
+
+    shape: tuple[int, ...]
+    order: tuple[int, ...]
+    lanes: int
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        """Those longer than one, joined where both orders agree."""
+        logical = [0] * len(self.shape)
+        for extent, axis in zip(self.shape, self.order, strict=True):
+            logical[axis] = extent
+        strides = row_major(tuple(logical))
+        found: list[Axis] = []
+        for extent, axis in zip(self.shape, self.order, strict=True):
+            if extent == 1:
+                continue
+            before = found[-1] if found else None
+            if before is not None and before.stride == extent * strides[axis]:
+                found[-1] = Axis(extent=before.extent * extent, stride=strides[axis])
+            else:
+                found.append(Axis(extent=extent, stride=strides[axis]))
+        return tuple(found) or (Axis(extent=1, stride=1),)
+
+    @property
+    def together(self) -> int:
+        """Elements before the innermost axis that share blocks."""
+        *others, inner = self.axes
+        row = others[-1] if others else inner
+        whole = bool(others) and row.stride == 1 and row.extent % BLOCK == 0
+        return BLOCK if whole and all(axis.stride % BLOCK == 0 for axis in (*others[:-1], inner)) else 1
+
+
+def build_noise(spec: Noise) -> tirx.PrimFunc:
+    """The kernel for a CPU."""
+    *others, inner = spec.axes
+    extents = tuple(axis.extent for axis in others)
+    rows = prod(extents) // spec.together
+    share = max(1, min(rows, WORK // (inner.extent * spec.together)))
+    with IRBuilder() as builder, T.prim_func(s_tir=True):
+        T.func_name("main")
+        key = T.arg("key", T.buffer((2,), WORDS))
+        step = T.arg("step", T.buffer((1,), "int64"))
+        y = T.arg("Y", T.buffer(spec.shape, WORDS))
+        T.func_attr({"tirx.noalias": True, "global_symbol": "main"})
+        with T.parallel(0, ceil_div(rows, share)) as task:
+            zero = tirx.Cast("int32", task >> tirx.const(TASK_BITS, task.ty.dtype))
+            keys = [named(load(key, place, 1)) for place in range(2)]
+            source = stream(keys[0], keys[1], named(tirx.Cast(WORDS, load(step, 0, 1))), zero=named(zero))
+            with T.serial(0, share) as number:
+                row = T.bind(start_of(task, share, rows) + number)
+                _Row(spec=spec, source=source, y=y, number=T.bind(row * spec.together)).emit(extents)
+    return builder.get()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Row:
+    """What lies along the innermost axis, of as many elements as share blocks; `number` counts the first of them."""
+
+    spec: Noise
+    source: Stream
+    y: tirx.Buffer
+    number: Expr
+
+    def emit(self, extents: tuple[int, ...]) -> None:
+        *others, inner = self.spec.axes
+        places = decode(self.number, extents)
+        first: Index = sum((place * axis.stride for place, axis in zip(places, others, strict=True)), start=0)
+        first = tirx.Cast("int64", first) if not isinstance(first, int) else tirx.const(first, "int64")
+        lanes = min(self.spec.lanes, inner.extent)
+        vectors = min(VECTORS, ceil_div(inner.extent, lanes))
+        with T.serial(0, ceil_div(inner.extent, lanes * vectors)) as group:
+            begin = start_of(group, lanes * vectors, inner.extent)
+            starts = [T.bind(tirx.min(begin + i * lanes, inner.extent - lanes)) for i in range(vectors)]
+            positions = [named(self._positions(first, start, inner.stride, lanes)) for start in starts]
+            self._store(starts, positions, lanes)
+
+    def _positions(self, first: Expr, start: Expr, stride: int, lanes: int) -> Expr:
+        begin = named(tirx.Cast("uint64", first + tirx.Cast("int64", start) * stride))
+        if lanes == 1:
+            return begin
+        ramp = tirx.Ramp(tirx.const(0, "int64"), tirx.const(stride, "int64"), lanes)
+        return splat(begin, lanes) + tirx.Cast(f"uint64x{lanes}", ramp)
+
+    def _store(self, starts: list[Expr], positions: list[Expr], lanes: int) -> None:
+        width = self.spec.axes[-1].extent
+        if self.spec.together == 1:
+            for start, position in zip(starts, positions, strict=True):
+                store(self.y, self.number * width + start, element_word(self.source, position), lanes)
+            return
+        numbers = [named(position >> splat(tirx.const(2, "uint64"), lanes)) for position in positions]
+        found = blocks(self.source, numbers, tirx.const(0, "uint64"))
+        kind = WORDS if lanes == 1 else f"{WORDS}x{lanes}"
+        for start, words in zip(starts, found, strict=True):
+            for place, word in enumerate(words):
+                store(self.y, (self.number + place) * width + start, tirx.Cast(kind, word), lanes)
