@@ -12,9 +12,10 @@ take the second where the first is none.
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from lowprec.schedules.epilogue import NEAREST, Argument, Constant, Operand, Step, Value
+from lowprec.schedules.simplifying import needed
 from lowprec.schedules.vector_math import HELD
 from lowprec.schedules.views import FLOAT, View
 
@@ -32,7 +33,7 @@ def bounded(steps: tuple[Step, ...], operands: Sequence[View]) -> tuple[Step, ..
     work = _Work(operands=operands, uses=Counter(a for step in steps for a in step.arguments if isinstance(a, Value)))
     for number, step in enumerate(steps, 1):
         work.take(number, step)
-    return work.used()
+    return needed(work.steps, work.new[Value(len(steps))])
 
 
 @dataclass(slots=True)
@@ -201,21 +202,6 @@ class _Work:
                 break
             value, step = step.arguments[0], self._step(step.arguments[0])
         return _Chain(source=value, moved=moved, holds=tuple(holds)) if self._is_whole(value) else None
-
-    def used(self) -> tuple[Step, ...]:
-        """The steps that the last old value is made by, renumbered."""
-        last = self.new[max(self.new, key=lambda value: value.index)]
-        wanted = {last}
-        for number in range(len(self.steps), 0, -1):
-            if Value(number) in wanted:
-                wanted.update(a for a in self.steps[number - 1].arguments if isinstance(a, Value))
-        places: dict[Argument, Argument] = {Value(0): Value(0)}
-        kept: list[Step] = []
-        for number, step in enumerate(self.steps, 1):
-            if Value(number) in wanted:
-                kept.append(replace(step, arguments=tuple(places.get(a, a) for a in step.arguments)))
-                places[Value(number)] = Value(len(kept))
-        return tuple(kept)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

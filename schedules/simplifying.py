@@ -11,7 +11,8 @@ A `product` is rounded before anything is added to it, as ONNX has it, where LLV
 behind integers. A `quotient` is a division's, to the last bit, by multiplications alone.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 from lowprec.schedules.epilogue import Argument, Constant, Step, Value
 from lowprec.schedules.views import FLOAT, INTEGERS
@@ -27,7 +28,22 @@ def simplified(steps: tuple[Step, ...]) -> tuple[Step, ...]:
     for number, step in enumerate(steps, 1):
         following = steps[number] if number < len(steps) else None
         work.take(number, step, following)
-    return work.used()
+    return needed(work.steps, work.new[len(steps)])
+
+
+def needed(steps: Sequence[Step], last: Argument) -> tuple[Step, ...]:
+    """The steps that value `last` is made by, renumbered."""
+    wanted = {last}
+    for number in range(len(steps), 0, -1):
+        if Value(number) in wanted:
+            wanted.update(a for a in steps[number - 1].arguments if isinstance(a, Value))
+    places: dict[Argument, Argument] = {Value(0): Value(0)}
+    kept: list[Step] = []
+    for number, step in enumerate(steps, 1):
+        if Value(number) in wanted:
+            kept.append(replace(step, arguments=tuple(places.get(a, a) for a in step.arguments)))
+            places[Value(number)] = Value(len(kept))
+    return tuple(kept)
 
 
 @dataclass(slots=True)
@@ -88,18 +104,3 @@ class _Work:
     def _emit(self, op: str, arguments: tuple[Argument, ...]) -> Value:
         self.steps.append(Step(op=op, arguments=arguments))
         return Value(len(self.steps))
-
-    def used(self) -> tuple[Step, ...]:
-        """The steps that the last old value is made by, renumbered."""
-        last = self.new[max(self.new)]
-        wanted = {last}
-        for number in range(len(self.steps), 0, -1):
-            if Value(number) in wanted:
-                wanted.update(a for a in self.steps[number - 1].arguments if isinstance(a, Value))
-        places: dict[Argument, Argument] = {Value(0): Value(0)}
-        kept: list[Step] = []
-        for number, step in enumerate(self.steps, 1):
-            if Value(number) in wanted:
-                kept.append(Step(op=step.op, arguments=tuple(places.get(a, a) for a in step.arguments)))
-                places[Value(number)] = Value(len(kept))
-        return tuple(kept)
