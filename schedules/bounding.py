@@ -13,6 +13,7 @@ take the second where the first is none.
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import trunc
 
 from lowprec.schedules.epilogue import NEAREST, Argument, Constant, Operand, Step, Value
 from lowprec.schedules.simplifying import needed
@@ -22,6 +23,13 @@ from lowprec.schedules.views import FLOAT, View
 Interval = tuple[float, float]
 
 ENDS: dict[str, Interval] = {"uint8": (0.0, 255.0), "int8": (-128.0, 127.0), "int16": (-32768.0, 32767.0)}
+MONOTONE: dict[str, Callable[[float], float]] = {
+    "float32": float,
+    "int32": trunc,
+    "round": round,
+    "relu": lambda x: max(x, 0.0),
+}
+"""What takes ends to ends."""
 SLACK = 2.0**-20
 """Of the numbers that are combined: more than all that float32 rounds."""
 SMALL = float(1 << 16)
@@ -93,14 +101,10 @@ class _Work:
             return self._held(op, arguments)
         if first is None or any(ends is None for ends in known):
             return None
+        if op in MONOTONE:
+            return float(MONOTONE[op](first[0])), float(MONOTONE[op](first[1]))
         other = known[-1] or first
         match op:
-            case "float32" | "int32":
-                return first
-            case "round":
-                return float(round(first[0])), float(round(first[1]))
-            case "relu":
-                return max(first[0], 0.0), max(first[1], 0.0)
             case "add":
                 return self._roundable(arguments, first[0] + other[0], first[1] + other[1], [*first, *other])
             case "subtract":

@@ -117,6 +117,28 @@ def test_fewer_steps_have_the_same_value(steps: tuple[Step, ...], seed: int) -> 
     assert np.array_equal(evaluate(steps, sums, operands), evaluate(fewer, sums, operands))
 
 
+def held(low: float, high: float) -> tuple[Step, ...]:
+    """The sums as floats between two numbers: value 3."""
+    return (
+        step("float32", Value(0)),
+        step("maximum", Value(1), Constant(low)),
+        step("minimum", Value(2), Constant(high)),
+    )
+
+
+def check(steps: tuple[Step, ...]) -> None:
+    """Sums on both sides of zero, and operands of the whole range, come to the same."""
+    sums = np.arange(-128, 128, dtype=np.int32).reshape(SHAPE)
+    operands = (np.full(16, 0.5, np.float32), (sums[::-1] + 128).astype(np.uint8), sums.astype(np.int8))
+    assert np.array_equal(evaluate(steps, sums, operands), evaluate(bounded(steps, VIEWS), sums, operands))
+
+
+def test_an_integer_made_of_a_float_has_whole_ends() -> None:
+    """What is held between 0.3 and 0.9 is 0 then, and ten times that is below 2."""
+    check((*held(0.3, 0.9), step("int32", Value(3)), step("float32", Value(4)), step("product", Value(5), Constant(10)),
+           step("maximum", Value(6), Constant(2.0))))  # fmt: skip
+
+
 def step(op: str, *arguments: Argument) -> Step:
     return Step(op=op, arguments=arguments)
 
