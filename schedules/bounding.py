@@ -147,7 +147,7 @@ class _Work:
             return None
         constant = arguments[-1].number if isinstance(arguments[-1], Constant) else 0.0
         low, high = known
-        never = (op == "relu" and low >= 0) or (op == "maximum" and low >= constant > -SMALL and len(arguments) == 2)
+        never = (op == "relu" and low >= 0) or (op == "maximum" and low >= constant)
         return arguments[0] if never or (op == "minimum" and high <= constant) else None
 
     def _moved_back(self, op: str, arguments: tuple[Argument, ...]) -> Argument | None:
@@ -169,13 +169,11 @@ class _Work:
     def _rounded(self, op: str, arguments: tuple[Argument, ...]) -> Argument | None:
         if op not in ENDS:
             return None
-        chain = self._chain(arguments[0])
-        rounding = None if chain is None else self._step(chain.source)
-        if chain is None or rounding is None or rounding.op != "round" or self._ends(arguments[0]) is None:
+        (low, high), found, chain = ENDS[op], self._ends(arguments[0]), self._chain(arguments[0])
+        if chain is None or found is None or found[0] < low or found[1] > high:
             return None
-        low, high = ENDS[op]
-        found = self._ends(arguments[0])
-        if found is None or found[0] < low or found[1] > high:
+        rounding = self._step(chain.source)
+        if rounding is None or rounding.op != "round":
             return None
         held = self._hold(rounding.arguments[0], chain.holds, -chain.moved)
         whole = self._emit(NEAREST, (held,))
