@@ -142,13 +142,11 @@ class _Work:
         return self.steps[value.index - 1] if isinstance(value, Value) and value.index > 0 else None
 
     def _needless(self, op: str, arguments: tuple[Argument, ...]) -> Argument | None:
-        known = self._ends(arguments[0])
-        if known is None:
+        known, other = self._ends(arguments[0]), self._ends(arguments[-1])
+        if known is None or other is None:
             return None
-        constant = arguments[-1].number if isinstance(arguments[-1], Constant) else 0.0
-        low, high = known
-        never = (op == "relu" and low >= 0) or (op == "maximum" and low >= constant)
-        return arguments[0] if never or (op == "minimum" and high <= constant) else None
+        never = (op == "relu" and known[0] >= 0) or (op == "maximum" and known[0] >= other[1])
+        return arguments[0] if never or (op == "minimum" and known[1] <= other[0]) else None
 
     def _moved_back(self, op: str, arguments: tuple[Argument, ...]) -> Argument | None:
         if op != "subtract" or not isinstance(arguments[1], Constant):

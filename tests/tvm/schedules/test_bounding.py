@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -137,6 +138,21 @@ def test_an_integer_made_of_a_float_has_whole_ends() -> None:
     """What is held between 0.3 and 0.9 is 0 then, and ten times that is below 2."""
     check((*held(0.3, 0.9), step("int32", Value(3)), step("float32", Value(4)), step("product", Value(5), Constant(10)),
            step("maximum", Value(6), Constant(2.0))))  # fmt: skip
+
+
+@pytest.mark.parametrize("op", ["maximum", "minimum"])
+@pytest.mark.parametrize("moved", [0.0, 9.0])
+def test_bounds_of_another_tensor_hold_unless_its_ends_say_otherwise(op: str, moved: float) -> None:
+    """Neither 0 to 5 nor -9 to -4 is beyond all of -128 to 127."""
+    steps = (*held(0.0, 5.0), step("subtract", Value(3), Constant(moved)), step("float32", Operand(2)))
+    check((*steps, step(op, Value(4), Value(5))))
+    check((*steps, step(op, Value(5), Value(4))))
+
+
+def test_a_bound_below_all_of_a_tensor_is_needless() -> None:
+    steps = (*held(-9.0, 0.0), step("float32", Operand(1)), step("minimum", Value(3), Value(4)))
+    check(steps)
+    assert bounded(steps, VIEWS) == steps[:3]
 
 
 def step(op: str, *arguments: Argument) -> Step:
