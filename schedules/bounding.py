@@ -13,7 +13,7 @@ take the second where the first is none.
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from math import trunc
+from math import isfinite, trunc
 
 from lowprec.schedules.epilogue import NEAREST, Argument, Constant, Operand, Step, Value
 from lowprec.schedules.simplifying import needed
@@ -74,7 +74,7 @@ class _Work:
         self.steps.append(Step(op=op, arguments=arguments))
         value = Value(len(self.steps))
         ends = self._ends_of(op, arguments)
-        if ends is not None:
+        if ends is not None and all(map(isfinite, ends)):
             self.ends[value] = ends
         moves = op in ("add", "subtract", "maximum", "minimum", "relu") and all(map(self._is_whole, arguments))
         if op == "round" or op == FLOAT or moves:

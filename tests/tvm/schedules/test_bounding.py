@@ -1,5 +1,6 @@
 """Fewer steps have the same last value: drawn epilogues of quantized layers, read by NumPy with and without."""
 
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -153,6 +154,13 @@ def test_a_bound_below_all_of_a_tensor_is_needless() -> None:
     steps = (*held(-9.0, 0.0), step("float32", Operand(1)), step("minimum", Value(3), Value(4)))
     check(steps)
     assert bounded(steps, VIEWS) == steps[:3]
+
+
+def test_bounds_may_be_infinite() -> None:
+    infinite = (step("maximum", Value(1), Constant(-inf)), step("minimum", Value(2), Constant(inf)))
+    check((step("float32", Value(0)), *infinite, step("round", Value(3))))
+    check((*held(0.0, 5.0), step("maximum", Value(3), Constant(inf)), step("round", Value(4))))
+    check((*held(0.0, 5.0), step("add", Value(3), Constant(inf)), step("round", Value(4))))
 
 
 def step(op: str, *arguments: Argument) -> Step:
