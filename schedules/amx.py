@@ -46,7 +46,7 @@ from lowprec.schedules.direct import packed_columns, vector_starts
 from lowprec.schedules.epilogue import Epilogue, Place
 from lowprec.schedules.geometry import Geometry
 from lowprec.schedules.halo import Halo
-from lowprec.schedules.prefetch import prefetch
+from lowprec.schedules.prefetch import is_fetched_ahead, prefetch
 from lowprec.schedules.tasks import decode, start_of
 from lowprec.schedules.tiling import ceil_div
 from lowprec.schedules.views import FLOAT, Index, View, load, splat, store
@@ -59,8 +59,6 @@ SUM_BYTES = 4
 PIECE = 1 << 14
 """Numbers that a task halves."""
 OUTSIDE = -1
-PREFETCH_BYTES = 1 << 20
-"""The most that is fetched ahead: it must stay in L2 until it is used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -471,8 +469,8 @@ class _Task:
         visits = ceil_div(spec.grids, spec.share) * spec.share * spec.block
         used = spec.block * spec.steps * spec.grid.wide * spec.tile_bytes
         last = spec.groups * spec.panels == spec.block
-        if last or visits == 1 or used > PREFETCH_BYTES:
-            return  # a single pass over the weights is a stream, which the hardware fetches ahead by itself
+        if last or not is_fetched_ahead(used, visits):
+            return
         visit = (self.first + place.number) * spec.block + place.inner
         following = self.group * (spec.panels // spec.block) + self.block + 1
         steps = visits * spec.steps

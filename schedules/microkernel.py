@@ -11,7 +11,7 @@ from tvm.script.ir_builder import tirx as T
 from lowprec.schedules.arithmetic import Way, halve
 from lowprec.schedules.buffers import Buffers, begin_kernel
 from lowprec.schedules.direct import Direct, PackedWeights, StridedWeights, vector_starts
-from lowprec.schedules.prefetch import prefetch
+from lowprec.schedules.prefetch import is_fetched_ahead, prefetch
 from lowprec.schedules.tasks import decode, start_of
 from lowprec.schedules.tiling import ceil_div
 from lowprec.schedules.views import Index, load, register, row_major, store, zeros
@@ -19,9 +19,6 @@ from lowprec.schedules.walkers import unknown_zeros, walk
 
 UNROLL = 4
 """Words of input channels of one step of the innermost loop."""
-
-PREFETCH_BYTES = 1 << 20
-"""The most that is fetched ahead: it must stay in L2 until it is used."""
 
 
 def build_direct(spec: Direct) -> tirx.PrimFunc:
@@ -191,8 +188,8 @@ class _Micro:
         if walk.run == 1:
             visits, visit = prod(spec.pixels) * walk.block, passed * walk.block + columns.inner
         used = walk.block * spec.geometry.taps * spec.chunk * spec.panel * spec.arithmetic.lane_bytes
-        if visits == 1 or used > PREFETCH_BYTES:
-            return  # a single pass over the weights is a stream, which the hardware fetches ahead by itself
+        if not is_fetched_ahead(used, visits):
+            return
         first = columns.group * spec.panels + columns.panel - columns.inner
         begin = (tirx.floordiv(first * walk.chunks, walk.block) + self.tile.chunk + 1) * used
         prefetch(w, start=begin, count=used, step=visit * steps + step, steps=visits * steps)

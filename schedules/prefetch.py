@@ -10,10 +10,18 @@ from lowprec.schedules.views import Index
 
 LINE = 64
 """Bytes of a cache line."""
+PREFETCH_BYTES = 1 << 20
+"""The most that is fetched ahead: it must stay in L2 until it is used."""
 
 _READ, _WRITE = 0, 1
 _INTO_L2, _INTO_L1 = 2, 3
 _DATA = 1
+
+
+def is_fetched_ahead(size: int, visits: int) -> bool:
+    """Whether weights of `size` bytes are fetched while so many visits are made to those before them: a single pass
+    over the weights is a stream, which the hardware fetches ahead by itself."""
+    return visits > 1 and size <= PREFETCH_BYTES
 
 
 def prefetch(buffer: tirx.Buffer, *, start: Index, count: int, step: Index, steps: int) -> None:
