@@ -10,7 +10,11 @@ from math import ceil, prod
 from lowprec.convolution import Conv
 from lowprec.targets import Target
 
-ROW_BYTES, WORD_BYTES, COLUMNS = 64, 4, 16
+ROW_BYTES = 64
+WORD_BYTES = 4
+"""Of channels that one product takes: a row of a tile of weights has as many for each of its columns."""
+LANES = 16
+"""Columns of a tile of sums."""
 LEAST_SHARE = {1: 0.16, 2: 0.1}
 """Of the bytes of tiles, that are to be channels, for numbers of so many bytes: below it others are as fast."""
 LEAST_PIXELS = 4
@@ -30,7 +34,7 @@ class Rows:
     def fill_tiles(self, item: int) -> bool:
         """Whether they do, of numbers of `item` bytes."""
         row = self.channels[0] * self.taps
-        if row * item < WORD_BYTES or (self.groups > 1 and self.channels[1] < COLUMNS) or self.pixels < LEAST_PIXELS:
+        if row * item < WORD_BYTES or (self.groups > 1 and self.channels[1] < LANES) or self.pixels < LEAST_PIXELS:
             return False
         blocks = ceil(row / row_depth(row, item))
         return row * item >= LEAST_SHARE[item] * blocks * ROW_BYTES
@@ -59,4 +63,4 @@ def rows_of(conv: Conv) -> Rows:
 
 def multiplies_bfloats(conv: Conv, target: Target) -> bool:
     """Whether a convolution of bfloat16 numbers is computed on tiles."""
-    return target.has("amx_bf16") and target.lanes == COLUMNS and not conv.transposed and rows_of(conv).fill_tiles(2)
+    return target.has("amx_bf16") and target.lanes == LANES and not conv.transposed and rows_of(conv).fill_tiles(2)

@@ -26,20 +26,7 @@ from tvm import ir, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from lowprec.schedules.amx_tiles import (
-    LANES,
-    PRODUCTS,
-    ROW_BYTES,
-    ROWS,
-    TILES,
-    WORD_BYTES,
-    address,
-    call,
-    configure,
-    distance,
-    release,
-    tile,
-)
+from lowprec.schedules.amx_tiles import PRODUCTS, ROWS, TILES, address, call, configure, distance, release, tile
 from lowprec.schedules.arithmetic import BFLOAT
 from lowprec.schedules.buffers import Buffers, begin_kernel
 from lowprec.schedules.direct import packed_columns, vector_starts
@@ -50,7 +37,7 @@ from lowprec.schedules.prefetch import is_fetched_ahead, prefetch
 from lowprec.schedules.tasks import decode, start_of
 from lowprec.schedules.tiling import ceil_div
 from lowprec.schedules.views import FLOAT, Index, View, load, splat, store
-from lowprec.tiles import row_depth
+from lowprec.tiles import LANES, ROW_BYTES, WORD_BYTES, row_depth
 
 CHAINS = 8
 """Vectors that go through the epilogue together: one's steps wait for each other."""

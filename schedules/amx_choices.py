@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from lowprec.schedules.amx import Amx, Grid, flat_line, plain_line
-from lowprec.schedules.amx_tiles import LANES, TILES
+from lowprec.schedules.amx_tiles import TILES
 from lowprec.schedules.epilogue import Epilogue
 from lowprec.schedules.geometry import Geometry
 from lowprec.schedules.halo import Halo
@@ -12,7 +12,7 @@ from lowprec.schedules.tiling import ceil_div, divisors
 from lowprec.schedules.views import FLOAT, View
 from lowprec.schedules.walks import L2_BYTES, L2_SHARE
 from lowprec.targets import Target
-from lowprec.tiles import Rows, joins_taps
+from lowprec.tiles import LANES, Rows, joins_taps
 
 PRODUCT_CYCLES, LATENCY, LOAD_CYCLES = 16, 52, 11
 """Of a product of tiles: from one to the next, and to the next of the same sums; of loading a tile."""

@@ -12,14 +12,10 @@ from tvm import ir, tirx
 from tvm.script.ir_builder import tirx as T
 
 from lowprec.schedules.views import Index, store
+from lowprec.tiles import ROW_BYTES
 
 ROWS = 16
 """Of a tile."""
-ROW_BYTES = 64
-WORD_BYTES = 4
-"""Of channels that one product takes: a row of a tile of B has as many for each of its columns."""
-LANES = 16
-"""Columns of a tile of C."""
 TILES = 8
 """There are so many registers."""
 TILE_BYTES = ROWS * ROW_BYTES

@@ -18,6 +18,7 @@ from lowprec.schedules import amx_tiles as amx
 from lowprec.schedules.arithmetic import Arithmetic, Way, arithmetic_of
 from lowprec.schedules.views import load, register, splat, store, zeros
 from lowprec.targets import Target
+from lowprec.tiles import LANES, ROW_BYTES
 
 ROUNDS = 1 << 18
 STREAMS, DEPTH = 4, 2
@@ -70,14 +71,14 @@ def multiply_adds(target: Target, threads: int) -> tirx.PrimFunc:
 def byte_operations_per_call(target: Target, threads: int) -> int:
     """What one call of `byte_products` does, the product and the sum of two bytes being two."""
     if target.has("amx_int8"):
-        return 2 * ROUNDS * AMX_CHAINS * amx.ROWS * amx.LANES * amx.ROW_BYTES * threads
+        return 2 * ROUNDS * AMX_CHAINS * amx.ROWS * LANES * ROW_BYTES * threads
     return 2 * ROUNDS * byte_chains(target) * target.lanes * arithmetic_of("uint8", target).word * threads
 
 
 def byte_factors(target: Target) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
     """Shape and type of what `byte_products` takes."""
     if target.has("amx_int8"):
-        return (amx.ROW_BYTES,), np.dtype(np.int8)
+        return (ROW_BYTES,), np.dtype(np.int8)
     how = arithmetic_of("uint8", target)
     return (how.word * target.lanes,), np.dtype(how.weights)
 
@@ -115,11 +116,11 @@ def _tile_products(target: Target, threads: int) -> tirx.PrimFunc:
     lanes = target.lanes
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name("byte_products")
-        x = T.arg("X", T.buffer((amx.ROW_BYTES,), "int8"))
+        x = T.arg("X", T.buffer((ROW_BYTES,), "int8"))
         y = T.arg("Y", T.buffer((threads, lanes), "int32"))
         T.func_attr({"tirx.noalias": True, "global_symbol": "byte_products"})
         with T.parallel(0, threads) as thread:
-            amx.configure([(amx.ROWS, amx.ROW_BYTES)] * amx.TILES)
+            amx.configure([(amx.ROWS, ROW_BYTES)] * amx.TILES)
             for register_ in range(amx.TILES):
                 if register_ < AMX_CHAINS:
                     amx.call("tilezero", amx.tile(register_))
@@ -132,7 +133,7 @@ def _tile_products(target: Target, threads: int) -> tirx.PrimFunc:
             kept = T.alloc_buffer((AMX_CHAINS * amx.ROWS * lanes,), "int32", scope="global")
             for chain in range(AMX_CHAINS):
                 to = amx.address(kept, chain * amx.TILE_BYTES)
-                amx.call("tilestored64", amx.tile(chain), to, amx.distance(amx.ROW_BYTES))
+                amx.call("tilestored64", amx.tile(chain), to, amx.distance(ROW_BYTES))
             amx.release()
             firsts = [load(kept, chain * amx.ROWS * lanes, lanes) for chain in range(AMX_CHAINS)]
             store(y, thread * lanes, sum(firsts[1:], firsts[0]), lanes)
