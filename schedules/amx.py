@@ -16,7 +16,6 @@ to the same bits; weights of channels that a last block has again are zero.
 Numbers of bfloat16 lie in memory as float32: their upper halves are copied first, for all pixels that are read.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -34,7 +33,7 @@ from lowprec.schedules.epilogue import Epilogue, Place
 from lowprec.schedules.geometry import Geometry
 from lowprec.schedules.halo import Halo
 from lowprec.schedules.prefetch import is_fetched_ahead, prefetch
-from lowprec.schedules.tasks import decode, start_of
+from lowprec.schedules.tasks import decode, only_if, start_of
 from lowprec.schedules.tiling import ceil_div
 from lowprec.schedules.views import FLOAT, Index, View, load, splat, store
 from lowprec.tiles import LANES, ROW_BYTES, WORD_BYTES, row_depth
@@ -486,7 +485,7 @@ class _Task:
                     for vector, value in zip(vectors, results, strict=True):
                         store(buffers.y, offset + (channel + vector) * spec.output.strides[4], value, width)
 
-                _only_if(offset != OUTSIDE if spec.line.width < spec.line.pitch else None, write)
+                only_if(offset != OUTSIDE if spec.line.width < spec.line.pitch else None, write)
 
     def _in_tensors(self, pixel: Index, channel: Index) -> Place:
         """Where a pixel's channel lies in a tensor."""
@@ -497,11 +496,3 @@ class _Task:
             return load(self.offsets[view], pixel, 1) + channel * view.strides[4]
 
         return place
-
-
-def _only_if(condition: ir.Expr | None, write: Callable[[], None]) -> None:
-    if condition is None:
-        write()
-        return
-    with T.If(condition), T.Then():
-        write()

@@ -8,6 +8,7 @@ from tvm.script.ir_builder import tirx as T
 
 from lowprec.schedules.epilogue import Epilogue
 from lowprec.schedules.halo import Halo, fill_halo
+from lowprec.schedules.tasks import only_if
 from lowprec.schedules.views import FLOAT, Index, View, load, store
 
 
@@ -91,8 +92,4 @@ def write_output(
         result = spec.epilogue.apply(value if bias is None else value + bias, buffers.operands, coordinates, width)
         store(buffers.y, spec.output.address(coordinates), result, width)
 
-    if unless is None:
-        write()
-        return
-    with T.If(tirx.Not(unless)), T.Then():
-        write()
+    only_if(None if unless is None else tirx.Not(unless), write)

@@ -38,6 +38,15 @@ def all_of(*conditions: ir.Expr | None) -> ir.Expr | None:
     return _joined(tirx.And, conditions)
 
 
+def only_if(condition: ir.Expr | None, work: Callable[[], None]) -> None:
+    """Do the work where a condition holds; everywhere if it does not arise."""
+    if condition is None:
+        work()
+        return
+    with T.If(condition), T.Then():
+        work()
+
+
 def _joined(join: Callable[[ir.Expr, ir.Expr], ir.Expr], conditions: tuple[ir.Expr | None, ...]) -> ir.Expr | None:
     arising = [condition for condition in conditions if condition is not None]
     return reduce(join, arising) if arising else None
