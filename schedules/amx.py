@@ -28,10 +28,9 @@ from tvm.script.ir_builder import tirx as T
 from lowprec.schedules.amx_tiles import PRODUCTS, ROWS, TILES, address, call, configure, distance, release, tile
 from lowprec.schedules.arithmetic import BFLOAT
 from lowprec.schedules.buffers import Buffers, begin_kernel
-from lowprec.schedules.direct import packed_columns, vector_starts
-from lowprec.schedules.epilogue import Epilogue, Place
+from lowprec.schedules.direct import Grouped, packed_columns, vector_starts
+from lowprec.schedules.epilogue import Place
 from lowprec.schedules.geometry import Geometry
-from lowprec.schedules.halo import Halo
 from lowprec.schedules.prefetch import is_fetched_ahead, prefetch
 from lowprec.schedules.tasks import decode, only_if, start_of
 from lowprec.schedules.tiling import ceil_div
@@ -78,22 +77,12 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Amx:
+class Amx(Grouped):
     """One kernel, whole. `flat`: tiles go on from line to line of an image; `merged`: a row of taps is one row of
     channels; `halves`: floats are bfloat16 numbers. A task computes `share` grids of pixels for each of a `block` of
     panels."""
 
-    batch: int
-    groups: int
-    all_channels: tuple[int, int]
-    in_channels: int
-    out_channels: int
-    geometry: Geometry
-    input: View
-    output: View
-    halo: Halo | None
     bias: bool
-    epilogue: Epilogue
     flat: bool
     merged: bool
     halves: bool

@@ -1,13 +1,12 @@
 """Which layers AMX computes, and in which grids, blocks and shares."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 
 from lowprec.schedules.amx import Amx, Grid, flat_line, plain_line
 from lowprec.schedules.amx_tiles import TILES
-from lowprec.schedules.epilogue import Epilogue
+from lowprec.schedules.direct import Grouped
 from lowprec.schedules.geometry import Geometry
-from lowprec.schedules.halo import Halo
 from lowprec.schedules.tiling import ceil_div, divisors
 from lowprec.schedules.views import FLOAT, View
 from lowprec.schedules.walks import L2_BYTES, L2_SHARE
@@ -25,66 +24,35 @@ TASKS = 8
 """Tasks there should be for the threads to share."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AmxRequest:
-    """What a kernel is asked for, as `Amx` has it; bytes of `activations` are read and written. `halves` says that
-    floats are bfloat16 numbers, all of them."""
-
-    batch: int
-    groups: int
-    all_channels: tuple[int, int]
-    in_channels: int
-    out_channels: int
-    geometry: Geometry
-    input: View
-    output: View
-    halo: Halo | None
-    bias: bool
-    epilogue: Epilogue
-    activations: int
-    halves: bool = False
-
-
-def amx_kernel(request: AmxRequest, target: Target) -> Amx | None:
-    """The kernel, where the target has the instructions and tiles are filled well enough."""
-    geometry, source = request.geometry, request.input
+def amx_kernel(layer: Grouped, target: Target, *, bias: bool, halves: bool, activations: int) -> Amx | None:
+    """The kernel, where the target has the instructions and tiles are filled well enough. `halves`: floats are bfloat16
+    numbers, all of them; bytes of `activations` are read and written."""
+    geometry, source = layer.geometry, layer.input
     flag = {"int8": "amx_int8", "uint8": "amx_int8", FLOAT: "amx_bf16"}.get(source.dtype)
-    if flag is None or not target.has(flag) or target.lanes != LANES or (source.dtype == FLOAT and not request.halves):
+    if flag is None or not target.has(flag) or target.lanes != LANES or (source.dtype == FLOAT and not halves):
         return None
-    merged = joins_taps(request.groups, geometry.dilation[2])
+    merged = joins_taps(layer.groups, geometry.dilation[2])
     rows = Rows(
-        groups=request.groups,
-        channels=(request.in_channels, request.out_channels),
+        groups=layer.groups,
+        channels=(layer.in_channels, layer.out_channels),
         taps=geometry.kernel[2] if merged else 1,
-        pixels=request.batch * prod(geometry.size),
+        pixels=layer.batch * prod(geometry.size),
     )
-    if not rows.fill_tiles(2 if request.halves else 1) or source.strides[4] != 1:
+    if not rows.fill_tiles(2 if halves else 1) or source.strides[4] != 1:
         return None
-    flat = _is_flat(geometry, source)
-    line = (flat_line if flat else plain_line)(geometry, source)
-    lines = request.batch * geometry.size[0] * (1 if flat else geometry.size[1])
-    grid = choose_grid(lines * line.tiles, ceil_div(request.out_channels, LANES))
     kernel = Amx(
-        batch=request.batch,
-        groups=request.groups,
-        all_channels=request.all_channels,
-        in_channels=request.in_channels,
-        out_channels=request.out_channels,
-        geometry=geometry,
-        input=source,
-        output=request.output,
-        halo=request.halo,
-        bias=request.bias,
-        epilogue=request.epilogue,
-        halves=request.halves,
-        flat=flat,
+        **layer.given(),
+        bias=bias,
+        halves=halves,
+        flat=_is_flat(geometry, source),
         merged=merged,
-        grid=grid,
+        grid=Grid(high=1, wide=1),
         block=1,
         share=1,
     )
-    block = _block(kernel, request.activations)
-    return replace(kernel, block=block, share=_share(kernel, block))
+    kernel = replace(kernel, grid=choose_grid(kernel.tiles, ceil_div(kernel.out_channels, LANES)))
+    kernel = replace(kernel, block=_block(kernel, activations))
+    return replace(kernel, share=_share(kernel))
 
 
 def _is_flat(geometry: Geometry, source: View) -> bool:
@@ -121,9 +89,9 @@ def _block(kernel: Amx, activations: int) -> int:
     return max((count for count in divisors(kernel.panels) if count * panel_bytes <= L2_SHARE), default=1)
 
 
-def _share(kernel: Amx, block: int) -> int:
+def _share(kernel: Amx) -> int:
     """Grids of a task: few, if all panels of a block follow each other for each."""
-    longest, shortest = (LONGEST, SHORTEST) if block == 1 else (SHORTEST, 1)
-    others = kernel.groups * kernel.panels // block
+    longest, shortest = (LONGEST, SHORTEST) if kernel.block == 1 else (SHORTEST, 1)
+    others = kernel.groups * kernel.panels // kernel.block
     parts = max(ceil_div(kernel.grids, longest), min(ceil_div(TASKS, others), ceil_div(kernel.grids, shortest)))
     return ceil_div(kernel.grids, parts)

@@ -22,12 +22,12 @@ from lowprec.phases import phase_count, phases_of
 from lowprec.predicting_fourier import segments_of
 from lowprec.predicting_winograd import filterings
 from lowprec.schedules.amx import Amx, build_amx, pack_amx
-from lowprec.schedules.amx_choices import AmxRequest, amx_kernel
+from lowprec.schedules.amx_choices import amx_kernel
 from lowprec.schedules.arithmetic import Arithmetic, Way, arithmetic_of
 from lowprec.schedules.blocks import Blocks, Products, Tiling, choose_blocks, choose_patches
 from lowprec.schedules.bundles import bundle_weights, choose_bundle
 from lowprec.schedules.depthwise import Depthwise, build_depthwise, pack_depthwise
-from lowprec.schedules.direct import Direct, PackedWeights, pack_weights
+from lowprec.schedules.direct import Direct, Grouped, PackedWeights, pack_weights
 from lowprec.schedules.dots import Dots, build_dots, dot_lanes, pack_dots
 from lowprec.schedules.epilogue import Epilogue
 from lowprec.schedules.fourier import Fourier, build_fourier, pack_fourier
@@ -176,7 +176,7 @@ def _in_tiles(request: ConvolutionRequest, target: Target) -> Amx | None:
         extents, views = collapse(extents, views)
         geometry = pointwise(_triple(extents[1:]))
     source, result, *operands = views
-    layer = AmxRequest(
+    layer = Grouped(
         batch=extents[0],
         groups=conv.groups,
         all_channels=(conv.in_channels, conv.out_channels),
@@ -186,12 +186,10 @@ def _in_tiles(request: ConvolutionRequest, target: Target) -> Amx | None:
         input=source,
         output=result,
         halo=request.result.halo,
-        bias=request.bias,
         epilogue=replace(epilogue, operands=tuple(operands)),
-        activations=request.source.bytes + request.result.bytes,
-        halves=request.halves,
     )
-    return amx_kernel(layer, target)
+    activations = request.source.bytes + request.result.bytes
+    return amx_kernel(layer, target, bias=request.bias, halves=request.halves, activations=activations)
 
 
 def runs_of_taps(conv: Conv, arithmetic: Arithmetic) -> bool:

@@ -15,7 +15,8 @@ are computed, those that follow in memory are prefetched, a little at each step.
 share weights, is the kernel's `Walk`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,8 +48,8 @@ class StridedWeights:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Direct:
-    """One kernel, whole: geometry per group, views, tile and epilogue.
+class Grouped:
+    """What is computed group by group, before it is known how: geometry per group, views and epilogue.
 
     Channels of `all_channels`, in and out, that the groups do not divide are handled by overlap of the last group.
     """
@@ -62,8 +63,18 @@ class Direct:
     input: View
     output: View
     halo: Halo | None
-    weights: PackedWeights | StridedWeights
     epilogue: Epilogue
+
+    def given(self) -> dict[str, Any]:
+        """All this, to be given to a kernel that is known by more."""
+        return {field.name: getattr(self, field.name) for field in fields(Grouped)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Direct(Grouped):
+    """One kernel, whole, with its tile."""
+
+    weights: PackedWeights | StridedWeights
     lanes: int
     tile: Tile
     walk: Walk

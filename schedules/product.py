@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowprec.schedules.amx import Amx, pack_amx
-from lowprec.schedules.amx_choices import AmxRequest, amx_kernel
+from lowprec.schedules.amx_choices import amx_kernel
 from lowprec.schedules.arithmetic import Way, arithmetic_of
 from lowprec.schedules.convolution import in_words, pad_bias
-from lowprec.schedules.direct import Direct, PackedWeights, StridedWeights, pack_weights
+from lowprec.schedules.direct import Direct, Grouped, PackedWeights, StridedWeights, pack_weights
 from lowprec.schedules.epilogue import Epilogue
 from lowprec.schedules.geometry import pointwise
 from lowprec.schedules.tiling import Workload, ceil_div, choose_tile
@@ -55,24 +55,21 @@ def product_kernel(request: ProductRequest, target: Target) -> Direct | Amx:
     if request.right is None or len(request.right.shape) == 2:
         extents, views = collapse(extents, views)
     left, result, *operands = views
-    epilogue = replace(request.epilogue, operands=tuple(operands))
+    layer = Grouped(
+        batch=extents[0],
+        groups=1,
+        all_channels=(request.depth, columns),
+        in_channels=request.depth,
+        out_channels=columns,
+        geometry=pointwise((extents[1], extents[2], extents[3])),
+        input=left,
+        output=result,
+        halo=request.result.halo,
+        epilogue=replace(request.epilogue, operands=tuple(operands)),
+    )
+    activations = request.left.bytes + request.result.bytes
     if request.right is None and not request.wide:
-        layer = AmxRequest(
-            batch=extents[0],
-            groups=1,
-            all_channels=(request.depth, columns),
-            in_channels=request.depth,
-            out_channels=columns,
-            geometry=pointwise((extents[1], extents[2], extents[3])),
-            input=left,
-            output=result,
-            halo=request.result.halo,
-            bias=request.bias,
-            epilogue=epilogue,
-            activations=request.left.bytes + request.result.bytes,
-            halves=request.halves,
-        )
-        kernel = amx_kernel(layer, target)
+        kernel = amx_kernel(layer, target, bias=request.bias, halves=request.halves, activations=activations)
         if kernel is not None:
             return kernel
     lanes = target.lanes if request.right is None else min(target.lanes, columns)
@@ -83,24 +80,15 @@ def product_kernel(request: ProductRequest, target: Target) -> Direct | Amx:
         columns=columns,
         taps=1,
         channels=ceil_div(request.depth, arithmetic.word),
-        activations=request.left.bytes + request.result.bytes,
+        activations=activations,
     )
     if arithmetic.way is Way.FLOATS and prod(extents[:4]) <= FEW_ROWS:
         arithmetic = replace(arithmetic, stored=request.stored)
     folding = target.folds_broadcasts and arithmetic.folds
     tile = choose_tile(work, lanes=lanes, registers=arithmetic.registers(target), folding=folding)
     return Direct(
-        batch=extents[0],
-        groups=1,
-        all_channels=(request.depth, columns),
-        in_channels=request.depth,
-        out_channels=columns,
-        geometry=pointwise((extents[1], extents[2], extents[3])),
-        input=left,
-        output=result,
-        halo=request.result.halo,
+        **layer.given(),
         weights=PackedWeights(bias=request.bias) if request.right is None else _strided(request.right),
-        epilogue=epilogue,
         lanes=lanes,
         tile=tile,
         walk=choose_walk(work, tile, lanes=lanes) if request.right is None else Walk(),
