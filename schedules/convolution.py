@@ -28,6 +28,7 @@ from lowprec.schedules.blocks import Blocks, Products, Tiling, choose_blocks, ch
 from lowprec.schedules.bundles import bundle_weights, choose_bundle
 from lowprec.schedules.depthwise import Depthwise, build_depthwise, pack_depthwise
 from lowprec.schedules.direct import Direct, Grouped, PackedWeights, pack_weights
+from lowprec.schedules.direct_choices import direct_kernel
 from lowprec.schedules.dots import Dots, build_dots, dot_lanes, pack_dots
 from lowprec.schedules.epilogue import Epilogue
 from lowprec.schedules.fourier import Fourier, build_fourier, pack_fourier
@@ -39,7 +40,6 @@ from lowprec.schedules.microkernel import build_direct
 from lowprec.schedules.popcount import WORD, Popcount
 from lowprec.schedules.tiling import Workload, ceil_div, choose_tile
 from lowprec.schedules.views import FLOAT, View
-from lowprec.schedules.walks import choose_walk
 from lowprec.schedules.windows import Window, collapse, coordinates
 from lowprec.schedules.winograd import Winograd, build_winograd, pack_winograd
 from lowprec.targets import Target
@@ -77,6 +77,11 @@ class ConvolutionRequest:
     def __post_init__(self) -> None:
         if self.conv.transposed or any((*self.conv.pads_begin, *self.conv.pads_end)):
             raise ValueError(f"a kernel computes plain, unpadded convolutions: {self.conv}")
+
+    @property
+    def activations(self) -> int:
+        """Bytes that are read and written beside the weights."""
+        return self.source.bytes + self.result.bytes
 
 
 def convolution_kernel(request: ConvolutionRequest, target: Target) -> Kernel:
@@ -122,74 +127,45 @@ def _frame(request: ConvolutionRequest, lanes: int) -> _Frame:
 
 
 def _direct(request: ConvolutionRequest, target: Target) -> Direct:
-    conv, epilogue = request.conv, request.epilogue
-    bundle = choose_bundle(conv, target.lanes)
-    in_channels, out_channels = (bundle * total // conv.groups for total in (conv.in_channels, conv.out_channels))
-    extents: tuple[int, ...] = coordinates(request.result.extents)[:4]
-    views = (request.source.view(), request.result.view(), *epilogue.operands)
-    geometry = _geometry(request)
+    conv, layer = request.conv, _grouped(request, choose_bundle(request.conv, target.lanes))
     arithmetic = arithmetic_of(request.source.dtype, target, wide=request.wide)
     if runs_of_taps(conv, arithmetic):
-        geometry, in_channels = geometry.in_rows(), in_channels * geometry.kernel[2]
-    arithmetic = in_words(arithmetic, in_channels)
-    if _is_pointwise(conv):
-        extents, views = collapse(extents, views)
-        geometry = pointwise(_triple(extents[1:]))
-    source, result, *operands = views
-    work = Workload(
-        lines=prod(extents[:3]),
-        pixels=extents[3],
-        columns=out_channels,
-        taps=geometry.taps,
-        channels=ceil_div(in_channels, arithmetic.word),
-        activations=request.source.bytes + request.result.bytes,
-    )
-    folding = target.folds_broadcasts and arithmetic.folds
-    tile = choose_tile(work, lanes=target.lanes, registers=arithmetic.registers(target), folding=folding)
-    return Direct(
-        batch=extents[0],
-        groups=ceil_div(conv.groups, bundle),
-        all_channels=(conv.in_channels, conv.out_channels),
-        in_channels=in_channels,
-        out_channels=out_channels,
-        geometry=geometry,
-        input=source,
-        output=result,
-        halo=request.result.halo,
-        weights=PackedWeights(bias=request.bias),
-        epilogue=replace(epilogue, operands=tuple(operands)),
-        lanes=target.lanes,
-        tile=tile,
-        walk=choose_walk(work, tile, lanes=target.lanes),
-        arithmetic=arithmetic,
-    )
+        channels = layer.in_channels * layer.geometry.kernel[2]
+        layer = replace(layer, geometry=layer.geometry.in_rows(), in_channels=channels)
+    arithmetic = in_words(arithmetic, layer.in_channels)
+    weights = PackedWeights(bias=request.bias)
+    return direct_kernel(layer, weights, arithmetic, target, activations=request.activations)
 
 
 def _in_tiles(request: ConvolutionRequest, target: Target) -> Amx | None:
     """On AMX, where that has the instructions."""
-    conv, epilogue, geometry = request.conv, request.epilogue, _geometry(request)
-    extents: tuple[int, ...] = coordinates(request.result.extents)[:4]
-    views = (request.source.view(), request.result.view(), *epilogue.operands)
     if request.wide:
         return None
+    layer, activations = _grouped(request), request.activations
+    return amx_kernel(layer, target, bias=request.bias, halves=request.halves, activations=activations)
+
+
+def _grouped(request: ConvolutionRequest, bundle: int = 1) -> Grouped:
+    """Group by group, or so many bundled; pixels of a pointwise convolution follow each other as far as they can."""
+    conv, geometry = request.conv, _geometry(request)
+    extents: tuple[int, ...] = coordinates(request.result.extents)[:4]
+    views = (request.source.view(), request.result.view(), *request.epilogue.operands)
     if _is_pointwise(conv):
         extents, views = collapse(extents, views)
         geometry = pointwise(_triple(extents[1:]))
     source, result, *operands = views
-    layer = Grouped(
+    return Grouped(
         batch=extents[0],
-        groups=conv.groups,
+        groups=ceil_div(conv.groups, bundle),
         all_channels=(conv.in_channels, conv.out_channels),
-        in_channels=conv.in_channels // conv.groups,
-        out_channels=conv.out_channels // conv.groups,
+        in_channels=bundle * conv.in_channels // conv.groups,
+        out_channels=bundle * conv.out_channels // conv.groups,
         geometry=geometry,
         input=source,
         output=result,
         halo=request.result.halo,
-        epilogue=replace(epilogue, operands=tuple(operands)),
+        epilogue=replace(request.epilogue, operands=tuple(operands)),
     )
-    activations = request.source.bytes + request.result.bytes
-    return amx_kernel(layer, target, bias=request.bias, halves=request.halves, activations=activations)
 
 
 def runs_of_taps(conv: Conv, arithmetic: Arithmetic) -> bool:

@@ -16,11 +16,10 @@ from lowprec.schedules.amx_choices import amx_kernel
 from lowprec.schedules.arithmetic import Way, arithmetic_of
 from lowprec.schedules.convolution import in_words, pad_bias
 from lowprec.schedules.direct import Direct, Grouped, PackedWeights, StridedWeights, pack_weights
+from lowprec.schedules.direct_choices import direct_kernel
 from lowprec.schedules.epilogue import Epilogue
 from lowprec.schedules.geometry import pointwise
-from lowprec.schedules.tiling import Workload, ceil_div, choose_tile
 from lowprec.schedules.views import FLOAT
-from lowprec.schedules.walks import Walk, choose_walk
 from lowprec.schedules.windows import Window, collapse, coordinates
 from lowprec.targets import Target
 
@@ -72,28 +71,11 @@ def product_kernel(request: ProductRequest, target: Target) -> Direct | Amx:
         kernel = amx_kernel(layer, target, bias=request.bias, halves=request.halves, activations=activations)
         if kernel is not None:
             return kernel
-    lanes = target.lanes if request.right is None else min(target.lanes, columns)
     arithmetic = in_words(arithmetic_of(request.left.dtype, target, wide=request.wide), request.depth)
-    work = Workload(
-        lines=prod(extents[:3]),
-        pixels=extents[3],
-        columns=columns,
-        taps=1,
-        channels=ceil_div(request.depth, arithmetic.word),
-        activations=activations,
-    )
-    if arithmetic.way is Way.FLOATS and prod(extents[:4]) <= FEW_ROWS:
+    if arithmetic.way is Way.FLOATS and prod(extents) <= FEW_ROWS:
         arithmetic = replace(arithmetic, stored=request.stored)
-    folding = target.folds_broadcasts and arithmetic.folds
-    tile = choose_tile(work, lanes=lanes, registers=arithmetic.registers(target), folding=folding)
-    return Direct(
-        **layer.given(),
-        weights=PackedWeights(bias=request.bias) if request.right is None else _strided(request.right),
-        lanes=lanes,
-        tile=tile,
-        walk=choose_walk(work, tile, lanes=lanes) if request.right is None else Walk(),
-        arithmetic=arithmetic,
-    )
+    weights = PackedWeights(bias=request.bias) if request.right is None else _strided(request.right)
+    return direct_kernel(layer, weights, arithmetic, target, activations=activations)
 
 
 def _strided(right: Window) -> StridedWeights:
