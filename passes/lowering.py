@@ -136,9 +136,11 @@ class _Lowering:
         join, part = self.places.get(var, (None, None))
         place = None if join is None or part is None else self._place(join, part)
         actual = dict(zip(function.params, value.args, strict=True))
-        insides = {param: self.inside[arg] for param, arg in actual.items() if arg in self.inside}
-        bfloats = {param for param, arg in actual.items() if arg in self.bfloats}
-        kernel = self._by_template(function, layer, place, insides, bfloats)
+        facts = Facts(
+            insides={param: self.inside[arg] for param, arg in actual.items() if arg in self.inside},
+            bfloats={param for param, arg in actual.items() if arg in self.bfloats},
+        )
+        kernel = self._by_template(function, layer, place, facts)
         written = kernel is not None
         if kernel is not None and kernel.declined:
             self.retreats[layer] = kernel.declined
@@ -209,18 +211,12 @@ class _Lowering:
         return self.inside[value].extents if value in self.inside else None
 
     def _by_template(
-        self,
-        function: relax.Function,
-        layer: str,
-        place: Window | None,
-        insides: Mapping[relax.Var, Window],
-        bfloats: Set[relax.Var],
+        self, function: relax.Function, layer: str, place: Window | None, facts: Facts
     ) -> KernelCall | None:
         if function.attrs[KIND] == Kind.GENERIC:
             return None
         try:
             wish = self.wishes.get(layer)
-            facts = Facts(insides=insides, bfloats=bfloats)
             return lower_by_template(function, self.target, wish=wish, place=place, facts=facts)
         except Declined as declined:
             self.declined[layer] = str(declined)

@@ -340,13 +340,12 @@ def _product(reading: UnitReading, target: Target, facts: Facts) -> KernelCall:
         halves=constant and not integers and param in facts.bfloats and _are_bfloats(array_of(right), target),
     )
     kernel = product_kernel(request, target)
+    weights: list[Source | Array]
     if codes is not None:
-        packed = pack_product(kernel, codes, _centred(reading, codes.T, kernel))
-        family = "amx" if isinstance(kernel, Amx) else "gemm"
-        return KernelCall(identity=kernel, family=family, arguments=(param, *packed, *reading.sources), kernel=kernel)
-    if constant:
+        weights = [*pack_product(kernel, codes, _centred(reading, codes.T, kernel))]
+    elif constant:
         bias = None if reading.bias is None else as_float32(reading.bias)
-        weights: list[Source | Array] = list(pack_product(kernel, as_float32(array_of(right)), bias))
+        weights = [*pack_product(kernel, as_float32(array_of(right)), bias)]
     else:
         weights = [source]
     family = "amx" if isinstance(kernel, Amx) else "gemm"
