@@ -86,8 +86,7 @@ class Artifact:
         self.directory = directory
         self.manifest = manifest
         self.threads = threads
-        if any(feature.startswith("amx") for feature in manifest.target.features):
-            runtime.allow_amx()
+        runtime.allow_amx_with(manifest.target.features)
         self._weights = [runtime.to_tensor(array) for array in storage.load_weights(directory, manifest)]
         self._library = runtime.open_library(directory / LIBRARY)
         self._local = threading.local()

@@ -34,8 +34,7 @@ def peaks_task(request: Mapping[str, Any]) -> dict[str, Any]:
     """{"flops": and "byte_operations" per second, "granted": share of the time, "bandwidth": [[bytes, bytes a second],
     ...]} on request["threads"] threads."""
     threads, target = int(request["threads"]), native()
-    if target.has("amx_tile"):
-        runtime.allow_amx()
+    runtime.allow_amx_with(target.features)
     makers = {"multiply_adds": multiply_adds, "byte_products": byte_products, "reading": reading}
     kernels = {name: make(target, threads) for name, make in makers.items()}
     library = tvm.compile(tvm.IRModule(kernels), target=tvm.target.Target(target.tvm_target(threads)))

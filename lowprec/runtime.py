@@ -17,7 +17,7 @@ import importlib.util
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,12 @@ def allow_amx() -> None:
     if ctypes.CDLL(None, use_errno=True).syscall(_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XFEATURE_XTILEDATA) != 0:
         reason = os.strerror(ctypes.get_errno())
         raise EnvironmentMismatch(f"Linux refuses AMX to this process ({reason}): Linux 5.16 or later is needed")
+
+
+def allow_amx_with(features: Iterable[str]) -> None:
+    """`allow_amx` where code for a CPU with these features, by Linux's names, may use tiles."""
+    if any(feature.startswith("amx") for feature in features):
+        allow_amx()
 
 
 def open_library(path: Path) -> Any:

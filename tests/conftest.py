@@ -2,11 +2,10 @@
 
 from hypothesis import settings
 
-from lowprec.runtime import allow_amx
+from lowprec.runtime import allow_amx_with
 from lowprec.targets import native
 
 settings.register_profile("house", deadline=None, derandomize=True)
 settings.load_profile("house")
 
-if native().has("amx_tile"):
-    allow_amx()  # kernels are called in this process
+allow_amx_with(native().features)  # kernels are called in this process
