@@ -184,12 +184,12 @@ def _convolution(layer: Layer, conv: Conv, wish: str, target: Target, times: Tim
     """The wish if it fits, else what is measured, or predicted, to be fastest within the error budget."""
     offered = candidates(conv, target)
     wished = [candidate for candidate in offered if candidate.is_a(wish) and not candidate.obstacle]
-    chosen = wished or [candidate for candidate in offered if candidate.within_budget]
+    chosen = best_of(wished or [candidate for candidate in offered if candidate.within_budget])
     if layer.words == BFLOATS and multiplies_bfloats(conv, target):
-        faster = best_of(chosen).cycles < offered[0].cycles / TIMES_FASTER
+        faster = chosen.cycles < offered[0].cycles / TIMES_FASTER
         if wish == DIRECT or (wish == "auto" and not faster):
             return _on_tiles(layer, conv, offered[0])
-    best, seconds = _fastest_measured(conv, wish, target, times) or (best_of(chosen), None)
+    best, seconds = _fastest_measured(conv, wish, target, times) or (chosen, None)
     return Choice(
         layer=layer.name,
         op=layer.op,
