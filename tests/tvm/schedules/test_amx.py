@@ -19,8 +19,7 @@ from lowprec.schedules.product import ProductRequest, pack_product, product_kern
 from lowprec.schedules.windows import whole
 from lowprec.targets import native, parse_target
 from lowprec.tiles import rows_of
-from tests.quantized import limits
-from tests.tvm.schedules.test_bytes import Case, called, check, convolved, inside
+from tests.tvm.schedules.test_bytes import Case, called, check, convolved, drawn_case, drawn_conv, inside
 
 AMX = parse_target("sapphirerapids")
 CHANNELS = (5, 21, 32, 33, 48, 63, 64, 65, 72, 96, 100, 128, 130)
@@ -41,33 +40,18 @@ def cases(draw: st.DrawFn) -> Case:
     """Layers that tiles compute: of one to three axes, strided, dilated, in groups, on lines that go on and that
     end."""
     rank, groups = draw(st.sampled_from((1, 2, 2, 2, 3))), draw(st.sampled_from((1, 1, 1, 2, 3)))
+    inner = draw(st.sampled_from(CHANNELS))
     outer = draw(st.sampled_from(OUTPUTS if groups == 1 else OUTPUTS[2:]))
-    axes = [
-        {
-            "output": draw(st.sampled_from((4, 5, 8, 13, 17, 29, 40) if axis == rank - 1 else (1, 2, 3, 7, 14))),
-            "kernel": draw(st.sampled_from((1, 1, 2, 3, 5))),
-            "stride": draw(st.sampled_from((1, 1, 1, 2))),
-            "dilation": draw(st.sampled_from((1, 1, 1, 2))),
-        }
-        for axis in range(rank)
-    ]
-    kernel, stride, dilation = (tuple(axis[name] for axis in axes) for name in ("kernel", "stride", "dilation"))
-    conv = Conv(
-        batch=draw(st.sampled_from((1, 1, 2))),
-        in_channels=groups * draw(st.sampled_from(CHANNELS)),
-        out_channels=groups * outer,
+    conv = drawn_conv(
+        draw,
+        batches=(1, 1, 2),
         groups=groups,
-        size=tuple((a["output"] - 1) * a["stride"] + (a["kernel"] - 1) * a["dilation"] + 1 for a in axes),
-        kernel=kernel,
-        stride=stride,
-        dilation=dilation,
-        pads_begin=(0,) * rank,
-        pads_end=(0,) * rank,
+        channels=(inner, outer),
+        outputs=(*((1, 2, 3, 7, 14),) * (rank - 1), (4, 5, 8, 13, 17, 29, 40)),
+        kernels=(1, 1, 2, 3, 5),
+        steps=(1, 1, 1, 2),
     )
-    dtype = draw(st.sampled_from(("uint8", "int8")))
-    flags = {name: draw(st.booleans()) for name in ("bias", "rounds")}
-    border, number = draw(st.integers(0, 2)), draw(st.integers(*limits(dtype)))
-    return Case(conv=conv, dtype=dtype, border=border, number=number, seed=draw(st.integers(0, 99)), **flags)
+    return drawn_case(draw, conv, draw(st.sampled_from(("uint8", "int8"))))
 
 
 def on_tiles() -> st.SearchStrategy[Case]:
@@ -209,10 +193,8 @@ def run_bfloats(case: Case, x: NDArray[np.float32], w: NDArray[np.float32], thre
 
 @needs_bfloats
 @settings(max_examples=15)
-@given(cases(), st.integers(1, 2))
+@given(cases().filter(lambda case: rows_of(case.conv).fill_tiles(2)), st.integers(1, 2))
 def test_bfloats_on_tiles_sum_exactly(case: Case, threads: int) -> None:
-    if not rows_of(case.conv).fill_tiles(2):
-        return
     x, w = whole_numbers(case.conv, case.seed)
     expected = np.moveaxis(convolved(case.conv, x, w), 1, -1) + np.arange(case.conv.out_channels)
     got = run_bfloats(replace(case, rounds=True), x, w, threads)

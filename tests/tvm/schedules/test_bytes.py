@@ -205,6 +205,43 @@ def check(case: Case, target: Target, threads: int = 1) -> Array:
     return got
 
 
+def drawn_conv(
+    draw: st.DrawFn,
+    *,
+    batches: Sequence[int],
+    groups: int,
+    channels: tuple[int, int],
+    outputs: Sequence[Sequence[int]],
+    kernels: Sequence[int],
+    steps: Sequence[int],
+) -> Conv:
+    """Unpadded, with `channels` of a group, in and out. An axis has one of its `outputs`, one of the `kernels`, and two
+    of the `steps` for stride and dilation."""
+    axes = [[draw(st.sampled_from(numbers)) for numbers in (own, kernels, steps, steps)] for own in outputs]
+    _, kernel, stride, dilation = zip(*axes, strict=True)
+    return Conv(
+        batch=draw(st.sampled_from(batches)),
+        in_channels=groups * channels[0],
+        out_channels=groups * channels[1],
+        groups=groups,
+        size=tuple((o - 1) * s + (k - 1) * d + 1 for o, k, s, d in axes),
+        kernel=kernel,
+        stride=stride,
+        dilation=dilation,
+        pads_begin=(0,) * len(axes),
+        pads_end=(0,) * len(axes),
+    )
+
+
+def drawn_case(draw: st.DrawFn, conv: Conv, dtype: str, *, wide: bool = False, ring: int = 0) -> Case:
+    """A layer with or without bias, rounded or not, in any surroundings."""
+    bias, rounds = draw(st.booleans()), draw(st.booleans())
+    border, number, seed = draw(st.integers(0, 2)), draw(st.integers(*limits(dtype))), draw(st.integers(0, 99))
+    return Case(
+        conv=conv, dtype=dtype, wide=wide, ring=ring, border=border, number=number, bias=bias, rounds=rounds, seed=seed
+    )
+
+
 @st.composite
 def convs(draw: st.DrawFn) -> Conv:
     """Unpadded convolutions of one to three axes; grouped and depthwise ones among them."""
@@ -213,27 +250,15 @@ def convs(draw: st.DrawFn) -> Conv:
     groups = 1 if kind == "dense" else draw(st.sampled_from((2, 3, 4, 5, 8, 17, 40)))
     most = {"dense": 15, "groups": 6 if groups < 17 else 2, "depthwise": 1}[kind]
     inner, outer = (1 if kind == "depthwise" else draw(st.sampled_from(CHANNELS[:most])) for _ in range(2))
-    axes = [
-        {
-            "output": draw(st.sampled_from(SIZES if axis == rank - 1 else SIZES[:4])),
-            "kernel": draw(st.sampled_from((1, 1, 2, 3, 4))),
-            "stride": draw(st.integers(1, 2)),
-            "dilation": draw(st.integers(1, 2)),
-        }
-        for axis in range(rank)
-    ]
-    kernel, stride, dilation = (tuple(axis[name] for axis in axes) for name in ("kernel", "stride", "dilation"))
-    return Conv(
-        batch=draw(st.integers(1, 2)),
-        in_channels=groups * inner,
-        out_channels=groups * outer,
+    outputs = (*(SIZES[:4],) * (rank - 1), SIZES)
+    return drawn_conv(
+        draw,
+        batches=(1, 2),
         groups=groups,
-        size=tuple((a["output"] - 1) * a["stride"] + (a["kernel"] - 1) * a["dilation"] + 1 for a in axes),
-        kernel=kernel,
-        stride=stride,
-        dilation=dilation,
-        pads_begin=(0,) * rank,
-        pads_end=(0,) * rank,
+        channels=(inner, outer),
+        outputs=outputs,
+        kernels=(1, 1, 2, 3, 4),
+        steps=(1, 2),
     )
 
 
@@ -242,9 +267,7 @@ def cases(draw: st.DrawFn) -> Case:
     """What is signed has no border of zeros that could be passed over: 128 is added to every byte of it."""
     conv, dtype = draw(convs()), draw(st.sampled_from(("uint8", "int8")))
     ring = draw(st.integers(0, 2)) if dtype == "uint8" and min(conv.size) > 4 else 0
-    flags = {name: draw(st.booleans()) for name in ("wide", "bias", "rounds")}
-    border, number = draw(st.integers(0, 2)), draw(st.integers(*limits(dtype)))
-    return Case(conv=conv, dtype=dtype, ring=ring, border=border, number=number, seed=draw(st.integers(0, 99)), **flags)
+    return drawn_case(draw, conv, dtype, wide=draw(st.booleans()), ring=ring)
 
 
 @settings(max_examples=12)
