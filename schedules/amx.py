@@ -14,10 +14,14 @@ Extents that tiles do not divide are handled by overlap: the last tile begins ea
 to the same bits; weights of channels that a last block has again are zero.
 
 Numbers of bfloat16 lie in memory as float32: their upper halves are copied first, for all pixels that are read.
+
+Numbers of 16 bits are x = 256 h + l, h signed and l not, and so are weights: h and l are taken apart first, and four
+tiles of C sum the products of each with each. A sum is (256 hh + hl + lh) 256 + ll + bias, exact in float64.
 """
 
 from dataclasses import dataclass, replace
 from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +30,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from lowprec.schedules.amx_tiles import PRODUCTS, ROWS, TILES, address, call, configure, distance, release, tile
-from lowprec.schedules.arithmetic import BFLOAT
+from lowprec.schedules.arithmetic import BFLOAT, BITS, doubles
 from lowprec.schedules.buffers import Buffers, begin_kernel
 from lowprec.schedules.direct import Grouped, packed_columns, vector_starts
 from lowprec.schedules.epilogue import Place
@@ -44,6 +48,8 @@ SUM_BYTES = 4
 PIECE = 1 << 14
 """Numbers that a task halves."""
 OUTSIDE = -1
+SPLIT = ("int8", "uint8")
+"""The higher byte of a number of 16 bits, and the lower one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,13 +85,14 @@ class Line:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Amx(Grouped):
     """One kernel, whole. `flat`: tiles go on from line to line of an image; `merged`: a row of taps is one row of
-    channels; `halves`: floats are bfloat16 numbers. A task computes `share` grids of pixels for each of a `block` of
+    channels; `halves`: floats are bfloat16 numbers; `split`: numbers have 16 bits. A task computes `share` grids of pixels for each of a `block` of
     panels."""
 
     bias: bool
     flat: bool
     merged: bool
     halves: bool
+    split: bool
     grid: Grid
     block: int
     share: int
@@ -95,9 +102,16 @@ class Amx(Grouped):
         return LANES
 
     @property
-    def factors(self) -> str:
-        """What is multiplied."""
-        return BFLOAT if self.halves else self.input.dtype
+    def parts(self) -> int:
+        """Numbers that take the place of one, of pixels and of weights."""
+        return 2 if self.split else 1
+
+    @property
+    def factors(self) -> tuple[tuple[str, str], ...]:
+        """What is multiplied, in the order of sums: types of pixels and of weights."""
+        if self.split:
+            return tuple((x, w) for x in SPLIT for w in SPLIT)
+        return ((BFLOAT, BFLOAT),) if self.halves else ((self.input.dtype, "int8"),)
 
     @property
     def weights(self) -> str:
@@ -198,7 +212,7 @@ class Amx(Grouped):
     @property
     def kept(self) -> int:
         """Sums of a grid."""
-        return self.pixels * self.panel
+        return self.pixels * self.panel * self.parts**2
 
 
 def flat_line(geometry: Geometry, source: View) -> Line:
@@ -214,9 +228,15 @@ def plain_line(geometry: Geometry, _source: View) -> Line:
     return Line(length=width, width=width, pitch=width)
 
 
-def pack_amx(weights: NDArray[np.generic], kernel: Amx) -> NDArray[np.generic]:
-    """[groups * K, C, taps...] -> the kernel's packed shape: a tile has a row for each word of channels, a word for
-    each output channel."""
+def pack_amx(weights: NDArray[Any], kernel: Amx) -> list[NDArray[Any]]:
+    """[groups * K, C, taps...] -> the kernel's packed shape; of 16 bits the higher bytes, then the lower ones."""
+    if not kernel.split:
+        return [_packed(weights, kernel)]
+    return [_packed((weights >> BITS).astype(np.int8), kernel), _packed(weights.astype(np.uint8), kernel)]
+
+
+def _packed(weights: NDArray[Any], kernel: Amx) -> NDArray[Any]:
+    """A tile has a row for each word of channels, a word for each output channel."""
     groups, per_group, depth = kernel.groups, kernel.out_channels, kernel.depth
     lined = weights.reshape(groups, per_group, kernel.in_channels, prod(kernel.taps), -1)
     lined = np.moveaxis(lined, 2, -1).reshape(groups, per_group, -1, kernel.row)  # [group][K][tap][channels in a row]
@@ -235,9 +255,13 @@ def pack_amx(weights: NDArray[np.generic], kernel: Amx) -> NDArray[np.generic]:
 def build_amx(spec: Amx) -> tirx.PrimFunc:
     """The kernel: arguments X, W, [bias], the epilogue's operands, Y."""
     with IRBuilder() as builder, T.prim_func(s_tir=True):
-        buffers = begin_kernel(spec, weights=spec.packed_shape, bias=spec.bias, packed=spec.weights, sums=spec.sums)
+        buffers = begin_kernel(
+            spec, weights=spec.packed_shape, bias=spec.bias, packed=spec.weights, sums=spec.sums, low=spec.split
+        )
         if spec.halves:
             buffers = replace(buffers, x=_upper_halves(buffers.x, prod(spec.input.shape)))
+        if spec.split:
+            buffers = replace(buffers, x=_bytes(buffers.x, prod(spec.input.shape)))
         extents = (spec.groups, spec.panels // spec.block, ceil_div(spec.grids, spec.share))
         with T.parallel(0, prod(extents)) as task:
             group, block, part = decode(task, extents)
@@ -270,11 +294,27 @@ def _upper_halves(x: tirx.Buffer, count: int) -> tirx.Buffer:
     return halves
 
 
+def _bytes(x: tirx.Buffer, count: int) -> tirx.Buffer:
+    """A tensor of `count` numbers of 16 bits: their higher bytes, then the lower ones."""
+    taken = T.alloc_buffer((2 * count,), "int8", scope="global")
+    width = min(4 * LANES, count)
+    piece = min(PIECE, count) // width * width
+    eight = splat(tirx.const(BITS, "int16"), width)
+    with T.parallel(0, ceil_div(count, piece)) as task, T.serial(0, piece // width) as vector:
+        place = start_of(task, piece, count) + vector * width
+        number = T.bind(load(x, place, width))
+        kind = "int8" if width == 1 else f"int8x{width}"
+        store(taken, place, tirx.Cast(kind, number >> eight), width)
+        store(taken, place + count, tirx.Cast(kind, number), width)
+    return taken
+
+
 def _configure(spec: Amx) -> None:
     """How large the tiles are: first those of C, then of B and of A."""
     grid, depth = spec.grid, spec.depth * spec.item
     c, b, a = (spec.line.rows, ROW_BYTES), (depth // WORD_BYTES, ROW_BYTES), (spec.line.rows, depth)
-    configure([c] * grid.count + [b] * grid.wide + [a] * (TILES - grid.count - grid.wide))
+    sums, weights = grid.count * spec.parts**2, grid.wide * spec.parts
+    configure([c] * sums + [b] * weights + [a] * (TILES - sums - weights))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -360,15 +400,25 @@ class _Task:
         number, inner = decode(item, (self.spec.share, self.spec.block))
         return _Place(number=number, inner=inner)
 
+    @property
+    def _high(self) -> int:
+        """Tiles of A for a grid."""
+        return self.spec.grid.high * self.spec.parts
+
+    @property
+    def _wide(self) -> int:
+        """Tiles of B."""
+        return self.spec.grid.wide * self.spec.parts
+
     def _c(self, i: int, j: int) -> ir.Expr:
-        return tile(i * self.spec.grid.wide + j)
+        return tile(i * self._wide + j)
 
     def _b(self, j: int) -> ir.Expr:
-        return tile(self.spec.grid.count + j)
+        return tile(self._high * self._wide + j)
 
     def _a(self, i: int) -> ir.Expr:
         """One of those that are left."""
-        others = self.spec.grid.count + self.spec.grid.wide
+        others = self._high * self._wide + self._wide
         return tile(others + i % (TILES - others))
 
     def _tiles(self, place: _Place) -> Index:
@@ -390,7 +440,7 @@ class _Task:
         return T.bind(first), vector_starts(spec.out_channels, spec.panel, LANES)
 
     def _sources(self, place: _Place) -> list[Index]:
-        """Where the first pixel of each tile of a grid begins in X, for the first tap."""
+        """Where the first pixel of each tile of a grid begins in X, for the first tap; of 16 bits, that of each byte."""
         spec, geometry = self.spec, self.spec.geometry
         channel = start_of(self.group, spec.in_channels, spec.all_channels[0])
         tiles, sources = self._tiles(place), []
@@ -398,26 +448,34 @@ class _Task:
             tile = _Tile.at(spec, tiles + i)
             n, *line = tile.line
             d, h, w = geometry.seen((line[0], line[1], tile.start), (0, 0, 0))
-            sources.append(T.bind(spec.input.address((n, d, h, w, channel))))
+            first = T.bind(spec.input.address((n, d, h, w, channel)))
+            sources += [first + part * prod(spec.input.shape) for part in range(spec.parts)]
         return sources
 
     def _keep(self, item: Index) -> None:
         spec = self.spec
-        for i in range(spec.grid.high):
-            for j in range(spec.grid.wide):
-                place = self._kept_at(item) + i * spec.line.rows * spec.panel + j * LANES
+        for i in range(self._high):
+            for j in range(self._wide):
+                part, (row, column) = 0, (i, j)
+                if spec.split:
+                    part, (row, column) = i * spec.parts + j, (0, 0)
+                place = self._kept_at(item) + self._of_part(part) + row * spec.line.rows * spec.panel + column * LANES
                 to = address(self.kept, place * SUM_BYTES)
                 call("tilestored64", self._c(i, j), to, distance(spec.panel * SUM_BYTES))
 
+    def _of_part(self, part: int) -> int:
+        """Where the sums of one product of parts begin."""
+        return part * self.spec.pixels * self.spec.panel
+
     def _start(self, place: _Place) -> None:
-        """Tiles of C, every row of which is the bias."""
+        """Tiles of C, every row of which is the bias; that of split sums is added when they are joined."""
         first, vectors = self._channels(place)
-        for i in range(self.spec.grid.high):
-            for j, vector in enumerate(vectors):
-                if self.buffers.bias is None:
+        for i in range(self._high):
+            for j in range(self._wide):
+                if self.buffers.bias is None or self.spec.split:
                     call("tilezero", self._c(i, j))
                 else:
-                    row = address(self.buffers.bias, (first + vector) * SUM_BYTES)
+                    row = address(self.buffers.bias, (first + vectors[j]) * SUM_BYTES)
                     call("tileloadd64", self._c(i, j), row, distance(0))
 
     def _multiply(self, place: _Place, sources: list[Index], step: Index) -> None:
@@ -425,9 +483,11 @@ class _Task:
         spec, grid, geometry = self.spec, self.spec.grid, self.spec.geometry
         self._prefetch(place, step)
         panel = self.group * spec.panels + self._panel(place)
-        for j in range(grid.wide):
-            at = ((panel * spec.steps + step) * grid.wide + j) * spec.tile_bytes
-            call("tileloadd64", self._b(j), address(self.buffers.w, at), distance(ROW_BYTES))
+        first = T.bind((panel * spec.steps + step) * grid.wide * spec.tile_bytes)
+        for number, weights in enumerate(self._weights):
+            for j in range(grid.wide):
+                tile_of_b = self._b(number * grid.wide + j)
+                call("tileloadd64", tile_of_b, address(weights, first + j * spec.tile_bytes), distance(ROW_BYTES))
         r, s, t, block = decode(step, (*spec.taps, spec.blocks))
         d, h, w = geometry.seen((0, 0, 0), (r, s, t))
         seen = spec.input.address((0, d, h, w, start_of(block, spec.depth, spec.row))) - spec.input.offset
@@ -435,8 +495,14 @@ class _Task:
         pixel = distance(spec.input.strides[3] * geometry.stride[2] * spec.item)
         for i, source in enumerate(sources):
             call("tileloadd64", self._a(i), address(self.buffers.x, (source + offset) * spec.item), pixel)
-            for j in range(grid.wide):
-                call(PRODUCTS[spec.factors], self._c(i, j), self._a(i), self._b(j))
+            for j in range(self._wide):
+                factors = spec.factors[i * self._wide + j if spec.split else 0]
+                call(PRODUCTS[factors], self._c(i, j), self._a(i), self._b(j))
+
+    @property
+    def _weights(self) -> list[tirx.Buffer]:
+        """Those of each part."""
+        return [self.buffers.w] if self.buffers.low is None else [self.buffers.w, self.buffers.low]
 
     def _prefetch(self, place: _Place, step: Index) -> None:
         """A step's share of the panels that follow those in use."""
@@ -449,7 +515,8 @@ class _Task:
         visit = (self.first + place.number) * spec.block + place.inner
         following = self.group * (spec.panels // spec.block) + self.block + 1
         steps = visits * spec.steps
-        prefetch(self.buffers.w, start=following * used, count=used, step=visit * spec.steps + step, steps=steps)
+        for weights in self._weights:
+            prefetch(weights, start=following * used, count=used, step=visit * spec.steps + step, steps=steps)
 
     def _finish(self, place: _Place, item: Index, begin: Index, end: Index) -> None:
         """Bundles of rows of kept sums through the epilogue, to where they belong."""
@@ -462,7 +529,9 @@ class _Task:
             rows = [T.bind(first + index) for index in range(spec.bundle)]
             pixels = [place.number * spec.pixels + row for row in rows]
             totals = [
-                load(self.kept, kept + row * spec.panel + j * LANES, width) for row in rows for j in range(len(vectors))
+                self._total(kept + row * spec.panel + j * LANES, channel + vector, width)
+                for row in rows
+                for j, vector in enumerate(vectors)
             ]
             places = [self._in_tensors(pixel, channel + vector) for pixel in pixels for vector in vectors]
             values = iter(spec.epilogue.apply_together(totals, buffers.operands, places, width))
@@ -475,6 +544,17 @@ class _Task:
                         store(buffers.y, offset + (channel + vector) * spec.output.strides[4], value, width)
 
                 only_if(offset != OUTSIDE if spec.line.width < spec.line.pitch else None, write)
+
+    def _total(self, place: Index, channel: Index, width: int) -> ir.Expr:
+        """A vector of sums; of split ones as float32, rounded once."""
+        if not self.spec.split:
+            return load(self.kept, place, width)
+        high, *middle, low = (load(self.kept, place + self._of_part(part), width) for part in range(4))
+        byte = splat(tirx.const(float(1 << BITS), "float64"), width)
+        exact = (doubles(high, width) * byte + doubles(middle[0] + middle[1], width)) * byte + doubles(low, width)
+        bias = self.buffers.bias_at(channel, width)
+        exact = exact if bias is None else exact + doubles(bias, width)
+        return tirx.Cast(FLOAT if width == 1 else f"{FLOAT}x{width}", exact)
 
     def _in_tensors(self, pixel: Index, channel: Index) -> Place:
         """Where a pixel's channel lies in a tensor."""

@@ -20,6 +20,9 @@ SHALLOW = 8
 """Steps up to which writing results takes longer than products: lines of them are to be written whole, then."""
 LONGEST, SHORTEST = 32, 4
 """Grids of a task: its tiles are configured once, and its last panel is written while no other is multiplied."""
+WIDE = "int16"
+DEEPEST = (1 << 31) // (2 * 128 * 255)
+"""Products of a signed byte and an unsigned one, twice as many, that 32 bits sum."""
 TASKS = 8
 """Tasks there should be for the threads to share."""
 
@@ -28,7 +31,7 @@ def amx_kernel(layer: Grouped, target: Target, *, bias: bool, halves: bool, acti
     """The kernel, where the target has the instructions and tiles are filled well enough. `halves`: floats are bfloat16
     numbers, all of them; bytes of `activations` are read and written."""
     geometry, source = layer.geometry, layer.input
-    flag = {"int8": "amx_int8", "uint8": "amx_int8", FLOAT: "amx_bf16"}.get(source.dtype)
+    flag = {"int8": "amx_int8", "uint8": "amx_int8", WIDE: "amx_int8", FLOAT: "amx_bf16"}.get(source.dtype)
     if flag is None or not target.has(flag) or target.lanes != LANES or (source.dtype == FLOAT and not halves):
         return None
     merged = joins_taps(layer.groups, geometry.dilation[2])
@@ -40,17 +43,22 @@ def amx_kernel(layer: Grouped, target: Target, *, bias: bool, halves: bool, acti
     )
     if not rows.fill_tiles(2 if halves else 1) or source.strides[4] != 1:
         return None
+    split = source.dtype == WIDE
+    if split and layer.in_channels * prod(geometry.kernel) > DEEPEST:
+        return None
     kernel = Amx(
         **layer.given(),
         bias=bias,
         halves=halves,
+        split=split,
         flat=_is_flat(geometry, source),
         merged=merged,
         grid=Grid(high=1, wide=1),
         block=1,
         share=1,
     )
-    kernel = replace(kernel, grid=choose_grid(kernel.tiles, ceil_div(kernel.out_channels, LANES)))
+    if not split:  # four sums take all the tiles there are
+        kernel = replace(kernel, grid=choose_grid(kernel.tiles, ceil_div(kernel.out_channels, LANES)))
     kernel = replace(kernel, block=_block(kernel, activations))
     return replace(kernel, share=_share(kernel))
 
@@ -85,7 +93,7 @@ def _block(kernel: Amx, activations: int) -> int:
     read = sum(any(view.strides[:4]) for view in kernel.epilogue.operands)
     if kernel.steps > SHALLOW and activations * (1 + read) <= L2_BYTES:
         return 1
-    panel_bytes = kernel.steps * kernel.grid.wide * kernel.tile_bytes
+    panel_bytes = kernel.steps * kernel.grid.wide * kernel.tile_bytes * kernel.parts
     return max((count for count in divisors(kernel.panels) if count * panel_bytes <= L2_SHARE), default=1)
 
 

@@ -19,8 +19,14 @@ ROWS = 16
 TILES = 8
 """There are so many registers."""
 TILE_BYTES = ROWS * ROW_BYTES
-PRODUCTS = {"int8": "tdpbssd", "uint8": "tdpbusd", "bfloat16": "tdpbf16ps"}
-"""By what A holds; bytes of B are signed."""
+PRODUCTS = {
+    ("int8", "int8"): "tdpbssd",
+    ("int8", "uint8"): "tdpbsud",
+    ("uint8", "int8"): "tdpbusd",
+    ("uint8", "uint8"): "tdpbuud",
+    ("bfloat16", "bfloat16"): "tdpbf16ps",
+}
+"""By what A and B hold."""
 
 _PALETTE = 1
 _COLUMNS_AT, _ROWS_AT = 16, 48  # where a configuration says how large tiles are

@@ -175,7 +175,7 @@ class Arithmetic:
         """The one number that sums stand for: of two, rounded to float32 once."""
         if not self.is_split:
             return totals[0]
-        low, high, *rest = (_doubles(value, lanes) for value in (*totals, *([] if bias is None else [bias])))
+        low, high, *rest = (doubles(value, lanes) for value in (*totals, *([] if bias is None else [bias])))
         exact = high * splat(tirx.const(256.0, "float64"), lanes) + low
         exact = exact + rest[0] if rest else exact
         return tirx.Cast("float32" if lanes == 1 else f"float32x{lanes}", exact)
@@ -252,7 +252,8 @@ def _widened(value: ir.Expr, stored: str) -> ir.Expr:
     return _reinterpret(f"float32x{lanes}", pattern)
 
 
-def _doubles(value: ir.Expr, lanes: int) -> ir.Expr:
+def doubles(value: ir.Expr, lanes: int) -> ir.Expr:
+    """As float64."""
     return tirx.Cast("float64" if lanes == 1 else f"float64x{lanes}", value)
 
 

@@ -43,10 +43,11 @@ class Frame:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Buffers:
-    """The kernel's arguments."""
+    """The kernel's arguments; `low` are the lower bytes of weights that have two."""
 
     x: tirx.Buffer
     w: tirx.Buffer
+    low: tirx.Buffer | None
     bias: tirx.Buffer | None
     operands: list[tirx.Buffer]
     y: tirx.Buffer
@@ -57,14 +58,21 @@ class Buffers:
 
 
 def begin_kernel(
-    spec: Framed, *, weights: View | tuple[int, ...], bias: bool, packed: str = FLOAT, sums: str = FLOAT
+    spec: Framed,
+    *,
+    weights: View | tuple[int, ...],
+    bias: bool,
+    packed: str = FLOAT,
+    sums: str = FLOAT,
+    low: bool = False,
 ) -> Buffers:
-    """Declare X, W, [bias], the epilogue's operands and Y of the function under construction, and fill the border.
+    """Declare X, W, [the lower bytes of W], [bias], the epilogue's operands and Y of the function under construction, and fill the border.
     Weights without a view are `packed` numbers, the bias is of the type of the `sums`."""
     T.func_name("main")
     buffers = Buffers(
         x=spec.input.buffer("X"),
         w=weights.buffer("W") if isinstance(weights, View) else T.arg("W", T.buffer(weights, packed)),
+        low=T.arg("L", T.buffer(weights.shape if isinstance(weights, View) else weights, "uint8")) if low else None,
         bias=T.arg("B", T.buffer((spec.bias_width,), sums)) if bias else None,
         operands=[view.buffer(f"E{i}") for i, view in enumerate(spec.epilogue.operands)],
         y=spec.output.buffer("Y"),

@@ -360,7 +360,7 @@ def pack_convolution(kernel: Kernel, conv: Conv, weights: Weights, bias: Weights
         case Im2col():
             packed = pack_im2col(weights, kernel)
         case Amx():
-            packed = pack_amx(weights, kernel)
+            return [*pack_amx(weights, kernel), *([] if bias is None else [pad_bias(bias, kernel)])]
         case Direct():
             bundle = choose_bundle(conv, kernel.lanes)
             bundled = bundle_weights(weights, groups=conv.groups, bundle=bundle)

@@ -87,5 +87,5 @@ def _strided(right: Window) -> StridedWeights:
 def pack_product(kernel: Direct | Amx, right: Weights, bias: Weights | None) -> list[Weights]:
     """The arrays the kernel takes after its left-hand side, for a constant right-hand side [depth, columns]."""
     weights = np.ascontiguousarray(right.T).reshape(right.shape[1], right.shape[0], *ONES)
-    packed = pack_amx(weights, kernel) if isinstance(kernel, Amx) else pack_weights(weights, kernel)
-    return [packed] if bias is None else [packed, pad_bias(bias, kernel)]
+    packed = pack_amx(weights, kernel) if isinstance(kernel, Amx) else [pack_weights(weights, kernel)]
+    return packed if bias is None else [*packed, pad_bias(bias, kernel)]

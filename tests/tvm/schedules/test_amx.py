@@ -128,7 +128,7 @@ def test_packed_weights_hold_each_weight_once() -> None:
     kernel = kernel_of(Case(conv=replace(POINTWISE, in_channels=80)))
     assert isinstance(kernel, Amx)
     weights = np.arange(1, 64 * 80 + 1, dtype=np.int64).reshape(64, 80, 1, 1)
-    packed = pack_amx((weights % 127 + 1).astype(np.int8), kernel)
+    (packed,) = pack_amx((weights % 127 + 1).astype(np.int8), kernel)
     assert packed.shape == kernel.packed_shape
     assert np.count_nonzero(packed) == weights.size
     assert np.array_equal(np.sort(packed[packed != 0]), np.sort((weights % 127 + 1).astype(np.int8).ravel()))
