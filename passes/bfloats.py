@@ -13,6 +13,8 @@ from tvm import IRModule, relax
 from lowprec.passes.editing import bindings, dtype_of, is_constant, is_tensor, op_name, result_of, tensors_in
 from lowprec.passes.elementwise import CONVERSION
 from lowprec.passes.halos import unit_of
+from lowprec.schedules.arithmetic import BFLOAT
+from lowprec.schedules.views import FLOAT
 
 KEEPING = frozenset(
     f"relax.{name}"
@@ -37,7 +39,6 @@ KEEPING = frozenset(
 )
 DRAWN = "lowprec.draw_bfloat16"
 PAD = "relax.nn.pad"
-FLOAT, BFLOAT = "float32", "bfloat16"
 
 
 def bfloats_of(module: IRModule, main: relax.Function) -> set[relax.Expr]:

@@ -35,6 +35,8 @@ from lowprec.passes.editing import (
 from lowprec.passes.elementwise import CONVERSION, ELEMENTWISE_OPS, EPILOGUE_OPS
 from lowprec.passes.signs import multiplies_signs, signs_of
 from lowprec.passes.widening import chain_of
+from lowprec.schedules.simplifying import HALVES
+from lowprec.schedules.views import FLOAT
 
 KIND = "lowprec.kind"
 LAYER = "lowprec.layer"
@@ -53,8 +55,6 @@ class Kind(StrEnum):
 CONVOLUTIONS = frozenset(f"relax.nn.conv{n}d" for n in (1, 2, 3))
 SUMS = ("float32", "int32", "int64")
 """What kernels of products sum in."""
-FLOAT = "float32"
-HALVES = ("float16", "bfloat16")
 EPILOGUE_TYPES = ("float32", "int64", "int32", "uint32", "int16", "uint8", "int8")
 FREE = frozenset({"relax.reshape"})  # the runtime makes these without a kernel
 CALLS = frozenset({"relax.call_tir"})
