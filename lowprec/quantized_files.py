@@ -1,14 +1,10 @@
-"""A quantized model as an ONNX file: the child's task `export`.
+"""A quantized model as an ONNX file: the child's task `export`."""
 
-The file is written beside its place and renamed: a reader finds the old file or the new one, never half of one.
-"""
-
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lowprec import files
 from lowprec.errors import UsageError
 from lowprec.exporting import to_onnx
 from lowprec.format_names import takes_ranges
@@ -21,7 +17,11 @@ def export_task(request: Mapping[str, Any], graph: Graph) -> dict[str, Any]:
     prepared = prepared_for(request, graph)
     model = to_onnx(prepared.graph)
     content = model.SerializeToString()
-    _place(Path(request["out"]), content)
+    try:
+        files.place(Path(request["out"]), content)
+    except OSError as problem:
+        reason = problem.strerror or problem
+        raise UsageError(f"{request['out']} cannot be written ({reason}): give another place") from None
     return {
         "bytes": len(content),
         "nodes": len(model.graph.node),
@@ -30,17 +30,3 @@ def export_task(request: Mapping[str, Any], graph: Graph) -> dict[str, Any]:
         "integers": [layer for layer, name in prepared.formats.items() if takes_ranges(name)],
         "floats": [{"layer": layer, "reason": reason} for layer, reason in prepared.declined.items()],
     }
-
-
-def _place(path: Path, content: bytes) -> None:
-    """Put a file at `path` in one step, flushed to the disk."""
-    try:
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as scratch:
-            fresh = Path(scratch) / path.name
-            with fresh.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(fresh, path)
-    except OSError as problem:
-        raise UsageError(f"{path} cannot be written ({problem.strerror or problem}): give another place") from None

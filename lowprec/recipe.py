@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final
 
+from lowprec import files
 from lowprec.errors import UsageError
 from lowprec.vocabulary import (
     ALGORITHMS,
@@ -85,9 +86,9 @@ class Recipe:
         return "\n".join(f"[[rule]]\n{rule}" for rule in rules)
 
     def save(self, path: str | Path) -> None:
-        """Write `to_toml`."""
+        """Write `to_toml`, all of it or nothing."""
         try:
-            Path(path).write_text(self.to_toml(), encoding="utf-8")
+            files.place(Path(path), self.to_toml().encode())
         except OSError as error:
             raise UsageError(f"recipe {str(path)!r} cannot be written ({error.strerror}): give another place") from None
 

@@ -1,11 +1,13 @@
 """Recipes: later rules win, and every slip is one sentence that says what is allowed."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from lowprec.errors import LowprecError, Unsupported, UsageError
 from lowprec.recipe import Recipe, Rule
+from tests.pure.test_files import full_disk
 
 
 def test_later_rules_win_and_unset_fields_fall_through() -> None:
@@ -54,6 +56,19 @@ def test_refusals(tmp_path: Path, text: str, kind: type[LowprecError], sentence:
     path.write_text(text)
     with pytest.raises(kind, match=sentence):
         Recipe.load(path)
+
+
+def test_a_recipe_is_saved_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, old, new = tmp_path / "r.toml", Recipe(rules=(Rule(op="Conv", weights="fp32"),)), Recipe()
+    old.save(path)
+    assert Recipe.load(path) == old
+    with pytest.raises(UsageError, match=r"^recipe '.*/none/r.toml' cannot be written \(No such file.*give another"):
+        old.save(tmp_path / "none" / "r.toml")
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(UsageError, match=r"^recipe '.*' cannot be written \(No space left on device\): give another"):
+        new.save(path)
+    assert Recipe.load(path) == old
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_recipe_that_is_not_there(tmp_path: Path) -> None:
