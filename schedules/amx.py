@@ -85,8 +85,8 @@ class Line:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Amx(Grouped):
     """One kernel, whole. `flat`: tiles go on from line to line of an image; `merged`: a row of taps is one row of
-    channels; `halves`: floats are bfloat16 numbers; `split`: numbers have 16 bits. A task computes `share` grids of pixels for each of a `block` of
-    panels."""
+    channels; `halves`: floats are bfloat16 numbers; `split`: numbers have 16 bits. A task computes `share` grids of
+    pixels for each of a `block` of panels."""
 
     bias: bool
     flat: bool
@@ -440,7 +440,7 @@ class _Task:
         return T.bind(first), vector_starts(spec.out_channels, spec.panel, LANES)
 
     def _sources(self, place: _Place) -> list[Index]:
-        """Where the first pixel of each tile of a grid begins in X, for the first tap; of 16 bits, that of each byte."""
+        """Where the first pixel of each tile of a grid begins in X, for the first tap; of 16 bits, each byte."""
         spec, geometry = self.spec, self.spec.geometry
         channel = start_of(self.group, spec.in_channels, spec.all_channels[0])
         tiles, sources = self._tiles(place), []

@@ -66,8 +66,8 @@ def begin_kernel(
     sums: str = FLOAT,
     low: bool = False,
 ) -> Buffers:
-    """Declare X, W, [the lower bytes of W], [bias], the epilogue's operands and Y of the function under construction, and fill the border.
-    Weights without a view are `packed` numbers, the bias is of the type of the `sums`."""
+    """Declare X, W, [the lower bytes of W], [bias], the epilogue's operands and Y of the function under construction,
+    and fill the border. Weights without a view are `packed` numbers, the bias is of the type of the `sums`."""
     T.func_name("main")
     buffers = Buffers(
         x=spec.input.buffer("X"),
