@@ -15,7 +15,7 @@ from lowprec.layers import Gemm, Layer
 from lowprec.predicting import FLOAT_BYTES
 from lowprec.recipe import Recipe
 from lowprec.targets import Target
-from lowprec.tiles import TIMES_FASTER, multiplies_bfloats
+from lowprec.tiles import TIMES_FASTER, Rows, multiplies_bfloats, multiplies_integers, rows_of
 from lowprec.vocabulary import ALGORITHMS, PRECISIONS
 
 Times = Mapping[tuple[str, tuple[int, ...]], float]  # algorithm and sizes -> seconds
@@ -288,7 +288,22 @@ def _lanes(layer: Layer, target: Target) -> str:
         return f"{target.lanes} fp32 lanes"
     if layer.words is not None and layer.words[0] == "binary":
         return f"signs, 32 of them counted at once in each of {target.lanes} lanes"
-    return f"exact sums in {target.lanes} lanes of int32"
+    return "exact sums on tiles" if _fills_tiles(layer, target) else f"exact sums in {target.lanes} lanes of int32"
+
+
+def _fills_tiles(layer: Layer, target: Target) -> bool:
+    """Whether a layer of integers is computed on AMX."""
+    if layer.words is None:
+        return False
+    match layer.geometry:
+        case Conv(depthwise=False, transposed=False) as conv:
+            rows, depth = rows_of(conv), conv.parameters // conv.out_channels
+        case Gemm() as gemm:
+            depth = gemm.depth
+            rows = Rows(groups=1, channels=(depth, gemm.cols), taps=1, pixels=gemm.batch * gemm.rows)
+        case _:
+            return False
+    return multiplies_integers(rows, depth, layer.words[:2], target)
 
 
 def _direct_reason(conv: Conv) -> str:

@@ -18,6 +18,8 @@ LANES = 16
 LEAST_SHARE = {1: 0.16, 2: 0.1}
 """Of the bytes of tiles, that are to be channels, for numbers of so many bytes: below it others are as fast."""
 LEAST_PIXELS = 4
+DEEPEST = (1 << 31) // (2 * 128 * 255)
+"""Products of a signed byte and an unsigned one, twice as many, that 32 bits sum."""
 TIMES_FASTER = 8.0
 """Than multiply-adds of float32, for products of bfloat16, with everything around them."""
 
@@ -64,3 +66,12 @@ def rows_of(conv: Conv) -> Rows:
 def multiplies_bfloats(conv: Conv, target: Target) -> bool:
     """Whether a convolution of bfloat16 numbers is computed on tiles."""
     return target.has("amx_bf16") and target.lanes == LANES and not conv.transposed and rows_of(conv).fill_tiles(2)
+
+
+def multiplies_integers(rows: Rows, depth: int, words: tuple[str, str], target: Target) -> bool:
+    """Whether a product of integers, `words` being its weights' type and its pixels', is computed on tiles; `depth` are
+    the products of one sum."""
+    if not target.has("amx_int8") or target.lanes != LANES or not rows.fill_tiles(1):
+        return False
+    weights, pixels = words
+    return depth <= DEEPEST if pixels == "int16" else pixels in ("int8", "uint8") and weights == "int8"

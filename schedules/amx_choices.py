@@ -11,7 +11,7 @@ from lowprec.schedules.tiling import ceil_div, divisors
 from lowprec.schedules.views import FLOAT, View
 from lowprec.schedules.walks import L2_BYTES, L2_SHARE
 from lowprec.targets import Target
-from lowprec.tiles import LANES, Rows, joins_taps
+from lowprec.tiles import DEEPEST, LANES, Rows, joins_taps
 
 PRODUCT_CYCLES, LATENCY, LOAD_CYCLES = 16, 52, 11
 """Of a product of tiles: from one to the next, and to the next of the same sums; of loading a tile."""
@@ -21,8 +21,6 @@ SHALLOW = 8
 LONGEST, SHORTEST = 32, 4
 """Grids of a task: its tiles are configured once, and its last panel is written while no other is multiplied."""
 WIDE = "int16"
-DEEPEST = (1 << 31) // (2 * 128 * 255)
-"""Products of a signed byte and an unsigned one, twice as many, that 32 bits sum."""
 TASKS = 8
 """Tasks there should be for the threads to share."""
 
