@@ -348,7 +348,7 @@ def pack_convolution(kernel: Kernel, conv: Conv, weights: Weights, bias: Weights
     packed: Weights
     match kernel:
         case Depthwise():
-            packed = pack_depthwise(weights.astype(np.float32), triple(conv.kernel))
+            packed = pack_depthwise(weights, kernel)
         case Dots():
             packed = pack_dots(weights, kernel)
         case Winograd():
@@ -408,9 +408,9 @@ def _geometry(request: ConvolutionRequest) -> Geometry:
 
 
 def _sums_exactly(request: ConvolutionRequest) -> bool:
-    """Whether float32 does for a depthwise convolution."""
+    """Whether floats do for a depthwise convolution."""
     bytes_alone = request.source.dtype in ("int8", "uint8") and prod(request.conv.kernel) <= EXACT_TAPS
-    return request.source.dtype == FLOAT or bytes_alone
+    return request.source.dtype in (FLOAT, "int16") or bytes_alone
 
 
 def _is_depthwise(conv: Conv) -> bool:

@@ -4,12 +4,14 @@
     after:   for each row or two of pixels, in parallel:  for a few neighbouring pixels at once, for each vector of
              channels:  for each row of taps:  each pixel and each weight is loaded once for all that use it
 
-Channels that a vector does not divide are handled by overlap, as in `direct`.
+Channels that a vector does not divide are handled by overlap, as in `direct`. Integers are summed as floats that hold
+every sum exactly: bytes in float32, numbers of 16 bits in float64.
 """
 
 from dataclasses import dataclass
 from itertools import chain, product
 from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +21,12 @@ from tvm.script.ir_builder import tirx as T
 
 from lowprec.schedules.buffers import Buffers, Frame, begin_kernel
 from lowprec.schedules.epilogue import convert
-from lowprec.schedules.geometry import Geometry, Triple
+from lowprec.schedules.geometry import Geometry
 from lowprec.schedules.tasks import decode, start_of
 from lowprec.schedules.tiling import ceil_div, equal_parts
 from lowprec.schedules.views import FLOAT, FLOAT_BYTES, INTEGERS, Index, load, register, store, zeros
 
+WIDE, DOUBLE = "int16", "float64"
 ENOUGH_TASKS = 24
 """Tasks that keep the cores of most machines evenly busy."""
 
@@ -62,9 +65,23 @@ class Depthwise(Frame):
 
     @property
     def exact(self) -> bool:
-        """Whether pixels are bytes: sums are whole numbers then, which float32 holds up to 2^24, and the bias joins
-        them as an integer."""
+        """Whether pixels are integers: sums are whole numbers then, which the bias joins as an integer."""
         return self.input.dtype != FLOAT
+
+    @property
+    def wide(self) -> bool:
+        """Whether they have 16 bits."""
+        return self.input.dtype == WIDE
+
+    @property
+    def sums(self) -> str:
+        """What is summed in: float32 holds whole numbers up to 2^24, float64 up to 2^53."""
+        return DOUBLE if self.wide else FLOAT
+
+    @property
+    def vectors(self) -> int:
+        """Registers, each of a whole vector."""
+        return self.registers // 2 if self.wide else self.registers
 
     @property
     def tile(self) -> tuple[int, int]:
@@ -76,10 +93,10 @@ class Depthwise(Frame):
         geometry = self.geometry
         height, neighbours = geometry.size[1], geometry.stride[1] == geometry.dilation[1] == 1
         tall = 2 if self.spread and neighbours and geometry.kernel[1] > 1 and height > 1 else 1
-        small = 3 <= geometry.kernel[1] <= 7 and self.registers >= MANY_REGISTERS
+        small = 3 <= geometry.kernel[1] <= 7 and self.vectors >= MANY_REGISTERS
         if tall == 2 and small and height >= 4 and 4 * ceil_div(height, 4) <= WASTE * height:
             tall = 4
-        most = max(1, min(self.registers // (2 + tall), 8, 16 // tall))
+        most = max(1, min(self.vectors // (2 + tall), 8, 16 // tall))
         return tall, ceil_div(geometry.size[2], ceil_div(geometry.size[2], most))
 
     @property
@@ -104,8 +121,9 @@ class Depthwise(Frame):
         return equal_parts(self.blocks, max(ceil_div(ENOUGH_TASKS, lines), rows), least=LEAST_BLOCKS)
 
 
-def pack_depthwise(weights: NDArray[np.float32], kernel: Triple) -> NDArray[np.float32]:
+def pack_depthwise(weights: NDArray[Any], spec: Depthwise) -> NDArray[Any]:
     """[C, 1, taps...] -> [taps..., C]."""
+    kernel, weights = spec.geometry.kernel, weights.astype(WIDE if spec.wide else FLOAT)
     return np.ascontiguousarray(weights.reshape(len(weights), prod(kernel)).T).reshape(*kernel, len(weights))
 
 
@@ -113,7 +131,8 @@ def build_depthwise(spec: Depthwise) -> tirx.PrimFunc:
     """The kernel: arguments X, W, [bias], the epilogue's operands, Y."""
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         weights = (*spec.geometry.kernel, spec.channels)
-        buffers = begin_kernel(spec, weights=weights, bias=spec.bias, sums=INTEGERS if spec.exact else FLOAT)
+        packed, kind = WIDE if spec.wide else FLOAT, INTEGERS if spec.exact else FLOAT
+        buffers = begin_kernel(spec, weights=weights, bias=spec.bias, packed=packed, sums=kind)
         depth, height, width = spec.geometry.size
         tall, wide = spec.tile
         extents = (spec.batch, depth, spec.parts, ceil_div(height, tall))
@@ -131,10 +150,10 @@ def build_depthwise(spec: Depthwise) -> tirx.PrimFunc:
 def _tile(spec: Depthwise, at: tuple[Index, Index, Index, Index, Index], buffers: Buffers) -> None:
     n, d, h, first, channel = at
     width, geometry, (tall, wide) = spec.width, spec.geometry, spec.tile
-    sums = [[register(width) for _ in range(wide)] for _ in range(tall)]
+    sums = [[register(width, spec.sums) for _ in range(wide)] for _ in range(tall)]
     bias = buffers.bias_at(channel, width)
     for total in chain(*sums):
-        store(total, 0, zeros(width) if bias is None or spec.exact else bias, width)
+        store(total, 0, zeros(width, spec.sums) if bias is None or spec.exact else bias, width)
     taps = geometry.kernel[1]
     with T.serial(*geometry.seeing(0, d)) as r:
         for s in range(tall - 1):
@@ -145,11 +164,18 @@ def _tile(spec: Depthwise, at: tuple[Index, Index, Index, Index, Index], buffers
             _add(spec, at, buffers, (r, s), dict(enumerate(sums[s - taps + 1 :], s - taps + 1)))
     for (row, i), total in zip(product(range(tall), range(wide)), chain(*sums), strict=True):
         coordinates = (n, d, h + row, first + i, channel)
-        value = load(total, 0, width)
-        if spec.exact:
-            value = convert(value, INTEGERS) if bias is None else convert(value, INTEGERS) + bias
+        value = _joined(spec, load(total, 0, width), bias)
         value = spec.epilogue.apply(value, buffers.operands, coordinates, width)
         store(buffers.y, spec.output.address(coordinates), value, width)
+
+
+def _joined(spec: Depthwise, total: ir.Expr, bias: ir.Expr | None) -> ir.Expr:
+    """A sum with its bias, as the epilogue takes it."""
+    if not spec.exact:
+        return total
+    if spec.wide:
+        return convert(total if bias is None else total + convert(bias, DOUBLE), FLOAT)
+    return convert(total, INTEGERS) if bias is None else convert(total, INTEGERS) + bias
 
 
 def _add(
@@ -166,11 +192,16 @@ def _add(
     pixels: dict[int, ir.Expr] = {}
     for t in range(geometry.kernel[2]):
         places = {row: geometry.number((r, s - row, t)) * spec.channels + channel for row in sums}
-        weights = {row: T.bind(load(buffers.w, place, width)) for row, place in places.items()}
+        weights = {row: T.bind(_number(spec, load(buffers.w, place, width))) for row, place in places.items()}
         for i in range(spec.tile[1]):
             place = i * geometry.stride[2] + t * geometry.dilation[2]
             if place not in pixels:
                 pixel = load(buffers.x, line + place * spec.input.strides[3], width)
-                pixels[place] = T.bind(convert(pixel, FLOAT) if spec.exact else pixel)
+                pixels[place] = T.bind(_number(spec, pixel))
             for row, totals in sums.items():
                 store(totals[i], 0, load(totals[i], 0, width) + pixels[place] * weights[row], width)
+
+
+def _number(spec: Depthwise, value: ir.Expr) -> ir.Expr:
+    """A factor, of the type of sums."""
+    return value if value.ty.dtype.with_lanes(1) == spec.sums else convert(value, spec.sums)

@@ -19,6 +19,7 @@ from lowprec.schedules.convolution import (
     pack_convolution,
     shift_of,
 )
+from lowprec.schedules.depthwise import Depthwise
 from lowprec.schedules.direct import Direct
 from lowprec.schedules.epilogue import Constant, Epilogue, Step, Value
 from lowprec.schedules.windows import whole
@@ -59,7 +60,7 @@ def check(conv: Conv, target: str, *, way: Way | None = None, seed: int = 0) -> 
     if way is not None:
         assert isinstance(kernel, Direct)
         kernel = replace(kernel, arithmetic=replace(kernel.arithmetic, way=way, dots=False))
-    whole_range = isinstance(kernel, Amx)
+    whole_range = isinstance(kernel, Amx | Depthwise)
     largest = 2**15 - 1 if whole_range else min(2**15 - 1, (2**31 - 1) // (255 * conv.parameters // conv.out_channels))
     w = rng.integers(-largest, largest, conv.weight_shape, endpoint=True).astype(np.int16)
     w[0] = largest  # half-sums near their end
@@ -82,6 +83,8 @@ def check(conv: Conv, target: str, *, way: Way | None = None, seed: int = 0) -> 
         conv_of(9, (64, 40), 3),
         conv_of(12, (3, 20), 5, stride=2),
         conv_of(7, (1, 1), 3, groups=20),
+        conv_of(9, (1, 1), 5, groups=5, stride=2),
+        conv_of(40, (1, 1), 3, groups=64),
         conv_of(7, (9, 6), 1, groups=3),
         conv_of(5, (300, 18), 1),
     ],
