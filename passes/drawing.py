@@ -12,7 +12,7 @@ from tvm.ir import Expr
 from tvm.relax.transform.legalize_ops.common import register_legalize
 
 from lowprec.schedules import drawing
-from lowprec.schedules.noise import WORDS
+from lowprec.schedules.views import WORDS
 
 WORDS_OP = "lowprec.words"
 DRAWS: dict[str, Callable[[Expr, Expr], Expr]] = {
@@ -20,7 +20,6 @@ DRAWS: dict[str, Callable[[Expr, Expr], Expr]] = {
     "lowprec.draw_bfloat16": drawing.draw_bfloat16,
     "lowprec.draw_float16": drawing.draw_float16,
 }
-STEP_SHAPE, STEP_TYPE = (1,), "int64"
 
 
 def words(step: relax.Expr, key: Sequence[int], shape: Sequence[int], order: Sequence[int]) -> relax.Expr:

@@ -41,8 +41,8 @@ from lowprec.passes.reading_units import Declined, read_border
 from lowprec.passes.templates import Facts, KernelCall, Wish, lower_by_template
 from lowprec.passes.units import KIND, LAYER, OPERATORS, Kind
 from lowprec.schedules.copying import Copy
-from lowprec.schedules.noise import WORDS, Noise
-from lowprec.schedules.views import FLOAT_BYTES
+from lowprec.schedules.noise import Noise
+from lowprec.schedules.views import FLOAT_BYTES, WORDS
 from lowprec.schedules.windows import Shape, Window, whole
 from lowprec.targets import Target
 
@@ -84,12 +84,13 @@ def lower_units(module: IRModule, target: Target, wishes: Mapping[str, Wish] | N
         inside=_inside_halos(module, main),
         bfloats=bfloats_of(module, main),
         readers=_readers_of_words(module, main),
+        step=main.params[-1] if main.params else relax.Var("", relax.TensorType((), "int64")),
         places=places,
     )
     for var, value in bindings(main):
         function = unit_of(module, value)
         if op_name(value) == WORDS_OP:
-            lowering.words(var, value)
+            lowering.words[var] = value
         elif function is None:
             lowering.new[var] = lowering.emitter.emit(replace_tensors(value, lowering.new), var.name)
         elif var in wholes:
@@ -117,6 +118,7 @@ class _Lowering:
     inside: Mapping[relax.Expr, Window]
     bfloats: Set[relax.Expr]
     readers: Mapping[relax.Expr, str]
+    step: relax.Var
     places: Mapping[relax.Expr, tuple[Join, Part]]
     emitter: Emitter = field(default_factory=Emitter)
     new: dict[relax.Var, relax.Expr] = field(default_factory=dict)
@@ -129,6 +131,7 @@ class _Lowering:
     declined: dict[str, str] = field(default_factory=dict)
     retreats: dict[str, str] = field(default_factory=dict)
     written: set[relax.Var] = field(default_factory=set)
+    words: dict[relax.Var, relax.Call] = field(default_factory=dict)
 
     def call(self, module: IRModule, var: relax.Var, value: relax.Call, function: relax.Function) -> None:
         """One unit's kernel, into a tensor of its own or into its place in a larger one."""
@@ -139,6 +142,7 @@ class _Lowering:
         facts = Facts(
             insides={param: self.inside[arg] for param, arg in actual.items() if arg in self.inside},
             bfloats={param for param, arg in actual.items() if arg in self.bfloats},
+            words={param: parameters(self.words[arg]) for param, arg in actual.items() if arg in self.words},
         )
         kernel = self._by_template(function, layer, place, facts)
         written = kernel is not None
@@ -147,7 +151,7 @@ class _Lowering:
         if kernel is None:
             kernel = lower_generic(module, function, self.target, self.cache)
         symbol = self._symbol(kernel)
-        arguments = list(self._arguments(kernel, actual))
+        arguments = [*self._arguments(kernel, actual), *([self.step] if kernel.draws else [])]
         if written and join is not None:
             self._write(symbol, arguments, join)
             self.written.add(var)
@@ -158,8 +162,9 @@ class _Lowering:
         cost = cost_of(function, [self._extents(arg) for arg in value.args], self._extents(var))
         self._record(symbol, function, kernel.family, var, cost)
 
-    def words(self, var: relax.Var, value: relax.Call) -> None:
-        """The kernel of random words."""
+    def _make_words(self, var: relax.Var) -> None:
+        """The kernel of random words, for whoever reads them."""
+        value = self.words[var]
         key, shape, order = parameters(value)
         noise = Noise(shape=shape, order=order, lanes=self.target.lanes)
         symbol = self._symbol(KernelCall(identity=noise, family="noise", arguments=(), kernel=noise))
@@ -241,6 +246,8 @@ class _Lowering:
 
     def _passed(self, value: relax.Expr) -> relax.Expr:
         """What stands for a value of main in a kernel call."""
+        if value in self.words and value not in self.new:
+            self._make_words(value)
         return self._weight(array_of(value)) if is_constant(value) else self.new.get(value, value)
 
     def _weight(self, array: Array) -> relax.Var:

@@ -60,7 +60,7 @@ class UnitReading:
     result: Window
     bias: Array | None
     epilogue: Epilogue
-    sources: list[Source]
+    sources: list[Source | Array]
 
     def place(self, value: relax.Expr) -> tuple[relax.Var, Window]:
         """The parameter that the operator reads, and the part of it."""

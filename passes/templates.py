@@ -41,7 +41,7 @@ from lowprec.schedules.noise import Noise, build_noise
 from lowprec.schedules.popcount import Popcount, build_popcount, pack_popcount
 from lowprec.schedules.product import ProductRequest, pack_product, product_kernel
 from lowprec.schedules.views import FLOAT, View
-from lowprec.schedules.windows import Window, coordinates, whole
+from lowprec.schedules.windows import Shape, Window, coordinates, drawn, whole
 from lowprec.schedules.winograd import Winograd
 from lowprec.targets import Target
 
@@ -53,13 +53,15 @@ LOW_BYTE = 255
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelCall:
     """A kernel and what it is called with: parameters of the unit, or constants. Equal identities share one kernel.
-    `declined` says why it is a direct one, where the plan wished for another."""
+    `declined` says why it is a direct one, where the plan wished for another; one that `draws` is called with the step,
+    last."""
 
     identity: Hashable
     family: str
     arguments: tuple[Source | Array, ...]
     kernel: ConvolutionKernel | Popcount | Copy | Noise | tirx.PrimFunc
     declined: str = ""
+    draws: bool = False
 
     def build(self) -> tirx.PrimFunc:
         """The kernel's code."""
@@ -87,10 +89,12 @@ class Wish:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What is known of a unit's parameters: where the border of some ends, and which have bfloat16 numbers alone."""
+    """What is known of a unit's parameters: where the border of some ends, which have bfloat16 numbers alone, and which
+    are random words, of what key, shape and order."""
 
     insides: Mapping[relax.Var, Window] = field(default_factory=dict)
     bfloats: Set[relax.Var] = frozenset()
+    words: Mapping[relax.Var, tuple[Shape, Shape, Shape]] = field(default_factory=dict)
 
 
 def lower_by_template(
@@ -114,7 +118,7 @@ def lower_by_template(
 
 
 def _convolution(reading: UnitReading, target: Target, wish: Wish, facts: Facts) -> KernelCall:
-    operator = reading.operator
+    operator, drawing = reading.operator, _drawing(reading, facts)
     param, window = reading.place(operator.args[0])
     integers = _is_integer(reading, window)
     weights: Array = _codes(operator.args[1], window) if integers else as_float32(array_of(operator.args[1]))
@@ -138,7 +142,11 @@ def _convolution(reading: UnitReading, target: Target, wish: Wish, facts: Facts)
         wide=weights.dtype == np.int16 and window.dtype != WIDE,
         halves=not integers and wish.algorithm == DIRECT and param in facts.bfloats and _are_bfloats(weights, target),
     )
-    kernel = convolution_kernel(request, target)
+    kernel = convolution_kernel(replace(request, epilogue=drawing.epilogue), target)
+    if isinstance(kernel, Amx):
+        reading = drawing
+    elif drawing is not reading:
+        kernel = convolution_kernel(request, target)
     bias: Array | None = None if reading.bias is None else as_float32(reading.bias)
     if integers:
         bias = _centred(reading, weights, kernel)
@@ -149,7 +157,20 @@ def _convolution(reading: UnitReading, target: Target, wish: Wish, facts: Facts)
         arguments=(param, *packed, *reading.sources),
         kernel=kernel,
         declined=declined,
+        draws=reading.epilogue.draws,
     )
+
+
+def _drawing(reading: UnitReading, facts: Facts) -> UnitReading:
+    """The reading for a kernel that makes random words itself, from their keys."""
+    if not facts.words.keys() & {source for source in reading.sources if isinstance(source, relax.Var)}:
+        return reading
+    operands, sources = list(reading.epilogue.operands), list(reading.sources)
+    for index, source in enumerate(reading.sources):
+        if source in facts.words:
+            key, shape, order = facts.words[source]
+            operands[index], sources[index] = drawn(shape, order), np.array(key, np.uint32)
+    return replace(reading, epilogue=replace(reading.epilogue, operands=tuple(operands)), sources=sources)
 
 
 def _are_bfloats(weights: Array, target: Target) -> bool:
@@ -339,7 +360,12 @@ def _product(reading: UnitReading, target: Target, facts: Facts) -> KernelCall:
         stored=halves_of(as_float32(array_of(right)), target) if constant and not integers else FLOAT,
         halves=constant and not integers and param in facts.bfloats and _are_bfloats(array_of(right), target),
     )
-    kernel = product_kernel(request, target)
+    drawing = _drawing(reading, facts)
+    kernel = product_kernel(replace(request, epilogue=drawing.epilogue), target)
+    if isinstance(kernel, Amx):
+        reading = drawing
+    elif drawing is not reading:
+        kernel = product_kernel(request, target)
     weights: list[Source | Array]
     if codes is not None:
         weights = [*pack_product(kernel, codes, _centred(reading, codes.T, kernel))]

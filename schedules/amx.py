@@ -29,16 +29,19 @@ from tvm import ir, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
+from lowprec.philox import BLOCK
 from lowprec.schedules.amx_tiles import PRODUCTS, ROWS, TILES, address, call, configure, distance, release, tile
 from lowprec.schedules.arithmetic import BFLOAT, BITS, doubles
 from lowprec.schedules.buffers import Buffers, begin_kernel
 from lowprec.schedules.direct import Grouped, packed_columns, vector_starts
 from lowprec.schedules.epilogue import Place
 from lowprec.schedules.geometry import Geometry
+from lowprec.schedules.noise import positions, quads, source_of
+from lowprec.schedules.philox import Stream, element_word
 from lowprec.schedules.prefetch import is_fetched_ahead, prefetch
 from lowprec.schedules.tasks import decode, only_if, start_of
 from lowprec.schedules.tiling import ceil_div
-from lowprec.schedules.views import FLOAT, Index, View, load, splat, store
+from lowprec.schedules.views import FLOAT, WORDS, Drawn, Index, View, load, named, splat, store
 from lowprec.tiles import LANES, ROW_BYTES, WORD_BYTES, row_depth
 
 CHAINS = 8
@@ -272,6 +275,7 @@ def build_amx(spec: Amx) -> tirx.PrimFunc:
                 spec=spec,
                 buffers=buffers,
                 kept=kept,
+                words=_words_of(spec, buffers, task),
                 offsets=_offsets(spec, first),
                 group=group,
                 block=block,
@@ -359,6 +363,67 @@ def _offsets(spec: Amx, first: Index) -> dict[View, tirx.Buffer]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Words:
+    """Random words for a bundle of rows. A block has those of four pixels in a row, of `quad` the last one drawn, if
+    planes have whole blocks; else each element has a block of its own."""
+
+    view: Drawn
+    source: Stream
+    rows: int
+    drawn: tirx.Buffer
+    quad: tirx.Buffer
+    number: tirx.Buffer
+
+    @property
+    def whole(self) -> bool:
+        return all(self.view.strides[axis] % BLOCK == 0 for axis in (0, 4))
+
+    def draw(self, table: tirx.Buffer, pixel: Index, channel: Index, vectors: list[int], width: int) -> None:
+        """For the rows from `pixel` on."""
+        stride = self.view.strides[4]
+        channels = [tirx.Cast("int64", channel + vector) * stride for vector in vectors]
+        with T.serial(0, self.rows) as row:
+            at = T.bind(load(table, pixel + row, 1))
+            if self.whole:
+                number = T.bind(tirx.shift_right(at, tirx.const(2, "int32")))
+                with T.If(tirx.Or(row == 0, number != load(self.number, 0, 1))), T.Then():
+                    self._draw_quad(number, channels, width)
+            for j, begin in enumerate(channels):
+                if self.whole:
+                    word = load(self.quad, (j * BLOCK + (at & (BLOCK - 1))) * LANES, width)
+                else:
+                    place = positions(tirx.Cast("int64", at) + begin, stride, width)
+                    word = element_word(self.source, named(place))
+                store(self.drawn, (row * len(channels) + j) * LANES, word, width)
+
+    def _draw_quad(self, number: ir.Expr, channels: list[ir.Expr], width: int) -> None:
+        store(self.number, 0, number, 1)
+        stride = self.view.strides[4] // BLOCK
+        first = tirx.Cast("int64", number)
+        starts = [first + tirx.floordiv(begin, BLOCK) for begin in channels]
+        found = quads(self.source, [positions(start, stride, width) for start in starts])
+        for j, words in enumerate(found):
+            for place, word in enumerate(words):
+                store(self.quad, (j * BLOCK + place) * LANES, word, width)
+
+
+def _words_of(spec: Amx, buffers: Buffers, task: ir.Expr) -> dict[int, _Words]:
+    """Those of each operand that is drawn, by its number."""
+    found: dict[int, _Words] = {}
+    for number, (view, key) in enumerate(zip(spec.epilogue.operands, buffers.operands, strict=True)):
+        if isinstance(view, Drawn) and buffers.step is not None:
+            found[number] = _Words(
+                view=view,
+                source=source_of(key, buffers.step, task),
+                rows=spec.bundle,
+                drawn=T.alloc_buffer((spec.bundle * spec.panel,), WORDS, scope="global"),
+                quad=T.alloc_buffer((BLOCK * spec.panel,), WORDS, scope="global"),
+                number=T.alloc_buffer((1,), "int32", scope="global"),
+            )
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Place:
     """What is computed at once: a grid of the task, by its number, and a panel of its block."""
 
@@ -373,6 +438,7 @@ class _Task:
     spec: Amx
     buffers: Buffers
     kept: tirx.Buffer
+    words: "dict[int, _Words]"
     offsets: dict[View, tirx.Buffer]
     group: Index
     block: Index
@@ -533,8 +599,18 @@ class _Task:
                 for row in rows
                 for j, vector in enumerate(vectors)
             ]
-            places = [self._in_tensors(pixel, channel + vector) for pixel in pixels for vector in vectors]
-            values = iter(spec.epilogue.apply_together(totals, buffers.operands, places, width))
+            for words in self.words.values():
+                words.draw(self.offsets[words.view], place.number * spec.pixels + first, channel, vectors, width)
+            places = [
+                self._in_tensors(pixel, channel + vector, (number * len(vectors) + j) * LANES)
+                for number, pixel in enumerate(pixels)
+                for j, vector in enumerate(vectors)
+            ]
+            operands = [
+                self.words[number].drawn if number in self.words else buffer
+                for number, buffer in enumerate(buffers.operands)
+            ]
+            values = iter(spec.epilogue.apply_together(totals, operands, places, width))
             for pixel in pixels:
                 offset = T.bind(load(self.offsets[spec.output], pixel, 1))
                 results = [next(values) for _ in vectors]
@@ -556,10 +632,12 @@ class _Task:
         exact = exact if bias is None else exact + doubles(bias, width)
         return tirx.Cast(FLOAT if width == 1 else f"{FLOAT}x{width}", exact)
 
-    def _in_tensors(self, pixel: Index, channel: Index) -> Place:
-        """Where a pixel's channel lies in a tensor."""
+    def _in_tensors(self, pixel: Index, channel: Index, slot: int) -> Place:
+        """Where a pixel's channel lies in a tensor; words just drawn lie by their vectors."""
 
         def place(view: View) -> Index:
+            if isinstance(view, Drawn):
+                return slot
             if view not in self.offsets:
                 return view.address((0, 0, 0, 0, channel))
             return load(self.offsets[view], pixel, 1) + channel * view.strides[4]

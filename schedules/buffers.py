@@ -8,6 +8,7 @@ from tvm.script.ir_builder import tirx as T
 
 from lowprec.schedules.epilogue import Epilogue
 from lowprec.schedules.halo import Halo, fill_halo
+from lowprec.schedules.noise import STEP_SHAPE, STEP_TYPE
 from lowprec.schedules.tasks import only_if
 from lowprec.schedules.views import FLOAT, Index, View, load, store
 
@@ -43,13 +44,14 @@ class Frame:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Buffers:
-    """The kernel's arguments; `low` are the lower bytes of weights that have two."""
+    """The kernel's arguments; `low` are the lower bytes of weights that have two, `step` is that of random words."""
 
     x: tirx.Buffer
     w: tirx.Buffer
     low: tirx.Buffer | None
     bias: tirx.Buffer | None
     operands: list[tirx.Buffer]
+    step: tirx.Buffer | None
     y: tirx.Buffer
 
     def bias_at(self, channel: Index, width: int) -> ir.Expr | None:
@@ -66,8 +68,8 @@ def begin_kernel(
     sums: str = FLOAT,
     low: bool = False,
 ) -> Buffers:
-    """Declare X, W, [the lower bytes of W], [bias], the epilogue's operands and Y of the function under construction,
-    and fill the border. Weights without a view are `packed` numbers, the bias is of the type of the `sums`."""
+    """Declare X, W, [the lower bytes of W], [bias], the epilogue's operands, [the step] and Y of the function under
+    construction, and fill the border. Weights without a view are `packed` numbers, the bias is of the sums' type."""
     T.func_name("main")
     buffers = Buffers(
         x=spec.input.buffer("X"),
@@ -75,6 +77,7 @@ def begin_kernel(
         low=T.arg("L", T.buffer(weights.shape if isinstance(weights, View) else weights, "uint8")) if low else None,
         bias=T.arg("B", T.buffer((spec.bias_width,), sums)) if bias else None,
         operands=[view.buffer(f"E{i}") for i, view in enumerate(spec.epilogue.operands)],
+        step=T.arg("step", T.buffer(STEP_SHAPE, STEP_TYPE)) if spec.epilogue.draws else None,
         y=spec.output.buffer("Y"),
     )
     T.func_attr({"tirx.noalias": True, "global_symbol": "main"})

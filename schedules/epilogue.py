@@ -12,7 +12,7 @@ import numpy as np
 from tvm import ir, tirx
 
 from lowprec.schedules import drawing, vector_math
-from lowprec.schedules.views import FLOAT, Index, View, load, register, splat, store
+from lowprec.schedules.views import FLOAT, Drawn, Index, View, load, register, splat, store
 
 Expression: TypeAlias = ir.Expr
 Place: TypeAlias = Callable[[View], Index]
@@ -61,6 +61,11 @@ class Epilogue:
 
     steps: tuple[Step, ...] = ()
     operands: tuple[View, ...] = ()
+
+    @property
+    def draws(self) -> bool:
+        """Whether it takes random words that the kernel makes."""
+        return any(isinstance(view, Drawn) for view in self.operands)
 
     def apply(
         self, accumulator: Expression, buffers: list[tirx.Buffer], coordinates: tuple[Index, ...], lanes: int

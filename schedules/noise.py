@@ -19,14 +19,16 @@ from lowprec.philox import BLOCK
 from lowprec.schedules.philox import Stream, blocks, element_word, stream
 from lowprec.schedules.tasks import decode, start_of
 from lowprec.schedules.tiling import ceil_div
-from lowprec.schedules.views import Index, load, named, row_major, splat, store
+from lowprec.schedules.vector_math import lanes_of
+from lowprec.schedules.views import WORDS, Index, load, named, splat, store
 from lowprec.schedules.walkers import TASK_BITS
+from lowprec.schedules.windows import logical_strides
 
 WORK = 1 << 14
 """Words of a task, about."""
 VECTORS = 2
 """Of blocks in flight: a round is a chain of instructions, and each vector of words takes two registers."""
-WORDS = "uint32"
+STEP_SHAPE, STEP_TYPE = (1,), "int64"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,19 +51,15 @@ class Noise:
     @property
     def axes(self) -> tuple[Axis, ...]:
         """Those longer than one, joined where both orders agree."""
-        logical = [0] * len(self.shape)
-        for extent, axis in zip(self.shape, self.order, strict=True):
-            logical[axis] = extent
-        strides = row_major(tuple(logical))
         found: list[Axis] = []
-        for extent, axis in zip(self.shape, self.order, strict=True):
+        for extent, stride in zip(self.shape, logical_strides(self.shape, self.order), strict=True):
             if extent == 1:
                 continue
             before = found[-1] if found else None
-            if before is not None and before.stride == extent * strides[axis]:
-                found[-1] = Axis(extent=before.extent * extent, stride=strides[axis])
+            if before is not None and before.stride == extent * stride:
+                found[-1] = Axis(extent=before.extent * extent, stride=stride)
             else:
-                found.append(Axis(extent=extent, stride=strides[axis]))
+                found.append(Axis(extent=extent, stride=stride))
         return tuple(found) or (Axis(extent=1, stride=1),)
 
     @property
@@ -82,17 +80,39 @@ def build_noise(spec: Noise) -> tirx.PrimFunc:
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name("main")
         key = T.arg("key", T.buffer((2,), WORDS))
-        step = T.arg("step", T.buffer((1,), "int64"))
+        step = T.arg("step", T.buffer(STEP_SHAPE, STEP_TYPE))
         y = T.arg("Y", T.buffer(spec.shape, WORDS))
         T.func_attr({"tirx.noalias": True, "global_symbol": "main"})
         with T.parallel(0, ceil_div(rows, share)) as task:
-            zero = tirx.Cast("int32", task >> tirx.const(TASK_BITS, task.ty.dtype))
-            keys = [named(load(key, place, 1)) for place in range(2)]
-            source = stream(keys[0], keys[1], named(tirx.Cast(WORDS, load(step, 0, 1))), zero=named(zero))
+            source = source_of(key, step, task)
             with T.serial(0, share) as number:
                 row = T.bind(start_of(task, share, rows) + number)
                 _Row(spec=spec, source=source, y=y, number=T.bind(row * spec.together)).emit(extents)
     return builder.get()
+
+
+def source_of(key: tirx.Buffer, step: tirx.Buffer, task: Expr) -> Stream:
+    """What a task draws from."""
+    zero = tirx.Cast("int32", task >> tirx.const(TASK_BITS, task.ty.dtype))
+    keys = [named(load(key, place, 1)) for place in range(2)]
+    return stream(keys[0], keys[1], named(tirx.Cast(WORDS, load(step, 0, 1))), zero=named(zero))
+
+
+def positions(first: Expr, stride: int, lanes: int) -> Expr:
+    """The places of neighbours along an axis, from an int64, as uint64."""
+    begin = named(tirx.Cast("uint64", first))
+    if lanes == 1:
+        return begin
+    ramp = tirx.Ramp(tirx.const(0, "int64"), tirx.const(stride, "int64"), lanes)
+    return splat(begin, lanes) + tirx.Cast(f"uint64x{lanes}", ramp)
+
+
+def quads(source: Stream, numbers: list[Expr]) -> list[list[Expr]]:
+    """The four words of vectors of blocks, by their numbers."""
+    lanes = lanes_of(numbers[0])
+    kind = WORDS if lanes == 1 else f"{WORDS}x{lanes}"
+    found = blocks(source, [named(number) for number in numbers], tirx.const(0, "uint64"))
+    return [[tirx.Cast(kind, word) for word in words] for words in found]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,25 +134,16 @@ class _Row:
         with T.serial(0, ceil_div(inner.extent, lanes * vectors)) as group:
             begin = start_of(group, lanes * vectors, inner.extent)
             starts = [T.bind(tirx.min(begin + i * lanes, inner.extent - lanes)) for i in range(vectors)]
-            positions = [named(self._positions(first, start, inner.stride, lanes)) for start in starts]
-            self._store(starts, positions, lanes)
+            places = [first + tirx.Cast("int64", start) * inner.stride for start in starts]
+            self._store(starts, [named(positions(place, inner.stride, lanes)) for place in places], lanes)
 
-    def _positions(self, first: Expr, start: Expr, stride: int, lanes: int) -> Expr:
-        begin = named(tirx.Cast("uint64", first + tirx.Cast("int64", start) * stride))
-        if lanes == 1:
-            return begin
-        ramp = tirx.Ramp(tirx.const(0, "int64"), tirx.const(stride, "int64"), lanes)
-        return splat(begin, lanes) + tirx.Cast(f"uint64x{lanes}", ramp)
-
-    def _store(self, starts: list[Expr], positions: list[Expr], lanes: int) -> None:
+    def _store(self, starts: list[Expr], places: list[Expr], lanes: int) -> None:
         width = self.spec.axes[-1].extent
         if self.spec.together == 1:
-            for start, position in zip(starts, positions, strict=True):
-                store(self.y, self.number * width + start, element_word(self.source, position), lanes)
+            for start, place in zip(starts, places, strict=True):
+                store(self.y, self.number * width + start, element_word(self.source, place), lanes)
             return
-        numbers = [named(position >> splat(tirx.const(2, "uint64"), lanes)) for position in positions]
-        found = blocks(self.source, numbers, tirx.const(0, "uint64"))
-        kind = WORDS if lanes == 1 else f"{WORDS}x{lanes}"
-        for start, words in zip(starts, found, strict=True):
-            for place, word in enumerate(words):
-                store(self.y, (self.number + place) * width + start, tirx.Cast(kind, word), lanes)
+        numbers = [place >> splat(tirx.const(2, "uint64"), lanes) for place in places]
+        for start, words in zip(starts, quads(self.source, numbers), strict=True):
+            for row, word in enumerate(words):
+                store(self.y, (self.number + row) * width + start, word, lanes)

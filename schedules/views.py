@@ -21,6 +21,7 @@ from tvm.script.ir_builder import tirx as T
 COORDINATES = 5
 FLOAT = "float32"
 INTEGERS = "int32"
+WORDS = "uint32"
 FLOAT_BYTES = 4
 
 Index: TypeAlias = ir.Expr | int
@@ -50,6 +51,15 @@ class View:
     def buffer(self, name: str) -> tirx.Buffer:
         """Declare this tensor as the next argument of the function under construction."""
         return T.arg(name, T.buffer(self.shape, self.dtype))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn(View):
+    """A tensor of random words that a kernel makes where it needs them: positions are an element's place in ONNX's
+    order, and what the caller passes is the tensor's key."""
+
+    def buffer(self, name: str) -> tirx.Buffer:
+        return T.arg(name, T.buffer((2,), WORDS))
 
 
 def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:

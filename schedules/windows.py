@@ -10,7 +10,7 @@ from math import prod
 import numpy as np
 
 from lowprec.schedules.halo import Halo
-from lowprec.schedules.views import COORDINATES, FLOAT, View, row_major
+from lowprec.schedules.views import COORDINATES, FLOAT, WORDS, Drawn, View, row_major
 
 Shape = tuple[int, ...]
 _PLACES = {1: (4,), 2: (3, 4), 3: (0, 3, 4), 4: (0, 2, 3, 4), 5: (0, 1, 2, 3, 4)}
@@ -76,6 +76,18 @@ class Window:
 def whole(shape: Shape, dtype: str = FLOAT) -> Window:
     """All of a tensor."""
     return Window(shape=shape, begin=(0,) * len(shape), extents=shape, dtype=dtype)
+
+
+def logical_strides(shape: Shape, order: Shape) -> Shape:
+    """Of each axis of a physical shape, how far apart neighbours are in ONNX's order, where it is axis `order[i]`."""
+    extents = dict(zip(order, shape, strict=True))
+    strides = row_major(tuple(extents[axis] for axis in range(len(shape))))
+    return tuple(strides[axis] for axis in order)
+
+
+def drawn(shape: Shape, order: Shape) -> Drawn:
+    """A whole tensor of random words."""
+    return Drawn(shape=shape, strides=spread(logical_strides(shape, order), _PLACES[len(shape)], 0), dtype=WORDS)
 
 
 def coordinates(shape: Shape) -> tuple[int, int, int, int, int]:

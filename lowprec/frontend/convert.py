@@ -23,8 +23,8 @@ from lowprec.frontend.converters.widening import converted
 from lowprec.frontend.graph import Graph, Node, TensorSpec
 from lowprec.frontend.randomness import DOMAIN, draws
 from lowprec.manifest import NARROW_BITS
-from lowprec.passes.drawing import STEP_SHAPE, STEP_TYPE
 from lowprec.passes.editing import UNNAMED, Emitter, attributes_of, bindings, replace_tensors, result_of
+from lowprec.schedules.noise import STEP_SHAPE, STEP_TYPE
 
 LAYERS = "lowprec.layers"
 DTYPE_NAMES = "float16 bfloat16 float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool"
