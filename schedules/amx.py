@@ -51,6 +51,8 @@ SUM_BYTES = 4
 PIECE = 1 << 14
 """Numbers that a task halves."""
 OUTSIDE = -1
+BLOCKS = 2
+"""Vectors of blocks of random words in flight."""
 SPLIT = ("int8", "uint8")
 """The higher byte of a number of 16 bits, and the lower one."""
 
@@ -364,47 +366,69 @@ def _offsets(spec: Amx, first: Index) -> dict[View, tirx.Buffer]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Words:
-    """Random words for a bundle of rows. A block has those of four pixels in a row, of `quad` the last one drawn, if
-    planes have whole blocks; else each element has a block of its own."""
+    """Random words for a grid, vector by vector of each tile; `begins` are the places of the first of each tile's.
 
+    A tile's pixels follow each other, as blocks do, which have the words of four pixels each if planes have whole ones:
+    then all that a tile may touch are computed, several at once. Else each element has a block of its own.
+    """
+
+    spec: Amx
     view: Drawn
     source: Stream
-    rows: int
-    drawn: tirx.Buffer
-    quad: tirx.Buffer
-    number: tirx.Buffer
+    kept: tirx.Buffer
+    begins: tirx.Buffer
+
+    @staticmethod
+    def rows(spec: Amx) -> int:
+        """Of words that a tile has room for."""
+        return BLOCK * (ceil_div(spec.line.rows - 1, BLOCK) + 1)
 
     @property
     def whole(self) -> bool:
+        """Whether planes, and images, have whole blocks."""
         return all(self.view.strides[axis] % BLOCK == 0 for axis in (0, 4))
 
-    def draw(self, table: tirx.Buffer, pixel: Index, channel: Index, vectors: list[int], width: int) -> None:
-        """For the rows from `pixel` on."""
-        stride = self.view.strides[4]
-        channels = [tirx.Cast("int64", channel + vector) * stride for vector in vectors]
-        with T.serial(0, self.rows) as row:
-            at = T.bind(load(table, pixel + row, 1))
-            if self.whole:
-                number = T.bind(tirx.shift_right(at, tirx.const(2, "int32")))
-                with T.If(tirx.Or(row == 0, number != load(self.number, 0, 1))), T.Then():
-                    self._draw_quad(number, channels, width)
-            for j, begin in enumerate(channels):
-                if self.whole:
-                    word = load(self.quad, (j * BLOCK + (at & (BLOCK - 1))) * LANES, width)
-                else:
-                    place = positions(tirx.Cast("int64", at) + begin, stride, width)
-                    word = element_word(self.source, named(place))
-                store(self.drawn, (row * len(channels) + j) * LANES, word, width)
+    def _place(self, tile: int, vector: int) -> int:
+        return (tile * self.spec.grid.wide + vector) * self.rows(self.spec)
 
-    def _draw_quad(self, number: ir.Expr, channels: list[ir.Expr], width: int) -> None:
-        store(self.number, 0, number, 1)
-        stride = self.view.strides[4] // BLOCK
-        first = tirx.Cast("int64", number)
-        starts = [first + tirx.floordiv(begin, BLOCK) for begin in channels]
-        found = quads(self.source, [positions(start, stride, width) for start in starts])
-        for j, words in enumerate(found):
-            for place, word in enumerate(words):
-                store(self.quad, (j * BLOCK + place) * LANES, word, width)
+    def at(self, tile: Index, vector: int, place: Index) -> Index:
+        """Where the words of a pixel at `place` are, for a vector of a tile."""
+        row = place - load(self.begins, tile, 1)
+        return ((tile * self.spec.grid.wide + vector) * self.rows(self.spec) + row) * LANES
+
+    def draw(self, table: tirx.Buffer, pixel: Index, channel: Index, vectors: list[int], width: int) -> None:
+        """For the grid whose first pixel is number `pixel` of the table."""
+        stride, rows = self.view.strides[4], self.spec.line.rows
+        channels = [tirx.Cast("int64", channel + vector) * stride for vector in vectors]
+        for number in range(self.spec.grid.high):
+            first = T.bind(load(table, pixel + number * rows, 1))
+            begin = T.bind(tirx.bitwise_and(first, tirx.const(-BLOCK, "int32"))) if self.whole else first
+            store(self.begins, number, begin, 1)
+            if self.whole:
+                self._draw_blocks(number, begin, channels, width)
+                continue
+            with T.serial(0, rows) as row:
+                place = T.bind(load(table, pixel + number * rows + row, 1))
+                for j, start in enumerate(channels):
+                    element = positions(tirx.Cast("int64", place) + start, stride, width)
+                    word = element_word(self.source, named(element))
+                    store(self.kept, (self._place(number, j) + place - begin) * LANES, word, width)
+
+    def _draw_blocks(self, tile: int, begin: ir.Expr, channels: list[ir.Expr], width: int) -> None:
+        stride, count = self.view.strides[4] // BLOCK, self.rows(self.spec) // BLOCK
+        together = max(1, BLOCKS // len(channels))
+        with T.serial(0, ceil_div(count, together)) as group:
+            numbers = [start_of(group, together, count) + i for i in range(min(together, count))]
+            starts = [
+                tirx.Cast("int64", tirx.floordiv(begin, BLOCK) + number) + tirx.floordiv(start, BLOCK)
+                for number in numbers
+                for start in channels
+            ]
+            found = iter(quads(self.source, [positions(start, stride, width) for start in starts]))
+            for number in numbers:
+                for j in range(len(channels)):
+                    for row, word in enumerate(next(found)):
+                        store(self.kept, (self._place(tile, j) + number * BLOCK + row) * LANES, word, width)
 
 
 def _words_of(spec: Amx, buffers: Buffers, task: ir.Expr) -> dict[int, _Words]:
@@ -413,12 +437,11 @@ def _words_of(spec: Amx, buffers: Buffers, task: ir.Expr) -> dict[int, _Words]:
     for number, (view, key) in enumerate(zip(spec.epilogue.operands, buffers.operands, strict=True)):
         if isinstance(view, Drawn) and buffers.step is not None:
             found[number] = _Words(
+                spec=spec,
                 view=view,
                 source=source_of(key, buffers.step, task),
-                rows=spec.bundle,
-                drawn=T.alloc_buffer((spec.bundle * spec.panel,), WORDS, scope="global"),
-                quad=T.alloc_buffer((BLOCK * spec.panel,), WORDS, scope="global"),
-                number=T.alloc_buffer((1,), "int32", scope="global"),
+                kept=T.alloc_buffer((_Words.rows(spec) * spec.grid.high * spec.panel,), WORDS, scope="global"),
+                begins=T.alloc_buffer((spec.grid.high,), "int32", scope="global"),
             )
     return found
 
@@ -590,6 +613,9 @@ class _Task:
         width = min(LANES, spec.out_channels)
         kept = T.bind(self._kept_at(item))
         channel, vectors = self._channels(place)
+        for words in self.words.values():
+            with T.If(tirx.And(begin == 0, end > begin)), T.Then():
+                words.draw(self.offsets[words.view], place.number * spec.pixels, channel, vectors, width)
         with T.serial(begin, end) as bundle:
             first = start_of(bundle, spec.bundle, spec.pixels)
             rows = [T.bind(first + index) for index in range(spec.bundle)]
@@ -599,15 +625,13 @@ class _Task:
                 for row in rows
                 for j, vector in enumerate(vectors)
             ]
-            for words in self.words.values():
-                words.draw(self.offsets[words.view], place.number * spec.pixels + first, channel, vectors, width)
             places = [
-                self._in_tensors(pixel, channel + vector, (number * len(vectors) + j) * LANES)
-                for number, pixel in enumerate(pixels)
+                self._in_tensors(pixel, channel + vector, (row, j))
+                for row, pixel in zip(rows, pixels, strict=True)
                 for j, vector in enumerate(vectors)
             ]
             operands = [
-                self.words[number].drawn if number in self.words else buffer
+                self.words[number].kept if number in self.words else buffer
                 for number, buffer in enumerate(buffers.operands)
             ]
             values = iter(spec.epilogue.apply_together(totals, operands, places, width))
@@ -632,12 +656,14 @@ class _Task:
         exact = exact if bias is None else exact + doubles(bias, width)
         return tirx.Cast(FLOAT if width == 1 else f"{FLOAT}x{width}", exact)
 
-    def _in_tensors(self, pixel: Index, channel: Index, slot: int) -> Place:
-        """Where a pixel's channel lies in a tensor; words just drawn lie by their vectors."""
+    def _in_tensors(self, pixel: Index, channel: Index, slot: tuple[Index, int]) -> Place:
+        """Where a pixel's channel lies in a tensor; random words have their `slot`, a row of the grid and a vector."""
+        row, vector = slot
+        words = next(iter(self.words.values()), None)  # those of other operands lie alike
 
         def place(view: View) -> Index:
-            if isinstance(view, Drawn):
-                return slot
+            if isinstance(view, Drawn) and words is not None:
+                return words.at(tirx.floordiv(row, self.spec.line.rows), vector, load(self.offsets[view], pixel, 1))
             if view not in self.offsets:
                 return view.address((0, 0, 0, 0, channel))
             return load(self.offsets[view], pixel, 1) + channel * view.strides[4]
