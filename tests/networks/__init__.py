@@ -1,4 +1,5 @@
-"""Our own builders of the architectures that the nine models lack: depthwise, squeeze-excite, groups, attention, 3-D.
+"""Our own builders of the architectures that the nine models lack: depthwise, squeeze-excite, groups, attention, 3-D,
+signs.
 
 `NETWORKS` names them all. Each builds at full size or, for tests, small: the same operators, few and odd channels.
 """
@@ -8,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import onnx
 
-from tests.networks import classifiers, dense, transformers, volumes
+from tests.networks import binary, classifiers, dense, transformers, volumes
 from tests.networks.builder import Size
 
 SMALL = Size(image=33, width=0.25, depth=0.34)
@@ -43,6 +44,8 @@ NETWORKS = (
         full=Size(image=299),
     ),
     Network(name="resnet_v2", build=classifiers.resnet_v2),
+    Network(name="binarynet", build=binary.binarynet),
+    Network(name="binary_layer", build=binary.binary_layer, full=Size(image=56)),
     Network(name="darknet", build=classifiers.darknet),
     Network(name="deeplab", build=dense.deeplab, small=replace(SMALL, width=0.1), full=Size(image=257)),
     Network(name="unet", build=dense.unet, small=Size(image=40, width=0.1), full=Size(image=256)),

@@ -235,6 +235,16 @@ class Builder:
         y = self.unit("MatMul", x, weight)
         return self.op("Add", y, self.normal(width, scale=0.1)) if bias else y
 
+    def signs(self, x: Value) -> Value:
+        """-1 and +1, which zero becomes."""
+        condition, result = f"greaterorequal_{len(self.nodes)}", f"where_{len(self.nodes) + 1}"
+        zero, one, other = (self.constant(number).name for number in (0.0, 1.0, -1.0))
+        self.nodes += [
+            helper.make_node("GreaterOrEqual", [x.name, zero], [condition], name=condition),
+            helper.make_node("Where", [condition, one, other], [result], name=result),
+        ]
+        return Value(name=result, shape=x.shape)
+
     def gemm(self, x: Value, width: int) -> Value:
         depth = x.shape[-1]
         weight = self.normal(width, depth, scale=1 / math.sqrt(depth * x.square))

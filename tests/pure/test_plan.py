@@ -128,6 +128,25 @@ def test_bfloats_are_multiplied_on_tiles_where_they_fill_them(
     assert choice.algorithm == "direct" or not on_tiles
 
 
+@pytest.mark.parametrize(
+    ("changes", "words", "target", "on_tiles"),
+    [
+        ({}, ("int8", "uint8", "int32"), "sapphirerapids", True),
+        ({}, ("int8", "uint8", "int32"), "cascadelake", False),
+        ({}, ("int16", "uint8", "int32"), "sapphirerapids", False),
+        ({}, ("int16", "int16", "int64"), "sapphirerapids", True),
+        ({"in_channels": 4096}, ("int16", "int16", "int64"), "sapphirerapids", False),
+        ({"groups": 64}, ("int8", "uint8", "int32"), "sapphirerapids", False),
+    ],
+)
+def test_integers_are_summed_on_tiles_where_they_fill_them(
+    changes: dict[str, Any], words: tuple[str, str, str], target: str, on_tiles: bool
+) -> None:
+    one = replace(layer("c", "Conv", conv(**changes)), words=words)
+    (choice,) = make_plan([one], recipe=Recipe(), precision="int8", target=parse_target(target)).choices
+    assert ("exact sums on tiles" in choice.reason) == on_tiles
+
+
 def test_a_wish_for_an_algorithm_is_met_beside_tiles() -> None:
     one = replace(layer("c", "Conv", conv()), words=BFLOATS)
     target = parse_target("sapphirerapids")

@@ -18,7 +18,7 @@ from lowprec.schedules.epilogue import Epilogue, Step, Value
 from lowprec.schedules.product import ProductRequest, pack_product, product_kernel
 from lowprec.schedules.windows import whole
 from lowprec.targets import native, parse_target
-from lowprec.tiles import rows_of
+from lowprec.tiles import DEEPEST, rows_of
 from tests.tvm.schedules.test_bytes import Case, called, check, convolved, drawn_case, drawn_conv, inside
 
 AMX = parse_target("sapphirerapids")
@@ -121,6 +121,43 @@ def test_layers_on_tiles_build_anywhere(name: str) -> None:
     machine = tvm.target.Target(AMX.tvm_target(1))
     code = tvm.compile(tvm.IRModule({"main": build_amx(kernel)}), target=machine).mod.inspect_source("asm")
     assert "tdpbusd" in code
+
+
+def of_16_bits(conv: Conv) -> Kernel:
+    conv_shape = (conv.batch, *conv.size, conv.in_channels)
+    extents = (conv.batch, *conv.output_size, conv.out_channels)
+    request = ConvolutionRequest(
+        conv=conv, source=whole(conv_shape, "int16"), result=whole(extents), epilogue=Epilogue(), bias=True
+    )
+    return convolution_kernel(request, AMX)
+
+
+@pytest.mark.parametrize("name", ON_TILES)
+def test_numbers_of_16_bits_are_multiplied_byte_by_byte(name: str) -> None:
+    """Exactness is seen in `test_halves`, where this machine has tiles."""
+    kernel = of_16_bits(ON_TILES[name])
+    assert isinstance(kernel, Amx)
+    assert (kernel.split, kernel.grid.count) == (True, 1)
+    machine = tvm.target.Target(AMX.tvm_target(1))
+    code = tvm.compile(tvm.IRModule({"main": build_amx(kernel)}), target=machine).mod.inspect_source("asm")
+    assert all(name in code for name in ("tdpbssd", "tdpbsud", "tdpbusd", "tdpbuud"))
+
+
+def test_sums_of_16_bits_that_bytes_cannot_hold_are_not_for_tiles() -> None:
+    deepest = replace(POINTWISE, in_channels=DEEPEST)
+    assert isinstance(of_16_bits(deepest), Amx)
+    assert isinstance(of_16_bits(replace(deepest, in_channels=DEEPEST + 1)), Direct)
+    assert DEEPEST * 2 * 128 * 255 < 2**31 <= (DEEPEST + 1) * 2 * 128 * 255
+    assert DEEPEST * 255 * 255 < 2**31
+
+
+def test_weights_of_16_bits_are_packed_as_two_bytes() -> None:
+    kernel = of_16_bits(POINTWISE)
+    assert isinstance(kernel, Amx)
+    weights = np.random.default_rng(1).integers(-(2**15), 2**15, (64, 64, 1, 1)).astype(np.int16)
+    high, low = pack_amx(weights, kernel)
+    assert [array.dtype.name for array in (high, low)] == ["int8", "uint8"]
+    assert np.array_equal(np.sort((256 * high.astype(np.int32) + low).ravel()), np.sort(weights.ravel()))
 
 
 def test_packed_weights_hold_each_weight_once() -> None:
