@@ -32,6 +32,7 @@ from lowprec.benchmarking import INPUT_SETS, TOLERANCES, BenchReport, Engine, Ro
 from lowprec.compilation import Options, compile_to, run_on_model
 from lowprec.errors import LowprecError, UsageError
 from lowprec.peaks import measure_peaks
+from lowprec.profiling import WORD_STEPS
 from lowprec.samples import sample_inputs
 from lowprec.targets import parse_target
 from lowprec.tensors import TensorSpec
@@ -44,8 +45,6 @@ FLOAT_BYTES = 4
 WEIGHT_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
 WORD_BYTES = 2
 """Of qI.F."""
-WORD_STEPS = 4
-"""Products of bytes that take as long as one of 16 bits."""
 CALIBRATING = 8
 """Samples."""
 TOLERANCE = 1e-4

@@ -46,13 +46,13 @@ class Peaks:
     read_bandwidth: Mapping[int, float]
     granted: float = 1.0
 
-    def bound(self, cost: Cost, *, far: int, integers: bool = False) -> Bound:
-        """Of one kernel; `far` bytes pass between two visits to its weights, so those come from as far away; `integers`
-        says that it multiplies bytes.
+    def bound(self, cost: Cost, *, far: int, byte_steps: int = 0) -> Bound:
+        """Of one kernel; `far` bytes pass between two visits to its weights, so those come from as far away; a product
+        takes as long as `byte_steps` of bytes, or where there are none as one of float32.
 
         Its tensors may be where the kernel before left them: all that moves is taken to lie as near as it fits.
         """
-        compute = 2 * cost.macs / (self.byte_operations if integers else self.flops)
+        compute = 2 * cost.macs / (self.byte_operations / byte_steps if byte_steps else self.flops)
         near_seconds = cost.bytes / self.bandwidth(cost.bytes)
         memory = max(near_seconds, cost.weight_bytes / self.bandwidth(max(far, cost.bytes)))
         return Bound(seconds=max(compute, memory), limit=Limit.COMPUTE if compute > memory else Limit.MEMORY)

@@ -8,7 +8,7 @@ they may come from (`peaks`).
 """
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,9 @@ class Profile:
         return "\n".join([str(self.peaks), "", table(_right([_HEADER, *rows, total])), "", run])
 
 
+WORD_STEPS, BFLOAT_STEPS = 4, 2
+"""Products of bytes that take as long as one of 16-bit integers, and on tiles as one of bfloat16."""
+
 _NUMBERS = ("ms", "spread", "share", "GMAC", "MB", "GOP/s", "GB/s")
 _HEADER = ("layer", "operators", "family", *_NUMBERS, "bound", "of bound", "")
 
@@ -119,13 +122,14 @@ def profile_layers(
     repeats = max(FEWEST, min(MOST, round(1e3 * duration / max(run_ms, 1e-3))))
     seconds = [time.seconds for time in art.profile(inputs, repeats)]
     milliseconds = 1e3 * np.array(seconds).reshape(repeats, len(calls))
-    layers = layer_times(calls, milliseconds, peaks, integers=integer_layers(art.plan))
+    layers = layer_times(calls, milliseconds, peaks, byte_steps=byte_steps(art.plan))
     return Profile(layers=layers, peaks=peaks, run_ms=run_ms)
 
 
-def integer_layers(plan: Plan) -> frozenset[str]:
-    """The layers whose sums are of integers."""
-    return frozenset(choice.layer for choice in plan.choices if choice.formats.integers)
+def byte_steps(plan: Plan) -> dict[str, int]:
+    """Of the layers that multiply integers: products of bytes that take as long as one of theirs."""
+    products = (choice for choice in plan.choices if choice.formats.integers)
+    return {choice.layer: WORD_STEPS if choice.formats.activations == "int16" else 1 for choice in products}
 
 
 def layer_times(
@@ -133,13 +137,14 @@ def layer_times(
     milliseconds: NDArray[np.float64],
     peaks: Peaks,
     *,
-    integers: Collection[str] = (),
+    byte_steps: Mapping[str, int] | None = None,
 ) -> tuple[LayerTime, ...]:
-    """A row for each call, from the times of several runs: `milliseconds` is runs by calls; `integers` are the layers
-    that multiply bytes."""
+    """A row for each call, from the times of several runs: `milliseconds` is runs by calls; `byte_steps` are of layers
+    of integers."""
     p10, p50, p90 = np.maximum(np.percentile(milliseconds, (10, 50, 90), axis=0), 1e-6)  # a clock's tick at least
     far = sum(call.cost.weight_bytes for call in calls)
-    bounds = [peaks.bound(call.cost, far=far, integers=call.layer in integers) for call in calls]
+    steps = [(byte_steps or {}).get(call.layer, BFLOAT_STEPS if call.family == "amx" else 0) for call in calls]
+    bounds = [peaks.bound(call.cost, far=far, byte_steps=count) for call, count in zip(calls, steps, strict=True)]
     return tuple(
         _layer(call, bounds[i], ms=float(p50[i]), spread=float((p90[i] - p10[i]) / p50[i]), total=float(p50.sum()))
         for i, call in enumerate(calls)

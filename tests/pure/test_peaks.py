@@ -20,7 +20,7 @@ def test_what_is_multiplied_most_is_bound_by_compute() -> None:
 
 def test_products_of_bytes_have_a_peak_of_their_own() -> None:
     cost = Cost(macs=10**6, weight_bytes=100, tensor_bytes=100)
-    assert PEAKS.bound(cost, far=100, integers=True).seconds == pytest.approx(0.5e-3)
+    assert PEAKS.bound(cost, far=100, byte_steps=1).seconds == pytest.approx(0.5e-3)
 
 
 def test_weights_come_from_as_far_as_the_networks_weights_reach() -> None:

@@ -1,6 +1,7 @@
 """A profile's figures follow from times and costs alone."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ from numpy.typing import NDArray
 from lowprec.layers import Cost
 from lowprec.manifest import CallSpec
 from lowprec.peaks import Peaks
-from lowprec.profiling import Profile, layer_times
+from lowprec.plan import Choice, Formats, Plan
+from lowprec.profiling import Profile, byte_steps, layer_times
 
 PEAKS = Peaks(threads=1, flops=1e11, byte_operations=4e11, read_bandwidth={1 << 10: 1e11, 1 << 26: 1e10})
 
@@ -44,9 +46,28 @@ def test_figures() -> None:
 
 
 def test_products_of_bytes_are_held_against_their_own_peak() -> None:
-    conv, pool = layer_times(CALLS, TIMES, PEAKS, integers={"conv"})
+    conv, pool = layer_times(CALLS, TIMES, PEAKS, byte_steps={"conv": 1})
     assert [conv.bound_ms, conv.of_bound] == pytest.approx([0.25, 0.125])
     assert pool == profile().layers[1]
+
+
+def test_products_that_take_several_of_bytes_have_as_long() -> None:
+    conv, _ = layer_times(CALLS, TIMES, PEAKS, byte_steps={"conv": 4})
+    assert conv.bound_ms == pytest.approx(1.0)
+    on_tiles = [replace(call, family="amx") for call in CALLS]
+    assert layer_times(on_tiles, TIMES, PEAKS)[0].bound_ms == pytest.approx(0.5)
+
+
+def test_steps_of_a_plan() -> None:
+    kinds = {"a": "uint8", "b": "int16", "c": "bf16"}
+    formats = [
+        Formats(weights=kind, activations=kind, sums="fp32" if kind == "bf16" else "int32") for kind in kinds.values()
+    ]
+    choices = tuple(
+        Choice(layer=name, op="Conv", algorithm="direct", formats=each, reason="")
+        for name, each in zip(kinds, formats, strict=True)
+    )
+    assert byte_steps(Plan(choices=choices)) == {"a": 1, "b": 4}
 
 
 def test_totals() -> None:
