@@ -22,12 +22,14 @@ from lowprec.frontend.naming import quote
 from lowprec.frontend.narrow_floats import FORMATS as NARROW_FLOATS
 from lowprec.frontend.narrow_floats import NarrowFloat, narrow_floats
 from lowprec.frontend.quantization import QuantizationOptions, quantize_graph, saturated_weights, tensors_to_observe
+from lowprec.frontend.quantized_tensors import RECTIFIED
 from lowprec.frontend.randomness import Draws
 from lowprec.frontend.schemes import BYTES as EIGHT_BITS
 from lowprec.frontend.schemes import FixedPoint, Scheme
+from lowprec.frontend.uses import uses_of
 from lowprec.ranges import Method, Range
 from lowprec.recipe import Recipe
-from lowprec.vocabulary import NEAREST, STOCHASTIC
+from lowprec.vocabulary import LITERAL, NEAREST, STOCHASTIC
 
 BYTES = Int(8, signed=False)
 DRAWN = "rounded stochastically"
@@ -80,12 +82,24 @@ def layer_formats(graph: Graph, request: Mapping[str, Any]) -> dict[str, str]:
 
 
 def draws_of(graph: Graph, request: Mapping[str, Any]) -> Draws:
-    """What rounds stochastically: by its recipe, or else as the request says; inputs of the model as that says."""
-    recipe, base = Recipe.from_json(request.get("recipe") or []), request.get("rounding", NEAREST)
-    roundings = {node.layer: recipe.setting("rounding", node.layer, node.op) or base for node in graph.nodes}
-    roundings |= {spec.name: base for spec in graph.inputs}
+    """What rounds stochastically: by its recipe, or else as the request says."""
+    base = request.get("rounding", NEAREST)
+    roundings = {layer: setting or base for layer, setting in _settings(graph, request, "rounding").items()}
     drawing = frozenset(layer for layer, rounding in roundings.items() if rounding == STOCHASTIC)
     return Draws(seed=int(request.get("seed", 0)), layers=drawing)
+
+
+def _settings(graph: Graph, request: Mapping[str, Any], name: str) -> dict[str, str | None]:
+    """What a recipe says of each layer, and of inputs by their names; of a layer that rectifies a sum or a product,
+    what it says of that: the result is rounded there."""
+    recipe, uses = Recipe.from_json(request.get("recipe") or []), uses_of(graph)
+    found = {spec.name: recipe.setting(name, spec.name, "") for spec in graph.inputs}
+    for node in graph.nodes:
+        found[node.layer] = found.get(node.layer) or recipe.setting(name, node.layer, node.op)
+        reader = uses.only_reader(node.outputs[0])
+        if node.op in RECTIFIED and reader is not None and reader.op in ("Relu", "Clip"):
+            found[reader.layer] = found[node.layer]
+    return found
 
 
 def _wish(node: Node, recipe: Recipe) -> str | None:
@@ -150,7 +164,12 @@ class _Work:
     def integers(self, name: str, request: Mapping[str, Any], observe: Observe) -> None:
         given = request.get("ranges")
         scheme = scheme_of(name, literal=not given and request.get("calibration") is None)
-        options = QuantizationOptions(scheme=scheme, skip=self._others(name), draws=self.draws)
+        unscaled = frozenset(
+            layer for layer, scale in _settings(self.graph, request, "scale").items() if scale == LITERAL
+        )
+        if unscaled and not isinstance(scheme, FixedPoint):
+            raise UsageError(f"a recipe's scale {LITERAL!r} is for qI.F, and the format is {name}: leave it out")
+        options = QuantizationOptions(scheme=scheme, skip=self._others(name), draws=self.draws, unscaled=unscaled)
         method = Method.MSE if scheme is EIGHT_BITS else Method.MINMAX
         seen = tensors_to_observe(self.graph, options)
         self.ranges = observe(self.graph, seen, method) if given is None else _pairs(given)

@@ -78,5 +78,7 @@ ALGORITHMS = Vocabulary(
     built=("auto", "direct", "im2col", "winograd", "winograd:2", "winograd:3", "winograd:4", "winograd:6", "fft"),
     planned=("strassen", "split"),
 )
-SCALES = Vocabulary(kind="scale", built=(), planned=("none", "tensor", "channel"))
+LITERAL = "none"
+SCALES = Vocabulary(kind="scale", built=(LITERAL,), planned=("tensor", "channel"))
+"""`none`: values are what their words say, whatever was seen."""
 PEERS = Vocabulary(kind="engine", built=("onnxruntime", "openvino"), planned=("torch",))

@@ -10,7 +10,7 @@ Which scales: `schemes`. Which layers and tensors, and why not: `integer_layers`
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from lowprec.frontend.naming import quote
 from lowprec.frontend.pruning import prune
 from lowprec.frontend.quantized_tensors import Rounded, rounded_tensors
 from lowprec.frontend.randomness import NO_DRAWS, Draws
-from lowprec.frontend.schemes import BYTES, Scheme, Unit
+from lowprec.frontend.schemes import BYTES, FixedPoint, Scheme, Unit
 from lowprec.ranges import Range
 from lowprec.vocabulary import suggestion
 
@@ -30,11 +30,21 @@ from lowprec.vocabulary import suggestion
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuantizationOptions:
     """`skip` are layers that stay in float: their weights, and what they give unless a layer of integers reads it. Of
-    the others some round by `draws`."""
+    the others some round by `draws`, and `unscaled` ones have literal fixed point for their weights and what they give,
+    with all that is tied to it."""
 
     scheme: Scheme = BYTES
     skip: frozenset[str] = frozenset()
     draws: Draws = NO_DRAWS
+    unscaled: frozenset[str] = frozenset()
+
+    def scheme_of(self, layer: str) -> Scheme:
+        """That of a layer's weights."""
+        return (
+            replace(self.scheme, literal=True)
+            if isinstance(self.scheme, FixedPoint) and layer in self.unscaled
+            else self.scheme
+        )
 
 
 def quantize_graph(
@@ -46,10 +56,10 @@ def quantize_graph(
     rounded = _rounded(graph, reasons, options)
     state = _Rewrite(
         graph=graph,
-        scheme=scheme,
+        options=options,
         rounded=rounded,
         draws=options.draws,
-        scales=_scales(rounded, ranges or {}, scheme),
+        scales=_scales(graph, rounded, ranges or {}, options),
         version=max([scheme.opset, *(node.version for node in graph.nodes if not node.domain)]),
     )
     for spec in graph.inputs:
@@ -72,7 +82,7 @@ def saturated_weights(graph: Graph, options: QuantizationOptions) -> dict[str, f
     """Of the weights of each layer of integers, the share that lies outside what codes stand for."""
     reasons = float_layers(graph, options)
     layers = [node for node in graph.nodes if _is_of_integers(node, reasons)]
-    return {node.layer: saturated_share(node, graph, options.scheme) for node in layers}
+    return {node.layer: saturated_share(node, graph, options.scheme_of(node.layer)) for node in layers}
 
 
 def float_layers(graph: Graph, options: QuantizationOptions) -> dict[str, str]:
@@ -88,7 +98,7 @@ def float_layers(graph: Graph, options: QuantizationOptions) -> dict[str, str]:
 def _obstacle(node: Node, graph: Graph, options: QuantizationOptions) -> str:
     if node.layer in options.skip:
         return TO_STAY
-    return obstacle(node, graph, options.scheme, seed=options.draws.seed_of(node.layer))
+    return obstacle(node, graph, options.scheme_of(node.layer), seed=options.draws.seed_of(node.layer))
 
 
 def _rounded(graph: Graph, reasons: Mapping[str, str], options: QuantizationOptions) -> Rounded:
@@ -100,15 +110,22 @@ def _is_of_integers(node: Node, reasons: Mapping[str, str]) -> bool:
     return node.op in LAYERS and node.layer not in reasons
 
 
-def _scales(rounded: Rounded, ranges: Mapping[str, Range], scheme: Scheme) -> dict[str, Unit]:
+def _scales(
+    graph: Graph, rounded: Rounded, ranges: Mapping[str, Range], options: QuantizationOptions
+) -> dict[str, Unit]:
     """Scale and zero point of each group."""
+    layers = {name: node.layer for node in graph.nodes for name in node.outputs}
+    schemes: dict[str, Scheme] = {}
     unions: dict[str, Range] = {}
     for name in rounded.deciding:
         group = rounded.groups[name]
+        scheme = options.scheme_of(layers.get(name, name))
         low, high = unions.get(group, (0.0, 0.0))
-        own = (0.0, 0.0) if scheme.literal else _range(name, ranges)
+        own = (0.0, 0.0) if options.scheme.literal else _range(name, ranges)
         unions[group] = min(low, own[0]), max(high, own[1])
-    return {group: scheme.unit(union) for group, union in unions.items()}
+        if scheme.literal or group not in schemes:
+            schemes[group] = scheme
+    return {group: schemes[group].unit(union) for group, union in unions.items()}
 
 
 def _range(name: str, ranges: Mapping[str, Range]) -> Range:
@@ -124,11 +141,15 @@ def _range(name: str, ranges: Mapping[str, Range]) -> Range:
 class _Rewrite(RoundingDraft):
     """The graph under way, and the names of constants that have been made for a group of tensors."""
 
-    scheme: Scheme
+    options: QuantizationOptions
     scales: Mapping[str, Unit]
     version: int
     units: dict[str, tuple[str, str]] = field(default_factory=dict)
     bounds: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def scheme(self) -> Scheme:
+        return self.options.scheme
 
     def round(self, tensor: str, source: str, result: str, *, layer: str) -> None:
         """source -> Clip, if it takes one -> QuantizeLinear -> DequantizeLinear -> result, as the tensor's group is."""
@@ -162,7 +183,8 @@ class _Rewrite(RoundingDraft):
     def operands(self, node: Node) -> tuple[str, ...]:
         """Weights and bias as they are dequantized; a bias in float as it was."""
         input_scale, _ = self.scales[self.rounded.groups[node.inputs[0]]]
-        found = integers_of(node, self.graph, self.scheme, input_scale, seed=self.draws.seed_of(node.layer))
+        scheme = self.options.scheme_of(node.layer)
+        found = integers_of(node, self.graph, scheme, input_scale, seed=self.draws.seed_of(node.layer))
         weights = self._dequantized(node.inputs[1], found.codes, found.scale, found.axis, node.layer)
         if not bias_of(node):
             return (weights,)

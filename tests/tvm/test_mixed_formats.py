@@ -221,3 +221,26 @@ def test_many_rows_are_multiplied_on_tiles() -> None:
     assert [kinds.count("amx") for kinds in families] == [2, 0]
     x = random(40, 70, seed=9)
     np.testing.assert_allclose(tiles(x), elsewhere(x), rtol=2e-2, atol=1e-2)
+
+
+def test_scale_none_keeps_fixed_point_literal() -> None:
+    """With samples, e of equation 1 is 0 for the weights and results of the layers that a recipe names."""
+    model, path = images(), "b"
+    samples = [5 * sample[None] for sample in SAMPLES]
+    options: dict[str, Any] = {"precision": "q2.6", "calibration": samples, "threads": 1}
+    free = lowprec.compile(model, **options)
+    kept = lowprec.compile(model, recipe=Recipe(rules=(Rule(layer=path, scale="none"),)), **options)
+    whole = lowprec.compile(model, recipe=Recipe(rules=(Rule(layer="*", scale="none"),)), **options)
+    literal = lowprec.compile(model, precision="q2.6", threads=1)
+    x = samples[0]
+    results = {art(x).tobytes() for art in (free, kept, whole)}
+    assert len(results) == 3
+    inside = np.clip(x, -2, 2 - 2.0**-6)
+    assert np.array_equal(whole(inside), literal(inside))
+
+
+def test_scale_none_is_for_fixed_point() -> None:
+    with pytest.raises(UsageError, match=r"a recipe's scale 'none' is for qI\.F, and the format is int8"):
+        lowprec.compile(
+            images(), precision="int8", calibration=[SAMPLES[:1]], recipe=Recipe(rules=(Rule(op="Conv", scale="none"),))
+        )
