@@ -1,6 +1,6 @@
 """Which Relax operators work element by element, and which of those a kernel's epilogue can do."""
 
-# Operator -> the epilogue's name for it (`lowprec.schedules.epilogue.ELEMENTWISE`).
+# Operator -> the epilogue's name for it (`lowprec.schedules.epilogue`: `ELEMENTWISE`, `DRAWS`).
 EPILOGUE_OPS: dict[str, str] = {
     "relax.abs": "abs",
     "relax.add": "add",

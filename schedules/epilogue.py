@@ -45,14 +45,14 @@ Argument = Value | Operand | Constant
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One elementwise operation; `op` is of `ELEMENTWISE` or `SPECIAL`, or the type its argument is turned into."""
+    """One elementwise operation; `op` is of `ELEMENTWISE`, `SPECIAL` or `DRAWS`, or what type the argument becomes."""
 
     op: str
     arguments: tuple[Argument, ...]
 
     def apply(self, arguments: list[Expression]) -> Expression:
         """Its value."""
-        return convert(arguments[0], self.op) if self.op in TYPES else (ELEMENTWISE | SPECIAL)[self.op](*arguments)
+        return convert(arguments[0], self.op) if self.op in TYPES else _FUNCTIONS[self.op](*arguments)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,9 +206,6 @@ ELEMENTWISE: dict[str, Callable[..., Expression]] = {
     "abs": lambda x: tirx.max(x, -x),
     "add": lambda x, y: x + y,
     "clip": _clip,
-    "draw": _kept_in(drawing.draw),
-    "draw bfloat16": _kept_in(drawing.draw_bfloat16),
-    "draw float16": _kept_in(drawing.draw_float16),
     "divide": lambda x, y: x / y,
     "erf": vector_math.erf,
     "exp": vector_math.exp,
@@ -237,3 +234,12 @@ SPECIAL: dict[str, Callable[..., Expression]] = {
     "to float16": vector_math.to_float16,
 }
 """What `simplifying` makes of operators."""
+
+DRAWS: dict[str, Callable[..., Expression]] = {
+    "draw": _kept_in(drawing.draw),
+    "draw bfloat16": _kept_in(drawing.draw_bfloat16),
+    "draw float16": _kept_in(drawing.draw_float16),
+}
+"""Roundings by random words, which are their second argument."""
+
+_FUNCTIONS = ELEMENTWISE | SPECIAL | DRAWS
