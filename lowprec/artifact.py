@@ -80,7 +80,7 @@ class CallTime:
 class Artifact:
     """A loaded model, safe to call from any number of threads: weights are shared, machines are not."""
 
-    __slots__ = ("__weakref__", "_library", "_local", "_weights", "directory", "manifest", "threads")
+    __slots__ = ("__weakref__", "_addresses", "_library", "_local", "_weights", "directory", "manifest", "threads")
 
     def __init__(self, directory: Path, manifest: Manifest, threads: int) -> None:
         self.directory = directory
@@ -88,6 +88,7 @@ class Artifact:
         self.threads = threads
         runtime.allow_amx_with(manifest.target.features)
         self._weights = [runtime.to_tensor(array) for array in storage.load_weights(directory, manifest)]
+        self._addresses = frozenset(tensor.data_ptr() for tensor in self._weights)
         self._library = runtime.open_library(directory / LIBRARY)
         self._local = threading.local()
 
@@ -120,18 +121,19 @@ class Artifact:
         """
         if type(step) is not int or not 0 <= step <= LOW:
             raise UsageError(f"step is {step!r}: give a whole number from 0 to {LOW}")
-        results = self._run(self._bind(args, step))[: len(self.outputs)]
+        tensors = self._stage(self._bind(args, step))
+        outputs = self._own(tensors, self._run(tensors))
         if len(self.outputs) == 1 and not (len(args) == 1 and isinstance(args[0], Mapping)):
-            return runtime.to_array(results[0], self.outputs[0])
-        return {spec.name: runtime.to_array(tensor, spec) for spec, tensor in zip(self.outputs, results, strict=True)}
+            return outputs[self.outputs[0].name]
+        return outputs
 
     def run_probes(self, inputs: Mapping[str, Array], *, step: int = 0) -> tuple[dict[str, Array], dict[str, Array]]:
         """The outputs, and the model's inner tensors that a probe build shows, both by ONNX name."""
-        results = self._run(self._bind((inputs,), step))
-        outputs = zip(self.outputs, results, strict=False)
+        tensors = self._stage(self._bind((inputs,), step))
+        results = self._run(tensors)
         probes = zip(self.manifest.probes, results[len(self.outputs) :], strict=True)
         return (
-            {spec.name: runtime.to_array(tensor, spec) for spec, tensor in outputs},
+            self._own(tensors, results),
             {probe.tensor: _logical(runtime.borrow(tensor), probe.crop, probe.axes) for probe, tensor in probes},
         )
 
@@ -159,26 +161,41 @@ class Artifact:
         check_guards(self.manifest.guards, dict(zip(names, arrays, strict=True)))
         return [*arrays, np.array([step], np.int64)] if self.manifest.stochastic else arrays
 
-    def _run(self, arrays: Sequence[Array]) -> tuple[object, ...]:
+    def _stage(self, arrays: Sequence[Array]) -> list[Any]:
+        """The arrays as tensors: their own memory where kernels can read it, else a copy in this thread's buffer."""
         local = self._local
         if getattr(local, "generation", None) != runtime.fork_generation():
             local.generation, local.machine, local.buffers = runtime.fork_generation(), self._new_machine(), {}
-        tensors = [self._stage(index, array, local.buffers) for index, array in enumerate(arrays)]
-        results: tuple[object, ...] = local.machine(tensors)
+        return [
+            runtime.to_tensor(array) if runtime.is_ready(array) else _copied(index, array, local.buffers)
+            for index, array in enumerate(arrays)
+        ]
+
+    def _run(self, tensors: Sequence[Any]) -> tuple[Any, ...]:
+        results: tuple[Any, ...] = self._local.machine(tensors)
         return results
 
-    def _stage(self, index: int, array: Array, buffers: dict[int, tuple[Array, object]]) -> object:
-        """The array as a tensor: its own memory when kernels can read it there, else a copy in this thread's buffer."""
-        if runtime.is_ready(array):
-            return runtime.to_tensor(array)
-        if index not in buffers:
-            buffer = runtime.aligned_empty(array.shape, array.dtype)
-            buffers[index] = (buffer, runtime.to_tensor(buffer))
-        np.copyto(buffers[index][0], array)
-        return buffers[index][1]
+    def _own(self, tensors: Sequence[Any], results: Sequence[Any]) -> dict[str, Array]:
+        """The outputs among the results, by name. One that is an input, a weight or another output is copied."""
+        taken = {tensor.data_ptr() for tensor in tensors}
+        outputs: dict[str, Array] = {}
+        for spec, tensor in zip(self.outputs, results, strict=False):
+            address = tensor.data_ptr()
+            shared = address in taken or address in self._addresses
+            outputs[spec.name] = runtime.to_array(tensor, spec, shared=shared)
+            taken.add(address)
+        return outputs
 
     def _new_machine(self) -> runtime.Machine:
         return runtime.Machine(self._library, self._weights, self.threads)
+
+
+def _copied(index: int, array: Array, buffers: dict[int, tuple[Array, Any]]) -> Any:
+    if index not in buffers:
+        buffer = runtime.aligned_empty(array.shape, array.dtype)
+        buffers[index] = (buffer, runtime.to_tensor(buffer))
+    np.copyto(buffers[index][0], array)
+    return buffers[index][1]
 
 
 def _aligned_copy(array: Array) -> Array:

@@ -130,15 +130,16 @@ def to_tensor(array: Array) -> Any:
     return _create_view()(words, ffi().Shape(array.shape), ffi().dtype(kind), 0)
 
 
-def to_array(tensor: Any, spec: TensorSpec) -> Array:
-    """A fresh array with the tensor's values: the tensor's memory goes back to TVM's pool."""
+def to_array(tensor: Any, spec: TensorSpec, *, shared: bool) -> Array:
+    """The tensor as an array that belongs to the caller: its own memory, which goes back to TVM's pool with the array,
+    or a copy where that memory is something else's too."""
     dtype = dtype_of(spec.dtype)
     if dtype.isbuiltin != 1:
         words = ffi().dtype(f"uint{8 * dtype.itemsize}")
         tensor = _create_view()(tensor, ffi().Shape(spec.shape), words, 0)
     values = borrow(tensor).view(dtype)
     assert values.shape == spec.shape, (spec, values.shape)
-    return values.copy()
+    return values.copy() if shared else values
 
 
 def borrow(tensor: Any) -> Array:

@@ -130,7 +130,32 @@ def test_results_belong_to_the_caller(pair: Path) -> None:
         art(data(2, 4, 4, 3, seed=seed), b)
     assert np.array_equal(first["sum"], kept)
     assert first["sum"].flags.writeable
-    assert first["sum"].flags.owndata
+
+
+def test_outputs_in_the_same_memory_are_apart(folder: Path) -> None:
+    """A weight, a result and its other shape: writing into one changes neither the others nor the next run."""
+    library, weight = folder / "twins.so", data(2, 6, seed=2)
+    toys.build_library(
+        library,
+        [("x", (2, 6), "float32"), ("w", (2, 6), "float32")],
+        lambda bb, p: relax.Tuple([y := bb.emit(relax.op.add(p[0], p[1])), bb.emit(relax.op.reshape(y, (12,))), p[1]]),
+    )
+    outputs = [TensorSpec(name=n, dtype="float32", shape=s) for n, s in (("y", (2, 6)), ("flat", (12,)), ("w", (2, 6)))]
+    artifacts.write(folder / "twins", library, [weight], hand_made([outputs[0]], outputs))
+    art, x = load(folder / "twins"), data(2, 6)
+    for _ in range(3):
+        results = art({"y": x})
+        expected = [x + weight, (x + weight).reshape(12), weight]
+        assert all(map(np.array_equal, results.values(), expected))
+        for array in results.values():
+            assert np.count_nonzero(array) == array.size
+            array[:] = 0
+
+
+def test_results_outlive_their_artifact(linear: Path) -> None:
+    x = data(3, 5)
+    results = [load(linear)(x) for _ in range(20)]
+    assert all(np.allclose(y, expected(x), rtol=1e-5, atol=1e-6) for y in results)
 
 
 def test_refusals_are_one_line(linear: Path) -> None:
