@@ -1,7 +1,8 @@
 """Element-wise code, copies, concatenation, padding, slices and transposes: an output element from a few of the inputs.
 
 Neighbouring loops are merged where the addresses allow, the innermost is vectorized, the outermost run in parallel.
-A concat is as many copies as it has inputs. A transpose is tiled, so that both sides use whole cache lines.
+A concat is as many copies as it has inputs. A transpose is tiled, so that both sides use whole cache lines, and turned
+in registers where its sizes allow.
 """
 
 from dataclasses import dataclass, replace
@@ -37,6 +38,7 @@ from lowprec.schedules.loops import (
     tasks_in,
     vector_loop,
 )
+from lowprec.schedules.turning import is_turned, turn
 
 CHUNK = 2048  # elements of one task when a single long axis is divided
 TRANSPOSE_TILE = 16  # elements of a cache line
@@ -133,17 +135,31 @@ def _transposed_axis(nest: Nest) -> Axis | None:
 
 
 def _transpose(nest: Nest, along: Axis, machine: Machine) -> Stmt:
-    inner = nest.spatial[-1]
     outer = tuple(axis for axis in nest.spatial[:-1] if axis is not along)
+    parts = [loop for part in segmented(nest, along) for loop in _tile_loops(part, _same(part, nest, along), machine)]
+    if machine.parallel and tasks_in(outer) < PARALLEL_TASKS // 2:
+        return sequence([machine.around((*outer, *tiles), body) for tiles, body in parts])
+    return machine.around(outer, sequence([nested(tiles, body) for tiles, body in parts]))
+
+
+def _same(part: Nest, nest: Nest, axis: Axis) -> Axis:
+    return part.spatial[nest.spatial.index(axis)]
+
+
+def _tile_loops(nest: Nest, along: Axis, machine: Machine) -> list[tuple[tuple[Axis, ...], Stmt]]:
+    """Loops over tiles, and what they do."""
+    inner = nest.spatial[-1]
+    if is_turned(nest, along, machine.lanes_for(nest)):
+        return [turn(nest, along, machine.lanes_for(nest))]
     lanes = machine.lanes_for(nest) if _may_gather(nest, inner) else 1
-    parts = []
+    loops: list[tuple[tuple[Axis, ...], Stmt]] = []
     for piece in pieces(along.extent, TRANSPOSE_TILE * (4 if inner.extent < TRANSPOSE_TILE else 1)):
         tile = Axis(var=Var("tile", "int64"), extent=piece.count)
         row = Axis(var=Var(along.var.name, "int64"), extent=piece.width)
         place = tile.var * int64(piece.width) + row.var + int64(piece.start)
-        part = _moved(nest, along.var, place, (*outer, tile, row, inner))
-        parts.append(machine.around((*outer, tile), _tile(part, row, lanes)))
-    return sequence(parts)
+        outer = tuple(axis for axis in nest.spatial[:-1] if axis is not along)
+        loops.append(((tile,), _tile(_moved(nest, along.var, place, (*outer, tile, row, inner)), row, lanes)))
+    return loops
 
 
 def _may_gather(nest: Nest, inner: Axis) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from tvm import tirx
+from tvm import ir, tirx
 from tvm.script.ir_builder import tirx as T
 
 from lowprec.schedules.tiling import ceil_div
@@ -46,6 +46,17 @@ def panel_ahead(
 def prefetch_stream(buffer: tirx.Buffer, *, start: Index, count: int, written: bool) -> None:
     """The `count` bytes from byte `start`, which are read, or written, once and soon; may run past the buffer."""
     _fetch(buffer, T.bind(start), ceil_div(count, LINE), (_WRITE if written else _READ, _INTO_L1))
+
+
+def fetch(buffer: tirx.Var, place: ir.Expr, *, written: bool) -> tirx.Stmt:
+    """The line of one element, soon read or written; may be outside of the buffer."""
+    base = tirx.address_of(tirx.BufferLoad(buffer, [tirx.const(0, "int64")] * len(buffer.shape)))
+    size = tirx.const(buffer.dtype.itemsize, "int64")
+    address = tirx.handle_add_byte_offset(base, place * size)
+    how = (_WRITE if written else _READ, _INTO_L1 if written else _INTO_L2, _DATA)
+    return tirx.Evaluate(
+        tirx.call_llvm_intrin("void", "llvm.prefetch", address, *(tirx.const(n, "int32") for n in how))
+    )
 
 
 def _fetch(buffer: tirx.Buffer, first: Index, lines: int, how: tuple[int, int]) -> None:

@@ -26,6 +26,8 @@ SIZES = st.sampled_from([1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 24, 31, 33, 37, 64, 65
 SMALL = st.sampled_from([1, 2, 3, 5, 8, 13])
 EPSILON = float(np.finfo(np.float32).eps)
 
+NUMBERS = ["float32", "int32", "int8", "uint8", "int16", "float64"]
+
 few = settings(
     max_examples=4,
     deadline=None,
@@ -112,6 +114,38 @@ def test_channels_to_the_end_and_back(channels: int, height: int, width: int, ta
     np.testing.assert_array_equal(last, x.transpose(0, 2, 3, 1))
     (first,) = check(lambda v: op.permute_dims(v, [0, 3, 1, 2]), last, target=target)
     np.testing.assert_array_equal(first, x)
+
+
+@given(st.integers(1, 150), st.integers(1, 150), st.sampled_from(CHOICES), st.sampled_from(NUMBERS))
+@few
+def test_squares_turned(rows: int, columns: int, target: Target, dtype: str) -> None:
+    """Alone, beside what is not turned, and two tensors at once."""
+    x, y = (100 * normal(3, rows, columns, seed=1)).astype(dtype), (100 * normal(3, columns, rows)).astype(dtype)
+    turned = x.transpose(0, 2, 1)
+    (got,) = check(lambda v: op.permute_dims(v, [0, 2, 1]), x, target=target)
+    np.testing.assert_array_equal(got, turned)
+    (got,) = check(lambda v, w: op.maximum(op.permute_dims(v, [0, 2, 1]), w), x, y, target=target)
+    np.testing.assert_array_equal(got, np.maximum(turned, y))
+    (got,) = check(
+        lambda v, w: op.maximum(*(op.permute_dims(z, [0, 2, 1]) for z in (v, w))), x, x[::-1].copy(), target=target
+    )
+    np.testing.assert_array_equal(got, np.maximum(turned, turned[::-1]))
+
+
+@given(st.integers(16, 70), st.integers(16, 40), st.sampled_from(CHOICES))
+@few
+def test_squares_turned_into_a_border(width: int, channels: int, target: Target) -> None:
+    x = normal(1, channels, 3, width)
+    (got,) = check(lambda v: op.nn.pad(op.permute_dims(v, [0, 2, 3, 1]), [0, 0, 1, 1, 2, 1, 0, 0]), x, target=target)
+    np.testing.assert_array_equal(got, np.pad(x.transpose(0, 2, 3, 1), ((0, 0), (1, 1), (2, 1), (0, 0))))
+
+
+def test_a_large_tensor_is_turned() -> None:
+    """So large that lines are fetched ahead, past its end at last."""
+    x = normal(300, 1111)
+    for target in CHOICES:
+        (got,) = check(lambda v: op.permute_dims(v, [1, 0]), x, target=target)
+        np.testing.assert_array_equal(got, x.T)
 
 
 @given(st.lists(SIZES, min_size=2, max_size=4), st.sampled_from([1, 2, 3]), st.sampled_from(CHOICES))
