@@ -29,6 +29,7 @@ from lowprec.observing import observed_ranges, samples_of
 from lowprec.passes import PASSES
 from lowprec.passes.editing import Array
 from lowprec.passes.lowering import LoweredCall, lower_units
+from lowprec.passes.narrowing import narrow_bfloats
 from lowprec.passes.probes import Probe, add_probes
 from lowprec.passes.templates import Wish
 from lowprec.plan import Plan
@@ -64,7 +65,7 @@ def compile_graph(
     wishes = {
         choice.layer: Wish(algorithm=choice.algorithm, sizes=choice.sizes, threads=threads) for choice in plan.choices
     }
-    lowered = lower_units(module, target, wishes)
+    lowered = lower_units(narrow_bfloats(module, target, wishes), target, wishes)
     build_library(lowered.module, lowered.kernels, target, threads=threads, path=library)
     carried_out = plan.declining(lowered.declined).retreating(lowered.retreats)
     return Built(plan=carried_out, weights=lowered.weights, calls=lowered.calls, probes=probes)

@@ -13,6 +13,7 @@ from tvm import IRModule, relax
 from lowprec.passes.editing import bindings, dtype_of, is_constant, is_tensor, op_name, result_of, tensors_in
 from lowprec.passes.elementwise import CONVERSION
 from lowprec.passes.halos import unit_of
+from lowprec.passes.halves import WHOLE
 from lowprec.schedules.arithmetic import BFLOAT
 from lowprec.schedules.views import FLOAT
 
@@ -66,7 +67,7 @@ def _holds(value: relax.Expr, known: Collection[relax.Expr]) -> bool:
     name = op_name(value)
     if name == CONVERSION:
         return dtype_of(value) == FLOAT and dtype_of(value.args[0]) == BFLOAT
-    if name == DRAWN:
+    if name in (DRAWN, WHOLE):
         return True
     sources = list(tensors_in(value))
     kept = bool(sources) and all(source in known and not is_constant(source) for source in sources)

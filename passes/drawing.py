@@ -6,11 +6,10 @@ y = lowprec.draw(x, words)           to whole numbers; draw_bfloat16 and draw_fl
 
 from collections.abc import Callable, Sequence
 
-import tvm_ffi
-from tvm import ir, relax, te, tirx
+from tvm import ir, relax, tirx
 from tvm.ir import Expr
-from tvm.relax.transform.legalize_ops.common import register_legalize
 
+from lowprec.passes.registering import register
 from lowprec.schedules import drawing
 from lowprec.schedules.views import WORDS
 
@@ -39,29 +38,6 @@ def drawn(x: relax.Expr, random: relax.Expr, kind: str = "") -> relax.Expr:
     return relax.Call(ir.Op.get(f"lowprec.draw_{kind}" if kind else "lowprec.draw"), [x, random])
 
 
-def _register() -> None:
-    known = set(ir.Op.list_op_names())
-    if WORDS_OP in known:
-        return
-    register = tvm_ffi.get_global_func("ir.RegisterOp")
-    register(WORDS_OP, "random words")
-    ir.register_op_attr(WORDS_OP, "FInferType", lambda call, _: relax.TensorType(parameters(call)[1], WORDS))
-    ir.register_op_attr(WORDS_OP, "FPurity", True)
-    for name, function in DRAWS.items():
-        register(name, "stochastic rounding")
-        ir.register_op_attr(name, "FInferType", lambda call, _: call.args[0].ty)
-        ir.register_op_attr(name, "FPurity", True)
-        register_legalize(name, _legalization(name, function))
-
-
-def _legalization(name: str, function: Callable[[Expr, Expr], Expr]) -> Callable[..., relax.Expr]:
-    def compute(x: te.Tensor, random: te.Tensor) -> te.Tensor:
-        return te.compute(x.shape, lambda *place: function(x(*place), random(*place)), "drawn")
-
-    def legalize(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
-        return builder.call_te(compute, *call.args, primfunc_name_hint=name.replace(".", "_"))
-
-    return legalize
-
-
-_register()
+register(WORDS_OP, lambda call: relax.TensorType(parameters(call)[1], WORDS))
+for _name, _function in DRAWS.items():
+    register(_name, lambda call: call.args[0].ty, _function)

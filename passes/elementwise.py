@@ -1,6 +1,6 @@
 """Which Relax operators work element by element, and which of those a kernel's epilogue can do."""
 
-# Operator -> the epilogue's name for it (`lowprec.schedules.epilogue`: `ELEMENTWISE`, `DRAWS`).
+# Operator -> the epilogue's name for it (`lowprec.schedules.epilogue`: its tables).
 EPILOGUE_OPS: dict[str, str] = {
     "relax.abs": "abs",
     "relax.add": "add",
@@ -25,6 +25,7 @@ EPILOGUE_OPS: dict[str, str] = {
     "lowprec.draw": "draw",
     "lowprec.draw_bfloat16": "draw bfloat16",
     "lowprec.draw_float16": "draw float16",
+    "lowprec.upper_half": "upper half",
 }
 
 CONVERSION = "relax.astype"

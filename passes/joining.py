@@ -19,9 +19,10 @@ from lowprec.passes.editing import bindings, dtype_of, op_name, result_of, shape
 from lowprec.passes.halos import unit_of
 from lowprec.passes.reading_units import Declined, read_border, read_windows
 from lowprec.passes.units import KIND, Kind
+from lowprec.schedules.views import UPPER_HALVES
 from lowprec.schedules.windows import Window, whole
 
-TYPES = ("float32", "int16", "int8", "uint8")
+TYPES = ("float32", "int16", "int8", "uint8", UPPER_HALVES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

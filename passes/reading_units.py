@@ -3,6 +3,7 @@
 A unit that a template of ours computes has this form, each part but the operator optional:
 
     windows:    x' = strided_slice(x)      for any parameter
+    halves:     x' = from_upper_half(x')   for any parameter or window of one
     integers:   x' = astype(x', int32);  x' = subtract(x', zero point)      for the operator's bytes
     operator:   y = conv2d(x', constant)   or matmul(x', constant or r')
     epilogue:   elementwise steps on y, parameters, windows of them and constants
@@ -27,13 +28,14 @@ from lowprec.passes.editing import (
     shape_of,
 )
 from lowprec.passes.elementwise import CONVERSION, EPILOGUE_OPS
+from lowprec.passes.halves import WHOLE
 from lowprec.passes.signs import multiplies_signs
 from lowprec.passes.widening import source_of
 from lowprec.schedules.bounding import bounded
 from lowprec.schedules.epilogue import Argument, Epilogue, Operand, Step, Value
 from lowprec.schedules.epilogue import Constant as Number
 from lowprec.schedules.simplifying import simplified
-from lowprec.schedules.views import INTEGERS, View
+from lowprec.schedules.views import INTEGERS, UPPER_HALVES, View
 from lowprec.schedules.windows import Window, whole
 
 Source: TypeAlias = relax.Var | Constant  # what a kernel is called with: a parameter of the unit, or a constant
@@ -72,6 +74,7 @@ class UnitReading:
 def read_unit(function: relax.Function) -> UnitReading:
     """The reading of a unit, or Declined."""
     windows, lines = read_windows(function)
+    _read_halves(windows, lines)
     zero_point = _read_integers(windows, lines)
     signs = _read_signs(windows, lines)
     # Windows of epilogue operands may follow the operator.
@@ -85,6 +88,8 @@ def read_unit(function: relax.Function) -> UnitReading:
         name = op_name(value)
         if name == "relax.strided_slice":
             windows[var] = read_window(value, windows)
+        elif name == WHOLE:
+            windows[var] = _read_half(value, windows)
         elif name == "relax.nn.pad" and value.args[0].same_as(last):
             result = read_border(value, result)
             last = var
@@ -114,6 +119,19 @@ def read_windows(function: relax.Function) -> tuple[Windows, list[tuple[relax.Va
         var, value = lines.pop(0)
         windows[var] = read_window(value, windows)
     return windows, lines
+
+
+def _read_halves(windows: Windows, lines: list[tuple[relax.Var, relax.Expr]]) -> None:
+    """What the operator reads of numbers stored as halves: windows of the halves; they are taken from `lines`."""
+    while lines and op_name(lines[0][1]) == WHOLE:
+        var, value = lines.pop(0)
+        windows[var] = _read_half(value, windows)
+
+
+def _read_half(value: relax.Call, windows: Windows) -> tuple[relax.Var, Window]:
+    if value.args[0] not in windows:
+        raise Declined("halves of something computed")
+    return windows[value.args[0]]
 
 
 def _read_integers(windows: Windows, lines: list[tuple[relax.Var, relax.Expr]]) -> int:
@@ -221,7 +239,12 @@ class _Reader:
                 return Number(float(array.reshape(())))
             return self._operand(argument, whole(shape_of(argument), dtype_of(argument)))
         if argument in self.windows:
-            return self._operand(*self.windows[argument])
+            param, window = self.windows[argument]
+            operand = self._operand(param, window)
+            if window.dtype != UPPER_HALVES:
+                return operand
+            self.steps.append(Step(op="from upper half", arguments=(operand,)))
+            return Value(len(self.steps))
         number = getattr(argument, "value", None)
         if not isinstance(number, int | float):
             raise Declined(f"an epilogue argument of type {type(argument).__name__}")

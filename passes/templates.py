@@ -40,7 +40,7 @@ from lowprec.schedules.im2col import Im2col
 from lowprec.schedules.noise import Noise, build_noise
 from lowprec.schedules.popcount import Popcount, build_popcount, pack_popcount
 from lowprec.schedules.product import ProductRequest, pack_product, product_kernel
-from lowprec.schedules.views import FLOAT, View
+from lowprec.schedules.views import FLOAT, UPPER_HALVES, View
 from lowprec.schedules.windows import Shape, Window, coordinates, drawn, whole
 from lowprec.schedules.winograd import Winograd
 from lowprec.targets import Target
@@ -117,8 +117,36 @@ def lower_by_template(
     return _product(reading, target, facts)
 
 
-def _convolution(reading: UnitReading, target: Target, wish: Wish, facts: Facts) -> KernelCall:
-    operator, drawing = reading.operator, _drawing(reading, facts)
+def reads_halves(function: relax.Function, target: Target, *, wish: Wish | None, facts: Facts) -> relax.Var | None:
+    """The parameter whose numbers the unit's kernel would multiply as bfloat16, if there is one."""
+    try:
+        reading = read_unit(function)
+        if reading.signs:
+            return None
+        if function.attrs[KIND] == Kind.CONVOLUTION:
+            asked = _ask_convolution(reading, target, wish or Wish(), facts)
+            kernel: ConvolutionKernel = convolution_kernel(asked.request, target)
+        else:
+            multiplied = _ask_product(reading, target, facts)
+            kernel = product_kernel(multiplied.request, target)
+        return reading.place(reading.operator.args[0])[0] if isinstance(kernel, Amx) and kernel.halves else None
+    except Declined:
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Convolution:
+    """What a unit asks of a kernel: it multiplies a parameter by weights, which are `integers` or not."""
+
+    param: relax.Var
+    weights: Array
+    integers: bool
+    request: ConvolutionRequest
+    declined: str
+
+
+def _ask_convolution(reading: UnitReading, target: Target, wish: Wish, facts: Facts) -> _Convolution:
+    operator = reading.operator
     param, window = reading.place(operator.args[0])
     integers = _is_integer(reading, window)
     weights: Array = _codes(operator.args[1], window) if integers else as_float32(array_of(operator.args[1]))
@@ -128,9 +156,8 @@ def _convolution(reading: UnitReading, target: Target, wish: Wish, facts: Facts)
     if wish.algorithm != DIRECT and not np.isfinite(weights).all():
         declined = "its weights are not all finite, and would spoil what is beside them"
         wish = replace(wish, algorithm=DIRECT)
-    conv = _geometry(operator, window.extents, weights)
     request = ConvolutionRequest(
-        conv=conv,
+        conv=_geometry(operator, window.extents, weights),
         source=window,
         result=reading.result,
         epilogue=reading.epilogue,
@@ -140,25 +167,45 @@ def _convolution(reading: UnitReading, target: Target, wish: Wish, facts: Facts)
         sizes=wish.sizes,
         threads=wish.threads,
         wide=weights.dtype == np.int16 and window.dtype != WIDE,
-        halves=not integers and wish.algorithm == DIRECT and param in facts.bfloats and _are_bfloats(weights, target),
+        halves=wish.algorithm == DIRECT and not integers and _in_halves(param, window, weights, target, facts),
     )
+    return _Convolution(param=param, weights=weights, integers=integers, request=request, declined=declined)
+
+
+def _convolution(reading: UnitReading, target: Target, wish: Wish, facts: Facts) -> KernelCall:
+    asked, drawing = _ask_convolution(reading, target, wish, facts), _drawing(reading, facts)
+    request, weights = asked.request, asked.weights
     kernel = convolution_kernel(replace(request, epilogue=drawing.epilogue), target)
     if isinstance(kernel, Amx):
         reading = drawing
     elif drawing is not reading:
         kernel = convolution_kernel(request, target)
+    _check_halves(request.source, kernel)
     bias: Array | None = None if reading.bias is None else as_float32(reading.bias)
-    if integers:
+    if asked.integers:
         bias = _centred(reading, weights, kernel)
-    packed = pack_convolution(kernel, conv, weights, bias)
+    packed = pack_convolution(kernel, request.conv, weights, bias)
     return KernelCall(
         identity=kernel,
         family=_family(kernel),
-        arguments=(param, *packed, *reading.sources),
+        arguments=(asked.param, *packed, *reading.sources),
         kernel=kernel,
-        declined=declined,
+        declined=asked.declined,
         draws=reading.epilogue.draws,
     )
+
+
+def _in_halves(param: relax.Var, window: Window, weights: Array, target: Target, facts: Facts) -> bool:
+    """Whether what is multiplied are bfloat16 numbers, the weights finite ones: a last block of channels has some
+    again, times zero."""
+    if window.dtype != UPPER_HALVES and param not in facts.bfloats:
+        return False
+    return bool(np.isfinite(weights).all()) and halves_of(as_float32(weights), target) == BFLOAT
+
+
+def _check_halves(source: Window, kernel: ConvolutionKernel) -> None:
+    if source.dtype == UPPER_HALVES and not isinstance(kernel, Amx):
+        raise Declined("its operand is stored as bfloat16, which kernels without tiles do not multiply")
 
 
 def _drawing(reading: UnitReading, facts: Facts) -> UnitReading:
@@ -173,15 +220,10 @@ def _drawing(reading: UnitReading, facts: Facts) -> UnitReading:
     return replace(reading, epilogue=replace(reading.epilogue, operands=tuple(operands)), sources=sources)
 
 
-def _are_bfloats(weights: Array, target: Target) -> bool:
-    """Whether all are finite bfloat16 numbers: a last block of channels has some again, times zero."""
-    return bool(np.isfinite(weights).all()) and halves_of(as_float32(weights), target) == BFLOAT
-
-
 def _is_integer(reading: UnitReading, window: Window) -> bool:
     """Whether the operator multiplies words of integers; Declined where it multiplies other ones."""
     if dtype_of(reading.operator) == FLOAT:
-        if window.dtype != FLOAT:
+        if window.dtype not in (FLOAT, UPPER_HALVES):
             raise Declined(f"its {window.dtype} operand is turned into float32 first")
         return False
     if window.dtype not in WORDS:
@@ -334,11 +376,22 @@ def _geometry(operator: relax.Call, extents: tuple[int, ...], weights: Array) ->
     )
 
 
-def _product(reading: UnitReading, target: Target, facts: Facts) -> KernelCall:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Product:
+    """What a unit asks of a kernel: a parameter times a right-hand side, which is `constant`, of integer `codes`, or
+    read from a `source`."""
+
+    param: relax.Var
+    constant: bool
+    codes: Array | None
+    source: Source | None
+    request: ProductRequest
+
+
+def _ask_product(reading: UnitReading, target: Target, facts: Facts) -> _Product:
     left, right = reading.operator.args
     param, window = reading.place(left)
     integers = _is_integer(reading, window)
-    depth = window.extents[-1]
     constant = is_constant(right) and len(shape_of(right)) == 2
     if integers and not constant:
         raise Declined("its right-hand side is computed, or of more than two axes")
@@ -349,30 +402,45 @@ def _product(reading: UnitReading, target: Target, facts: Facts) -> KernelCall:
         place, source = whole(shape_of(right)), right
     else:
         source, place = reading.place(right)
+        _check_right(place)
+    floats = constant and not integers
     request = ProductRequest(
-        depth=depth,
+        depth=window.extents[-1],
         left=window,
         right=place,
         result=reading.result,
         epilogue=reading.epilogue,
         bias=reading.bias is not None or integers,
         wide=codes is not None and codes.dtype == np.int16 and window.dtype != WIDE,
-        stored=halves_of(as_float32(array_of(right)), target) if constant and not integers else FLOAT,
-        halves=constant and not integers and param in facts.bfloats and _are_bfloats(array_of(right), target),
+        stored=halves_of(as_float32(array_of(right)), target) if floats else FLOAT,
+        halves=floats and _in_halves(param, window, array_of(right), target, facts),
     )
-    drawing = _drawing(reading, facts)
-    kernel = product_kernel(replace(request, epilogue=drawing.epilogue), target)
+    return _Product(param=param, constant=constant, codes=codes, source=source, request=request)
+
+
+def _check_right(place: Window) -> None:
+    if place.dtype != FLOAT:
+        raise Declined(f"its right-hand side is of {place.dtype}")
+
+
+def _product(reading: UnitReading, target: Target, facts: Facts) -> KernelCall:
+    asked, drawing = _ask_product(reading, target, facts), _drawing(reading, facts)
+    kernel = product_kernel(replace(asked.request, epilogue=drawing.epilogue), target)
     if isinstance(kernel, Amx):
         reading = drawing
     elif drawing is not reading:
-        kernel = product_kernel(request, target)
+        kernel = product_kernel(asked.request, target)
+    _check_halves(asked.request.left, kernel)
     weights: list[Source | Array]
-    if codes is not None:
-        weights = [*pack_product(kernel, codes, _centred(reading, codes.T, kernel))]
-    elif constant:
+    right = reading.operator.args[1]
+    if asked.codes is not None:
+        weights = [*pack_product(kernel, asked.codes, _centred(reading, asked.codes.T, kernel))]
+    elif asked.constant:
         bias = None if reading.bias is None else as_float32(reading.bias)
         weights = [*pack_product(kernel, as_float32(array_of(right)), bias)]
     else:
-        weights = [source]
+        assert asked.source is not None
+        weights = [asked.source]
     family = "amx" if isinstance(kernel, Amx) else "gemm"
-    return KernelCall(identity=kernel, family=family, arguments=(param, *weights, *reading.sources), kernel=kernel)
+    arguments = (asked.param, *weights, *reading.sources)
+    return KernelCall(identity=kernel, family=family, arguments=arguments, kernel=kernel, draws=reading.epilogue.draws)

@@ -13,7 +13,7 @@ line. Rows of taps whose channels lie side by side are one long row of channels.
 Extents that tiles do not divide are handled by overlap: the last tile begins earlier and computes some elements again,
 to the same bits; weights of channels that a last block has again are zero.
 
-Numbers of bfloat16 lie in memory as float32: their upper halves are copied first, for all pixels that are read.
+Where numbers of bfloat16 lie in memory as float32, their upper halves are copied first, for all pixels that are read.
 
 Numbers of 16 bits are x = 256 h + l, h signed and l not, and so are weights: h and l are taken apart first, and four
 tiles of C sum the products of each with each. A sum is (256 hh + hl + lh) 256 + ll + bias, exact in float64.
@@ -41,7 +41,8 @@ from lowprec.schedules.philox import Stream, element_word
 from lowprec.schedules.prefetch import is_fetched_ahead, prefetch
 from lowprec.schedules.tasks import decode, only_if, start_of
 from lowprec.schedules.tiling import ceil_div
-from lowprec.schedules.views import FLOAT, WORDS, Drawn, Index, View, load, named, splat, store
+from lowprec.schedules.vector_math import upper_half
+from lowprec.schedules.views import FLOAT, UPPER_HALVES, WORDS, Drawn, Index, View, load, named, splat, store
 from lowprec.tiles import LANES, ROW_BYTES, WORD_BYTES, row_depth
 
 CHAINS = 8
@@ -121,7 +122,7 @@ class Amx(Grouped):
     @property
     def weights(self) -> str:
         """The type of packed weights."""
-        return "uint16" if self.halves else "int8"
+        return UPPER_HALVES if self.halves else "int8"
 
     @property
     def sums(self) -> str:
@@ -263,7 +264,7 @@ def build_amx(spec: Amx) -> tirx.PrimFunc:
         buffers = begin_kernel(
             spec, weights=spec.packed_shape, bias=spec.bias, packed=spec.weights, sums=spec.sums, low=spec.split
         )
-        if spec.halves:
+        if spec.halves and spec.input.dtype == FLOAT:
             buffers = replace(buffers, x=_upper_halves(buffers.x, prod(spec.input.shape)))
         if spec.split:
             buffers = replace(buffers, x=_bytes(buffers.x, prod(spec.input.shape)))
@@ -289,14 +290,12 @@ def build_amx(spec: Amx) -> tirx.PrimFunc:
 
 def _upper_halves(x: tirx.Buffer, count: int) -> tirx.Buffer:
     """A tensor of `count` bfloat16 numbers, without the zeros behind them."""
-    halves = T.alloc_buffer((count,), "uint16", scope="global")
+    halves = T.alloc_buffer((count,), UPPER_HALVES, scope="global")
     width = min(2 * LANES, count)
     piece = min(PIECE, count) // width * width
     with T.parallel(0, ceil_div(count, piece)) as task, T.serial(0, piece // width) as vector:
         place = start_of(task, piece, count) + vector * width
-        pattern = tirx.call_intrin(f"uint32x{width}", "tirx.reinterpret", load(x, place, width))
-        sixteen = splat(tirx.const(16, "uint32"), width)
-        store(halves, place, tirx.Cast(f"uint16x{width}", tirx.shift_right(pattern, sixteen)), width)
+        store(halves, place, upper_half(load(x, place, width)), width)
     return halves
 
 

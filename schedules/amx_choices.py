@@ -8,7 +8,7 @@ from lowprec.schedules.amx_tiles import TILES
 from lowprec.schedules.direct import Grouped
 from lowprec.schedules.geometry import Geometry
 from lowprec.schedules.tiling import ceil_div, divisors
-from lowprec.schedules.views import FLOAT, View
+from lowprec.schedules.views import FLOAT, UPPER_HALVES, View
 from lowprec.schedules.walks import L2_BYTES, L2_SHARE
 from lowprec.targets import Target
 from lowprec.tiles import DEEPEST, LANES, Rows, joins_taps
@@ -21,6 +21,7 @@ SHALLOW = 8
 LONGEST, SHORTEST = 32, 4
 """Grids of a task: its tiles are configured once, and its last panel is written while no other is multiplied."""
 WIDE = "int16"
+FLOATS = (FLOAT, UPPER_HALVES)
 TASKS = 8
 """Tasks there should be for the threads to share."""
 
@@ -29,8 +30,10 @@ def amx_kernel(layer: Grouped, target: Target, *, bias: bool, halves: bool, acti
     """The kernel, where the target has the instructions and tiles are filled well enough. `halves`: floats are bfloat16
     numbers, all of them; bytes of `activations` are read and written."""
     geometry, source = layer.geometry, layer.input
-    flag = {"int8": "amx_int8", "uint8": "amx_int8", WIDE: "amx_int8", FLOAT: "amx_bf16"}.get(source.dtype)
-    if flag is None or not target.has(flag) or target.lanes != LANES or (source.dtype == FLOAT and not halves):
+    flag = {"int8": "amx_int8", "uint8": "amx_int8", WIDE: "amx_int8", **dict.fromkeys(FLOATS, "amx_bf16")}.get(
+        source.dtype
+    )
+    if flag is None or not target.has(flag) or target.lanes != LANES or (source.dtype in FLOATS and not halves):
         return None
     merged = joins_taps(layer.groups, geometry.dilation[2])
     rows = Rows(

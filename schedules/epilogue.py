@@ -45,7 +45,7 @@ Argument = Value | Operand | Constant
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One elementwise operation; `op` is of `ELEMENTWISE`, `SPECIAL` or `DRAWS`, or what type the argument becomes."""
+    """One elementwise operation; `op` is of one of the tables below, or the type that its argument becomes."""
 
     op: str
     arguments: tuple[Argument, ...]
@@ -242,4 +242,10 @@ DRAWS: dict[str, Callable[..., Expression]] = {
 }
 """Roundings by random words, which are their second argument."""
 
-_FUNCTIONS = ELEMENTWISE | SPECIAL | DRAWS
+STORING: dict[str, Callable[..., Expression]] = {
+    "upper half": vector_math.upper_half,
+    "from upper half": vector_math.from_upper_half,
+}
+"""Between numbers of bfloat16 and how they lie in memory."""
+
+_FUNCTIONS = ELEMENTWISE | SPECIAL | DRAWS | STORING

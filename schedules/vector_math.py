@@ -237,6 +237,18 @@ def to_bfloat16(x: Expr) -> Expr:
     return let.close(_from_bits(moved & _int(-0x10000, x)))
 
 
+def upper_half(x: Expr) -> Expr:
+    """The upper half of a float32's pattern."""
+    sixteen = tirx.Cast(_typed("uint32", x), _int(16, x))
+    return tirx.Cast(_typed("uint16", x), tirx.reinterpret(_typed("uint32", x), x) >> sixteen)
+
+
+def from_upper_half(half: Expr) -> Expr:
+    """The float32 whose pattern has that upper half, and zeros below."""
+    pattern = tirx.Cast(_typed("uint32", half), half) << tirx.Cast(_typed("uint32", half), _int(16, half))
+    return tirx.reinterpret(_typed("float32", half), pattern)
+
+
 def to_float16(x: Expr) -> Expr:
     """The nearest float16, as float32."""
     return tirx.Cast(_typed("float32", x), tirx.Cast(_typed("float16", x), x))

@@ -22,6 +22,8 @@ COORDINATES = 5
 FLOAT = "float32"
 INTEGERS = "int32"
 WORDS = "uint32"
+UPPER_HALVES = "uint16"
+"""Numbers of bfloat16 as they lie in memory: the upper halves of float32."""
 FLOAT_BYTES = 4
 
 Index: TypeAlias = ir.Expr | int

@@ -72,8 +72,12 @@ def units(module: IRModule) -> list[relax.Function]:
 
 def run_lowered(module: IRModule, inputs: list[Array], target: Target | None = None) -> list[Array]:
     """What main returns when it is compiled as the product compiles it."""
-    target = target or parse_target("native")
-    lowered = lower_units(rewrite(module), target)
+    return run_units(rewrite(module), inputs, target or parse_target("native"))
+
+
+def run_units(module: IRModule, inputs: list[Array], target: Target) -> list[Array]:
+    """What main returns when its units are compiled as they are."""
+    lowered = lower_units(module, target)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.so"
         build_library(lowered.module, lowered.kernels, target, threads=1, path=path)
