@@ -118,7 +118,7 @@ def lower_by_template(
 
 
 def reads_halves(function: relax.Function, target: Target, *, wish: Wish | None, facts: Facts) -> relax.Var | None:
-    """The parameter whose numbers the unit's kernel would multiply as bfloat16, if there is one."""
+    """The parameter that the unit's kernel would multiply as it lies if it were stored as bfloat16, if there is one."""
     try:
         reading = read_unit(function)
         if reading.signs:
@@ -129,7 +129,7 @@ def reads_halves(function: relax.Function, target: Target, *, wish: Wish | None,
         else:
             multiplied = _ask_product(reading, target, facts)
             kernel = product_kernel(multiplied.request, target)
-        return reading.place(reading.operator.args[0])[0] if isinstance(kernel, Amx) and kernel.halves else None
+        return reading.place(reading.operator.args[0])[0] if _takes_halves(kernel) else None
     except Declined:
         return None
 
@@ -203,9 +203,13 @@ def _in_halves(param: relax.Var, window: Window, weights: Array, target: Target,
     return bool(np.isfinite(weights).all()) and halves_of(as_float32(weights), target) == BFLOAT
 
 
+def _takes_halves(kernel: ConvolutionKernel) -> bool:
+    return (isinstance(kernel, Amx) and kernel.halves) or isinstance(kernel, Depthwise)
+
+
 def _check_halves(source: Window, kernel: ConvolutionKernel) -> None:
-    if source.dtype == UPPER_HALVES and not isinstance(kernel, Amx):
-        raise Declined("its operand is stored as bfloat16, which kernels without tiles do not multiply")
+    if source.dtype == UPPER_HALVES and not _takes_halves(kernel):
+        raise Declined("its operand is stored as bfloat16, which its kernel does not multiply")
 
 
 def _drawing(reading: UnitReading, facts: Facts) -> UnitReading:

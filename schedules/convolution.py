@@ -39,7 +39,7 @@ from lowprec.schedules.im2col import Im2col, build_im2col, pack_im2col
 from lowprec.schedules.microkernel import build_direct
 from lowprec.schedules.popcount import WORD, Popcount
 from lowprec.schedules.tiling import Workload, ceil_div, choose_tile
-from lowprec.schedules.views import FLOAT, View
+from lowprec.schedules.views import FLOAT, UPPER_HALVES, View
 from lowprec.schedules.windows import Window, collapse, coordinates
 from lowprec.schedules.winograd import Winograd, build_winograd, pack_winograd
 from lowprec.targets import Target
@@ -410,7 +410,7 @@ def _geometry(request: ConvolutionRequest) -> Geometry:
 def _sums_exactly(request: ConvolutionRequest) -> bool:
     """Whether floats do for a depthwise convolution."""
     bytes_alone = request.source.dtype in ("int8", "uint8") and prod(request.conv.kernel) <= EXACT_TAPS
-    return request.source.dtype in (FLOAT, "int16") or bytes_alone
+    return request.source.dtype in (FLOAT, UPPER_HALVES, "int16") or bytes_alone
 
 
 def _is_depthwise(conv: Conv) -> bool:

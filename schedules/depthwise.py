@@ -24,7 +24,8 @@ from lowprec.schedules.epilogue import convert
 from lowprec.schedules.geometry import Geometry
 from lowprec.schedules.tasks import decode, start_of
 from lowprec.schedules.tiling import ceil_div, equal_parts
-from lowprec.schedules.views import FLOAT, FLOAT_BYTES, INTEGERS, Index, load, register, store, zeros
+from lowprec.schedules.vector_math import from_upper_half
+from lowprec.schedules.views import FLOAT, FLOAT_BYTES, INTEGERS, UPPER_HALVES, Index, load, register, store, zeros
 
 WIDE, DOUBLE = "int16", "float64"
 ENOUGH_TASKS = 24
@@ -66,7 +67,7 @@ class Depthwise(Frame):
     @property
     def exact(self) -> bool:
         """Whether pixels are integers: sums are whole numbers then, which the bias joins as an integer."""
-        return self.input.dtype != FLOAT
+        return self.input.dtype not in (FLOAT, UPPER_HALVES)
 
     @property
     def wide(self) -> bool:
@@ -204,4 +205,6 @@ def _add(
 
 def _number(spec: Depthwise, value: ir.Expr) -> ir.Expr:
     """A factor, of the type of sums."""
+    if value.ty.dtype.with_lanes(1) == UPPER_HALVES:
+        return from_upper_half(value)
     return value if value.ty.dtype.with_lanes(1) == spec.sums else convert(value, spec.sums)

@@ -93,7 +93,7 @@ CASES: dict[str, tuple[Body, set[str]]] = {
     "joined with floats": (joined_with_floats, set()),
     "pools": (pooled, {"a", "b", "c", "pool"}),
     "a result of the model": (returned, {"a", "b"}),
-    "a depthwise layer's source": (depthwise, {"b"}),
+    "a depthwise layer": (depthwise, {"a", "b"}),
     "parts": (cut, {"a"}),
 }
 
