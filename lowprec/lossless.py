@@ -2,6 +2,7 @@
 
     plain          as in memory
     bits:N         integers of N bits side by side (`lowprec.packing`): two's complement, or unsigned where they are
+    signs          integers that are -1 or +1, a bit each: 1 for -1
     bfloat16       float32 whose lower halves are all zero: the upper ones
     float16        float32 that float16 holds
     deflate:N      N bytes of zlib: tables, that repeat themselves
@@ -54,6 +55,12 @@ class Bits:
 
 
 @dataclass(frozen=True, slots=True)
+class Signs:
+    def __str__(self) -> str:
+        return "signs"
+
+
+@dataclass(frozen=True, slots=True)
 class Half:
     """`name`: bfloat16 or float16."""
 
@@ -71,15 +78,17 @@ class Deflate:
         return f"deflate:{self.size}"
 
 
-Packing: TypeAlias = Plain | Bits | Half | Deflate
+Packing: TypeAlias = Plain | Bits | Signs | Half | Deflate
 
-_KINDS = "plain, bits:1 to bits:16, bfloat16, float16 or deflate:N"
+_KINDS = "plain, bits:1 to bits:16, signs, bfloat16, float16 or deflate:N"
 
 
 def parse(text: str) -> Packing:
     """The packing of that name; ValueError for any other."""
     if text == "plain":
         return Plain()
+    if text == "signs":
+        return Signs()
     if text in ("bfloat16", "float16"):
         return Half(text)
     if found := re.fullmatch(r"(bits|deflate):([1-9][0-9]{0,15})", text):
@@ -98,6 +107,8 @@ def packed_size(packing: Packing, dtype: np.dtype[np.generic], count: int) -> in
             return count * dtype.itemsize
         case Bits(width):
             return codes.packed_size(count, width)
+        case Signs():
+            return codes.packed_size(count, 1)
         case Half():
             return 2 * count
         case Deflate(size):
@@ -110,6 +121,8 @@ def require(packing: Packing, dtype: np.dtype[np.generic], count: int) -> None:
     match packing:
         case Bits(width) if dtype.kind not in "iu" or width >= 8 * dtype.itemsize:
             raise ValueError(f"{packing} of {dtype.name}, which takes integers of more bits")
+        case Signs() if dtype.kind != "i":
+            raise ValueError(f"{packing} of {dtype.name}, which takes integers that have signs")
         case Half(name) if dtype != np.float32:
             raise ValueError(f"{name} of {dtype.name}, which takes float32")
         case Deflate(size) if count * dtype.itemsize > _MOST_INFLATED * size:
@@ -140,6 +153,8 @@ def unpack_into(flat: Array, data: Bytes, packing: Packing) -> None:
             flat.view(np.uint8)[:] = data
         case Bits(width):
             _unpack_bits(flat, data, width)
+        case Signs():
+            _unpack_signs(flat, data)
         case Half("bfloat16"):
             _widen(flat.view(np.uint32), data.view(np.uint16))
         case Half():
@@ -152,6 +167,8 @@ def unpack_into(flat: Array, data: Bytes, packing: Packing) -> None:
 
 def _narrowed(flat: Array) -> Packing:
     """Fewer bits an element, the same for all."""
+    if flat.dtype.kind == "i" and all((np.abs(piece) == 1).all() for piece in _pieces(flat)):
+        return Signs()
     if flat.dtype.kind in "iu":
         width = _width(flat)
         return Bits(width) if width <= MOST_BITS else Plain()
@@ -183,6 +200,8 @@ def pack_as(flat: Array, packing: Packing) -> Bytes:
     match packing:
         case Bits(width):
             return np.frombuffer(codes.pack(flat, width), np.uint8)
+        case Signs():
+            return np.packbits(flat < 0, bitorder="little")
         case Half("bfloat16"):
             return (flat.view(np.uint32) >> np.uint32(16)).astype(np.uint16).view(np.uint8)
         case _:
@@ -194,6 +213,12 @@ def _unpack_bits(flat: Array, data: Bytes, width: int) -> None:
         codes.unpack_into(flat, data, width)
     except UsageError as problem:
         raise ValueError(str(problem)) from None
+
+
+def _unpack_signs(flat: Array, data: Bytes) -> None:
+    for piece, bits in zip(_pieces(flat), _pieces(data, _PIECE // 8), strict=True):
+        piece[:] = np.unpackbits(bits, count=piece.size, bitorder="little")
+        np.subtract(1, 2 * piece, out=piece)
 
 
 def _widen(words: NDArray[np.uint32], halves: NDArray[np.uint16]) -> None:
@@ -221,6 +246,6 @@ def _inflate(whole: Bytes, data: Bytes) -> None:
         raise ValueError(f"it holds {filled} bytes, not {whole.size}")
 
 
-def _pieces(flat: Array) -> Iterator[Array]:
-    for begin in range(0, flat.size, _PIECE):
-        yield flat[begin : begin + _PIECE]
+def _pieces(flat: Array, size: int = _PIECE) -> Iterator[Array]:
+    for begin in range(0, flat.size, size):
+        yield flat[begin : begin + size]

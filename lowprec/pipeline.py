@@ -32,6 +32,7 @@ from lowprec.passes.lowering import LoweredCall, lower_units
 from lowprec.passes.narrowing import narrow_bfloats
 from lowprec.passes.probes import Probe, add_probes
 from lowprec.passes.templates import Wish
+from lowprec.passes.tiled_signs import signs_in_bytes
 from lowprec.plan import Plan
 from lowprec.precision import Prepared, Ranges, prepare
 from lowprec.ranges import Method
@@ -58,7 +59,7 @@ def compile_graph(
     graph: Graph, target: Target, plan: Plan, *, threads: int, library: Path, probe: bool = False
 ) -> Built:
     """Build the graph's library at `library`; with `probe`, every unit's result is an output as well."""
-    module = rewrite(to_relax(to_integers(graph)))
+    module = rewrite(signs_in_bytes(to_relax(to_integers(graph)), target))
     probes: tuple[Probe, ...] = ()
     if probe:
         module, probes = add_probes(module)

@@ -119,6 +119,10 @@ class Emitter:
         self._bindings.append(relax.VarBinding(var, value))
         return var
 
+    def normalized(self, value: relax.Expr) -> relax.Expr:
+        """The value, its type known."""
+        return self._normalize(value)
+
     def keep(self, var: relax.Var, value: relax.Expr) -> None:
         """A binding as it stands."""
         self._bindings.append(relax.VarBinding(var, value))

@@ -26,6 +26,7 @@ EPILOGUE_OPS: dict[str, str] = {
     "lowprec.draw_bfloat16": "draw bfloat16",
     "lowprec.draw_float16": "draw float16",
     "lowprec.upper_half": "upper half",
+    "lowprec.sign": "sign",
 }
 
 CONVERSION = "relax.astype"

@@ -245,7 +245,8 @@ DRAWS: dict[str, Callable[..., Expression]] = {
 STORING: dict[str, Callable[..., Expression]] = {
     "upper half": vector_math.upper_half,
     "from upper half": vector_math.from_upper_half,
+    "sign": vector_math.sign,
 }
-"""Between numbers of bfloat16 and how they lie in memory."""
+"""Between numbers and how they lie in memory: of bfloat16, and signs."""
 
 _FUNCTIONS = ELEMENTWISE | SPECIAL | DRAWS | STORING

@@ -249,6 +249,13 @@ def from_upper_half(half: Expr) -> Expr:
     return tirx.reinterpret(_typed("float32", half), pattern)
 
 
+def sign(x: Expr) -> Expr:
+    """1 where x >= 0, else -1, which is the sign of what is no number: bytes."""
+    kind = _typed("int8", x)
+    one, other = (_splat(tirx.const(number, "int8"), x) for number in (1, -1))
+    return tirx.Cast(kind, tirx.Select(x >= _splat(tirx.const(0.0, "float32"), x), one, other))
+
+
 def to_float16(x: Expr) -> Expr:
     """The nearest float16, as float32."""
     return tirx.Cast(_typed("float32", x), tirx.Cast(_typed("float16", x), x))

@@ -19,6 +19,7 @@ from lowprec.lossless import (
     Half,
     Packing,
     Plain,
+    Signs,
     pack_as,
     packed,
     packed_size,
@@ -105,6 +106,16 @@ def test_one_code_alone(value: int) -> None:
     assert lossless._width(array) == {0: 1, 1: 2, -1: 1, -2: 2, 127: 8, -128: 8, 32767: 16, -32768: 16}[value]
 
 
+@pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "int64"])
+@pytest.mark.parametrize("count", [SMALL, 5001, 65_535, 65_537, 150_001])
+def test_signs(dtype: str, count: int) -> None:
+    array = np.where(np.random.default_rng(count).random(count) < 0.5, -1, 1).astype(dtype)
+    assert assert_back(array) == Signs()
+    assert lossless.packed(array)[1].size == -(-count // 8)
+    array[-1] = 0
+    assert assert_back(array) == Bits(2)
+
+
 @pytest.mark.parametrize("count", [SMALL // 4, 5001, 65_535, 65_537, 150_000])
 def test_bfloat16_in_float32(count: int) -> None:
     """Every bit pattern of bfloat16: NaNs with payloads, signalling or not, both zeros, subnormal numbers."""
@@ -179,7 +190,9 @@ def test_arrays_of_any_strides() -> None:
     ids=lambda text: repr(text[:12]),
 )  # fmt: skip
 def test_unknown_packings_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="not plain, bits:1 to bits:16, bfloat16, float16 or deflate:N") as caught:
+    with pytest.raises(
+        ValueError, match="not plain, bits:1 to bits:16, signs, bfloat16, float16 or deflate:N"
+    ) as caught:
         parse(text)
     assert len(str(caught.value)) < 200
     assert "\n" not in str(caught.value)
@@ -192,6 +205,8 @@ REFUSED: list[tuple[Packing, str, int, str]] = [
     (Bits(1), "bool", 9, "bits:1 of bool"),
     (Half("bfloat16"), "float64", 9, "bfloat16 of float64, which takes float32"),
     (Half("float16"), "int32", 9, "float16 of int32"),
+    (Signs(), "uint8", 9, "signs of uint8, which takes integers that have signs"),
+    (Signs(), "float32", 9, "signs of float32, which takes integers that have signs"),
     (Deflate(10), "float32", 2581, "deflate:10 for 10324 bytes, which zlib cannot make of it"),
     (Deflate(10), "int8", 2**200, "which zlib cannot make of it"),
 ]
