@@ -384,15 +384,16 @@ class _Words:
 
     @property
     def whole(self) -> bool:
-        """Whether planes, and images, have whole blocks."""
-        return all(self.view.strides[axis] % BLOCK == 0 for axis in (0, 4))
+        """Whether pixels follow each other in planes, and images, of whole blocks."""
+        return self.view.strides[3] == 1 and all(self.view.strides[axis] % BLOCK == 0 for axis in (0, 4))
 
     def _place(self, tile: int, vector: int) -> int:
         return (tile * self.spec.grid.wide + vector) * self.rows(self.spec)
 
-    def at(self, tile: Index, vector: int, place: Index) -> Index:
-        """Where the words of a pixel at `place` are, for a vector of a tile."""
-        row = place - load(self.begins, tile, 1)
+    def at(self, pixel: Index, vector: int, place: Index) -> Index:
+        """Where the words of a pixel of the grid are, whose element is at `place`, for a vector of its tile."""
+        tile = tirx.floordiv(pixel, self.spec.line.rows)
+        row = place - load(self.begins, tile, 1) if self.whole else tirx.floormod(pixel, self.spec.line.rows)
         return ((tile * self.spec.grid.wide + vector) * self.rows(self.spec) + row) * LANES
 
     def draw(self, table: tirx.Buffer, pixel: Index, channel: Index, vectors: list[int], width: int) -> None:
@@ -401,9 +402,9 @@ class _Words:
         channels = [tirx.Cast("int64", channel + vector) * stride for vector in vectors]
         for number in range(self.spec.grid.high):
             first = T.bind(load(table, pixel + number * rows, 1))
-            begin = T.bind(tirx.bitwise_and(first, tirx.const(-BLOCK, "int32"))) if self.whole else first
-            store(self.begins, number, begin, 1)
             if self.whole:
+                begin = T.bind(tirx.bitwise_and(first, tirx.const(-BLOCK, "int32")))
+                store(self.begins, number, begin, 1)
                 self._draw_blocks(number, begin, channels, width)
                 continue
             with T.serial(0, rows) as row:
@@ -411,7 +412,7 @@ class _Words:
                 for j, start in enumerate(channels):
                     element = positions(tirx.Cast("int64", place) + start, stride, width)
                     word = element_word(self.source, named(element))
-                    store(self.kept, (self._place(number, j) + place - begin) * LANES, word, width)
+                    store(self.kept, (self._place(number, j) + row) * LANES, word, width)
 
     def _draw_blocks(self, tile: int, begin: ir.Expr, channels: list[ir.Expr], width: int) -> None:
         stride, count = self.view.strides[4] // BLOCK, self.rows(self.spec) // BLOCK
@@ -662,7 +663,7 @@ class _Task:
 
         def place(view: View) -> Index:
             if isinstance(view, Drawn) and words is not None:
-                return words.at(tirx.floordiv(row, self.spec.line.rows), vector, load(self.offsets[view], pixel, 1))
+                return words.at(row, vector, load(self.offsets[view], pixel, 1))
             if view not in self.offsets:
                 return view.address((0, 0, 0, 0, channel))
             return load(self.offsets[view], pixel, 1) + channel * view.strides[4]

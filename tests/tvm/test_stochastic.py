@@ -26,6 +26,7 @@ from lowprec.testing.chances import ALARM, binomial
 from lowprec.verification import verify
 from tests.rounded import chain, random
 from tests.tvm.test_mixed_formats import SAMPLES, images
+from tests.tvm.test_mixed_formats import network as products
 
 Floats = NDArray[np.float32]
 
@@ -91,6 +92,17 @@ def test_seeds_and_names_draw_other_words() -> None:
     model = images()
     one, other = compiled(model, "q3.5", seed=1), compiled(model, "q3.5", seed=2)
     assert not np.array_equal(one(SAMPLES[:1]), other(SAMPLES[:1]))
+
+
+@pytest.mark.parametrize("precision", ["int8", "q2.14"])
+def test_products_of_many_rows_draw(precision: str, tmp_path: Path) -> None:
+    """On tiles, where the CPU has them, whose kernels draw by themselves."""
+    model, samples = products(40), random(8, 40, 70, seed=4)
+    art = compiled(model, precision, calibration=list(samples))
+    for step in STEPS[:2]:
+        known = evaluate(network(art, model, tmp_path), {"x": samples[0]}, step=step)["y"]
+        assert np.array_equal(art(samples[0], step=step), known)
+    assert not np.array_equal(art(samples[0], step=0), art(samples[0], step=1))
 
 
 def test_batches_are_one_tensor() -> None:
