@@ -131,7 +131,7 @@ REFUSALS = [
     (("weights", 0, "packing"), "float16", "weights[0].packing is float16 of bfloat16, which takes float32"),
     (("weights", 0, "packing"), "deflate:1000", "weights[1].offset is 64, inside of an array that ends at 1000"),
     (("weights", 1, "packing"), "deflate:1000", "weights[1] ends outside weights.bin"),
-    (("weights", 1, "packing"), "zip", "weights[1].packing is 'zip', not plain, bits:1 to bits:16, bfloat16,"),
+    (("weights", 1, "packing"), "zip", "weights[1].packing is 'zip', not plain, bits:1 to bits:16, signs, bfloat16,"),
     (("probes", 0, "crop"), [[0, 1, 2]], "probes[0].crop[0] has 3 items, not 2"),
 ]
 
