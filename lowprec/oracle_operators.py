@@ -11,7 +11,7 @@ import numpy as np
 from lowprec.frontend.graph import Node
 from lowprec.oracle_layers import product
 from lowprec.oracle_values import Array, Ints
-from lowprec.oracle_windows import Extents, counts, extents, window_of, windows
+from lowprec.oracle_windows import Extents, counts, extents, scattered, window_of, windows
 
 Operator = Callable[[Node, Sequence[Ints], Extents], Array]
 
@@ -28,6 +28,15 @@ def operator_of(node: Node) -> Operator | None:
 def _conv(node: Node, arrays: Sequence[Ints], shape: Extents) -> Array:
     x, w, *bias = arrays
     y = product(node, _wide(x), _wide(w), shape)
+    for each in bias:
+        y = y + each.reshape(-1, *(1,) * (len(shape) - 2))
+    return y.astype(x.dtype)
+
+
+def _conv_transpose(node: Node, arrays: Sequence[Ints], shape: Extents) -> Array:
+    x, w, *bias = arrays
+    groups = int(_number(node, "group", 1))
+    y = scattered(_wide(x), _wide(w), window_of(node, w.shape[2:], shape[2:]), groups)
     for each in bias:
         y = y + each.reshape(-1, *(1,) * (len(shape) - 2))
     return y.astype(x.dtype)
@@ -170,6 +179,7 @@ OPERATORS: Mapping[str, Operator] = {
     "Clip": _clip,
     "Concat": _concat,
     "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
     "Flatten": _shaped,
     "Gemm": _gemm,
     "GlobalAveragePool": _global_average,

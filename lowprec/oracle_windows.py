@@ -79,6 +79,24 @@ def convolved(x: Ints, w: Ints, window: Window, groups: int) -> Ints:
     return np.stack(images).reshape(len(x), w.shape[0], *window.output)
 
 
+def scattered(x: Ints, w: Ints, window: Window, groups: int) -> Ints:
+    """x (n, c, *size), w (c, k / groups, *kernel) -> (n, k, *output): each input is added to all that its taps reach.
+
+    The window is that of the convolution whose gradient this is: output o is reached from where its taps stood."""
+    batch, size = len(x), x.shape[2:]
+    spans = [(n - 1) * s + r for n, s, r in zip(size, window.stride, window.reach, strict=True)]
+    ends = [b + o for b, o in zip(window.begin, window.output, strict=True)]
+    whole = np.zeros((batch, groups * w.shape[1], *map(max, spans, ends)), x.dtype)
+    pixels = x.reshape(batch, groups, -1, math.prod(size))
+    filters = w.reshape(groups, -1, *w.shape[1:])
+    for tap in np.ndindex(*window.kernel):
+        reached = np.moveaxis(filters[(..., *tap)], 1, 2) @ pixels
+        axes = zip(tap, window.dilation, window.stride, size, strict=True)
+        places = (slice(t * d, t * d + (n - 1) * s + 1, s) for t, d, s, n in axes)
+        whole[(slice(None), slice(None), *places)] += reached.reshape(batch, -1, *size)
+    return whole[(slice(None), slice(None), *map(slice, window.begin, ends))]
+
+
 def counts(size: Extents, window: Window, *, include_pad: bool) -> Ints:
     """How many elements each window of an average holds: (1, 1, *output), what ceiling mode adds never counted."""
     ones = np.ones((1, 1, *size), np.int64)
