@@ -123,6 +123,23 @@ def _transpose(node: Node, arrays: Sequence[Ints], shape: Extents) -> Array:
     return arrays[0].transpose(extents(node, "perm", tuple(reversed(range(len(shape))))))
 
 
+def _pad(node: Node, arrays: Sequence[Ints], _shape: Extents) -> Array:
+    """What is negative cuts off, before the rest is added."""
+    given = dict(zip((place for place, name in enumerate(node.inputs) if name), arrays, strict=True))
+    x, rank = given[0], given[0].ndim
+    pads = given[1].tolist() if 1 in given else list(extents(node, "pads", ()))
+    value = given[2].reshape(()) if 2 in given else np.asarray(_number(node, "value", 0.0))
+    axes = [int(axis) % rank for axis in given[3]] if 3 in given else list(range(rank))
+    widths = [(0, 0)] * rank
+    for place, axis in enumerate(axes):
+        widths[axis] = (int(pads[place]), int(pads[place + len(axes)]))
+    kept = tuple(slice(max(0, -before), n - max(0, -after)) for n, (before, after) in zip(x.shape, widths, strict=True))
+    added = [(max(0, before), max(0, after)) for before, after in widths]
+    mode = str(node.attributes.get("mode", "constant"))
+    options = {"constant_values": value.astype(x.dtype)} if mode == "constant" else {}
+    return np.pad(x[kept], added, mode, **options)  # type: ignore[call-overload,no-any-return]
+
+
 def _softmax(node: Node, arrays: Sequence[Ints], shape: Extents) -> Array:
     """Over one axis; before opset 13 over all from it onwards."""
     (x,) = arrays
@@ -189,6 +206,7 @@ OPERATORS: Mapping[str, Operator] = {
     "MatMul": _matmul,
     "MaxPool": _max_pool,
     "Mul": _mul,
+    "Pad": _pad,
     "Relu": _relu,
     "Reshape": _shaped,
     "Softmax": _softmax,

@@ -83,6 +83,27 @@ def test_conv_transpose(data: st.DataObject, rank: int, groups: int, bias: bool,
     assert np.array_equal(net.evaluated(y), net.by_onnxruntime(y))
 
 
+@pytest.mark.parametrize("mode", ["constant", "edge", "reflect"])
+@pytest.mark.parametrize("pads", [(0, 0, 1, 2, 0, 0, 2, 1), (0, 0, -1, 1, 0, 0, 1, -1), (0, -2, 0, -1, 0, -1, 0, 0)])
+@pytest.mark.parametrize("value", [None, 2.5])
+def test_pads(mode: str, pads: tuple[int, ...], value: float | None) -> None:
+    """Of any sign: what is negative cuts off, which onnx's own evaluator does not know."""
+    net, x = Network(), np.random.default_rng(0).standard_normal(X).astype(np.float32)
+    operands = [net.input(x), net.constant(np.array(pads, np.int64))]
+    operands += [] if value is None else scalars(net, (value, "float32"))
+    shape = tuple(n + b + e for n, b, e in zip(X, pads[:4], pads[4:], strict=True))
+    y = net.node("Pad", *operands, shape=shape, mode=mode)
+    assert np.array_equal(net.evaluated(y), net.by_onnxruntime(y))
+
+
+def test_pads_of_some_axes() -> None:
+    net, x = Network(), np.random.default_rng(0).standard_normal(X).astype(np.float32)
+    pads, axes = (net.constant(np.array(each, np.int64)) for each in ((1, -1, 0, 2), (-1, 1)))
+    shape = (X[0], X[1] - 1 + 2, X[2], X[3] + 1)
+    y = net.node("Pad", net.input(x), pads, "", axes, shape=shape)
+    assert np.array_equal(net.evaluated(y), net.by_onnxruntime(y))
+
+
 @settings(max_examples=40)
 @given(st.tuples(*[st.integers(1, 7)] * 4), BYTES, st.booleans(), st.integers(0, 2**16))
 def test_integer_products(extents: tuple[int, ...], kinds: tuple[str, str], per_column: bool, seed: int) -> None:
@@ -225,7 +246,7 @@ def test_maxima_of_integers(dtype: str) -> None:
 
 
 def test_every_operator_is_tried() -> None:
-    tried = {case[0] for case in NODES} | {"ConvTranspose", "Reshape", "Squeeze", "Unsqueeze"}
+    tried = {case[0] for case in NODES} | {"ConvTranspose", "Pad", "Reshape", "Squeeze", "Unsqueeze"}
     assert set(OPERATORS) <= tried
 
 
