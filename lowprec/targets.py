@@ -5,6 +5,8 @@ both take a Sapphire Rapids for an older core and would lose AMX, AVX512-FP16 an
 the flags of its target, whatever machine built it.
 """
 
+import ctypes
+import functools
 import os
 import platform
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from lowprec.vocabulary import Vocabulary
 
 X86 = "x86_64"
 ARM = "aarch64"
+_ARCH_PRCTL, _ARCH_GET_XCOMP_SUPP, _XFEATURE_XTILEDATA = 158, 0x1021, 18
 
 # Linux's flag -> LLVM's attribute, for every flag that may change the code LLVM emits or that a kernel may ask for.
 LLVM_ATTRIBUTES: dict[str, dict[str, str]] = {
@@ -171,11 +174,27 @@ def detect_features() -> frozenset[str]:
     return frozenset(raw) & frozenset(LLVM_ATTRIBUTES.get(machine_arch(), {}))
 
 
+@functools.cache
+def grants_tiles() -> bool:
+    """Whether this Linux lets a process use the tiles of AMX, if the CPU has them: 5.16 and later do."""
+    components = ctypes.c_ulong(0)
+    libc = ctypes.CDLL(None, use_errno=True)
+    failed = libc.syscall(_ARCH_PRCTL, _ARCH_GET_XCOMP_SUPP, ctypes.byref(components))
+    return not failed and bool(components.value >> _XFEATURE_XTILEDATA & 1)
+
+
 def native() -> Target:
-    """What this CPU really has."""
+    """What this CPU really has, without the tiles that Linux does not let anybody use."""
     if machine_arch() not in LLVM_ATTRIBUTES:
         raise Unsupported(f"this machine is {machine_arch()}: name a target, one of {', '.join(NAMES.built[1:])}")
-    return Target(name="native", arch=machine_arch(), features=detect_features())
+    features = detect_features()
+    if any(map(_is_of_tiles, features)) and not grants_tiles():
+        features = frozenset(feature for feature in features if not _is_of_tiles(feature))
+    return Target(name="native", arch=machine_arch(), features=features)
+
+
+def _is_of_tiles(feature: str) -> bool:
+    return feature.startswith("amx")
 
 
 def parse_target(name: str) -> Target:

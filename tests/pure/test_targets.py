@@ -8,10 +8,19 @@ from lowprec.targets import ARM, LLVM_ATTRIBUTES, TARGETS, X86, Target, detect_f
 BY_NAME = {target.name: target for target in TARGETS}
 
 
-def test_native_has_exactly_the_flags_of_this_cpu() -> None:
+def test_native_has_exactly_the_flags_of_this_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lowprec.targets.grants_tiles", lambda: True)
     assert native().features == detect_features()
     assert parse_target("native") == native()
     assert hash(native()) == hash(parse_target("native")), "a set of flags would have no hash"
+
+
+@pytest.mark.parametrize("granted", [True, False])
+def test_native_has_no_tiles_where_linux_grants_none(monkeypatch: pytest.MonkeyPatch, granted: bool) -> None:
+    flags = {"avx512f", "amx_tile", "amx_int8", "amx_bf16"}
+    monkeypatch.setattr("lowprec.targets.detect_features", lambda: frozenset(flags))
+    monkeypatch.setattr("lowprec.targets.grants_tiles", lambda: granted)
+    assert native().features == (flags if granted else {"avx512f"})
 
 
 def test_detection_keeps_the_flags_that_processor_names_lose(monkeypatch: pytest.MonkeyPatch) -> None:
