@@ -11,6 +11,15 @@ from lowprec.oracle_values import Array
 
 def by_onnx(node: Node, arrays: Sequence[Array | None]) -> list[Array]:
     """The node's outputs, those that nobody names included as they come."""
+    try:
+        return _evaluated(node, arrays)
+    except TypeError:  # what NumPy makes of one number is no array, which the evaluator does not take
+        if len(arrays) != 1 or arrays[0] is None or arrays[0].ndim:
+            raise
+        return [array.reshape(()) for array in _evaluated(node, [arrays[0].reshape(1)])]
+
+
+def _evaluated(node: Node, arrays: Sequence[Array | None]) -> list[Array]:
     from onnx import helper
     from onnx.reference import ReferenceEvaluator
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from lowprec.artifact import Artifact
 from lowprec.comparison import compare
-from lowprec.errors import BuildFailed
+from lowprec.errors import BuildFailed, Unsupported
 from lowprec.format_names import FLOAT, NARROW_FLOATS, takes_ranges
 from lowprec.frontend.graph import Array, Graph
 from lowprec.precision import Observe, Prepared, layer_formats, prepare
@@ -103,12 +103,18 @@ class _Work:
     def prepare(self, observe: Observe) -> None:
         """The graph in every format, and the ranges of all that any mix may round; what the request's own recipe says
         of a layer stays."""
+        own = Recipe.from_json(self.request.get("recipe") or [])
+        self.wishes = {layer: fmt for layer, fmt in _own_formats(self.graph, own).items()}
+        for layer, fmt in self.wishes.items():
+            if takes_ranges(fmt) and fmt != BYTES:
+                raise Unsupported(
+                    f"precision 'auto' tries {BYTES}, the recipe has {layer!r} in {fmt}, and one network takes one format"
+                    " of integers: leave that rule out, or name a precision"
+                )
         made = [name for node in self.graph.nodes for name in node.outputs if name]
         tensors = (*self.graph.inputs, *(self.graph.types[name] for name in made))
         floats = tuple(spec.name for spec in tensors if spec.dtype == "float32")
         self.ranges = observe(self.graph, floats, Method.MSE)
-        own = Recipe.from_json(self.request.get("recipe") or [])
-        self.wishes = {layer: fmt for layer, fmt in _own_formats(self.graph, own).items()}
         for fmt in CANDIDATES:
             self.prepared[fmt] = prepare(self.graph, self._asking(fmt), _never)
 

@@ -96,6 +96,13 @@ def test_pads(mode: str, pads: tuple[int, ...], value: float | None) -> None:
     assert np.array_equal(net.evaluated(y), net.by_onnxruntime(y))
 
 
+@pytest.mark.parametrize("op", ["Softsign", "Exp", "Erf", "HardSwish"])
+def test_one_number(op: str) -> None:
+    """Of rank 0: what NumPy makes of it is no array, which onnx's evaluator does not take."""
+    net = Network()
+    compare(net, net.node(op, net.input(np.array(0.75, np.float32)), shape=()))
+
+
 def test_pads_of_some_axes() -> None:
     net, x = Network(), np.random.default_rng(0).standard_normal(X).astype(np.float32)
     pads, axes = (net.constant(np.array(each, np.int64)) for each in ((1, -1, 0, 2), (-1, 1)))

@@ -10,7 +10,7 @@ import pytest
 import lowprec
 from lowprec import Recipe
 from lowprec.comparison import compare
-from lowprec.errors import BuildFailed, UsageError
+from lowprec.errors import BuildFailed, Unsupported, UsageError
 from lowprec.recipe import Rule
 from lowprec.search_text import drawing, search_text
 from lowprec.searching import escaped
@@ -67,6 +67,12 @@ def test_its_recipe_makes_the_same_artifact(model: Path, found: lowprec.Artifact
 def test_a_bound_that_only_float32_meets(model: Path) -> None:
     art = lowprec.compile(model, precision="auto", min_sqnr=110.0, calibration=SAMPLES)
     assert set(formats_of(art).values()) == {"fp32"}
+
+
+def test_a_recipe_with_other_integers_is_refused(model: Path) -> None:
+    recipe = Recipe(rules=(Rule(layer="b", weights="q2.14"),))
+    with pytest.raises(Unsupported, match="precision 'auto' tries int8, the recipe has 'b' in q2.14, and one network"):
+        lowprec.compile(model, precision="auto", min_sqnr=5.0, recipe=recipe, calibration=SAMPLES)
 
 
 @pytest.mark.slow
