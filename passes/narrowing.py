@@ -167,10 +167,8 @@ class _Unit:
     def rebuilt(self, *, ends: bool) -> relax.Function:
         """The unit; one that `ends` in halves or does not."""
         params = [self._param(param) for param in self.function.params]
-        result, moving = (
-            result_of(self.function),
-            ends and self.halves.issuperset(self.function.params) and _moves(self.function),
-        )
+        result = result_of(self.function)
+        moving = ends and self.halves.issuperset(self.function.params) and _moves(self.function)
         for var, value in bindings(self.function):
             source = next(tensors_in(value), None)
             if moving or (op_name(value) == SLICE and source in self.stored):
