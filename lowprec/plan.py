@@ -11,7 +11,6 @@ from typing import Any
 
 from lowprec.choosing import DIRECT, IM2COL, Candidate, best_of, candidate_of, candidates
 from lowprec.convolution import Conv
-from lowprec.format_names import BINARY
 from lowprec.layers import Gemm, Layer
 from lowprec.predicting import FLOAT_BYTES
 from lowprec.recipe import Recipe
@@ -287,7 +286,7 @@ def _only_way(layer: Layer, target: Target) -> tuple[str, str]:
 def _lanes(layer: Layer, target: Target) -> str:
     if not layer.integers:
         return f"{target.lanes} fp32 lanes"
-    if layer.words is not None and layer.words[0] == BINARY:
+    if layer.words is not None and layer.words[0] == "binary":
         if _fills_tiles(replace(layer, words=("int8", "int8", *layer.words[2:])), target):
             return "signs as bytes, exact sums on tiles"
         return f"signs, 32 of them counted at once in each of {target.lanes} lanes"
