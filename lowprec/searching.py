@@ -108,8 +108,8 @@ class _Work:
         for layer, fmt in self.wishes.items():
             if takes_ranges(fmt) and fmt != BYTES:
                 raise Unsupported(
-                    f"precision 'auto' tries {BYTES}, the recipe has {layer!r} in {fmt}, and one network takes one format"
-                    " of integers: leave that rule out, or name a precision"
+                    f"precision 'auto' tries {BYTES}, the recipe has {layer!r} in {fmt}, and one network takes one"
+                    " format of integers: leave that rule out, or name a precision"
                 )
         made = [name for node in self.graph.nodes for name in node.outputs if name]
         tensors = (*self.graph.inputs, *(self.graph.types[name] for name in made))
