@@ -163,17 +163,22 @@ class Artifact:
 
     def _stage(self, arrays: Sequence[Array]) -> list[Any]:
         """The arrays as tensors: their own memory where kernels can read it, else a copy in this thread's buffer."""
-        local = self._local
-        if getattr(local, "generation", None) != runtime.fork_generation():
-            local.generation, local.machine, local.buffers = runtime.fork_generation(), self._new_machine(), {}
+        buffers = self._mine().buffers
         return [
-            runtime.to_tensor(array) if runtime.is_ready(array) else _copied(index, array, local.buffers)
+            runtime.to_tensor(array) if runtime.is_ready(array) else _copied(index, array, buffers)
             for index, array in enumerate(arrays)
         ]
 
     def _run(self, tensors: Sequence[Any]) -> tuple[Any, ...]:
-        results: tuple[Any, ...] = self._local.machine(tensors)
+        results: tuple[Any, ...] = self._mine().machine(tensors)
         return results
+
+    def _mine(self) -> threading.local:
+        """What belongs to this thread: a machine, and buffers for arrays that kernels cannot read; new after a fork."""
+        local = self._local
+        if getattr(local, "generation", None) != runtime.fork_generation():
+            local.generation, local.machine, local.buffers = runtime.fork_generation(), self._new_machine(), {}
+        return local
 
     def _own(self, tensors: Sequence[Any], results: Sequence[Any]) -> dict[str, Array]:
         """The outputs among the results, by name. One that is an input, a weight or another output is copied."""

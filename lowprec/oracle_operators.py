@@ -27,19 +27,21 @@ def operator_of(node: Node) -> Operator | None:
 
 def _conv(node: Node, arrays: Sequence[Ints], shape: Extents) -> Array:
     x, w, *bias = arrays
-    y = product(node, _wide(x), _wide(w), shape)
-    for each in bias:
-        y = y + each.reshape(-1, *(1,) * (len(shape) - 2))
-    return y.astype(x.dtype)
+    return _biased(product(node, _wide(x), _wide(w), shape), bias).astype(x.dtype)
 
 
 def _conv_transpose(node: Node, arrays: Sequence[Ints], shape: Extents) -> Array:
     x, w, *bias = arrays
     groups = int(_number(node, "group", 1))
     y = scattered(_wide(x), _wide(w), window_of(node, w.shape[2:], shape[2:]), groups)
+    return _biased(y, bias).astype(x.dtype)
+
+
+def _biased(y: Ints, bias: Sequence[Ints]) -> Ints:
+    """Images of channels, with the number of its channel added to each, if there are any."""
     for each in bias:
-        y = y + each.reshape(-1, *(1,) * (len(shape) - 2))
-    return y.astype(x.dtype)
+        y = y + each.reshape(-1, *(1,) * (y.ndim - 2))
+    return y
 
 
 def _gemm(node: Node, arrays: Sequence[Ints], shape: Extents) -> Array:

@@ -27,13 +27,13 @@ from numpy.typing import NDArray
 from lowprec.errors import EnvironmentMismatch
 from lowprec.manifest import ALIGNMENT, NARROW_BITS, dtype_of
 from lowprec.tensors import TensorSpec
+from lowprec.tile_permission import ask_for_tiles
 
 Array = NDArray[np.generic]
 
 _CPU, _DEVICE_ID, _POOLED = 1, 0, 2
 _SHARE_ALL_CORES = -3  # TVM's affinity mode; with TVM_BIND_THREADS=0 it sets the number of workers and pins nothing
 _SPIN_COUNT = "10000"  # looks for work before a worker sleeps: about 2 ms; TVM's own 300,000 burn a core for 75 ms
-_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XFEATURE_XTILEDATA = 158, 0x1023, 18
 
 _import_lock = threading.Lock()
 _fork_generation = 0
@@ -87,8 +87,7 @@ def _import_without_torch() -> Any:
 
 def allow_amx() -> None:
     """Ask Linux to let this process use AMX tiles; without that the first tile instruction is SIGILL."""
-    if ctypes.CDLL(None, use_errno=True).syscall(_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XFEATURE_XTILEDATA) != 0:
-        reason = os.strerror(ctypes.get_errno())
+    if reason := ask_for_tiles():
         raise EnvironmentMismatch(f"Linux refuses AMX to this process ({reason}): Linux 5.16 or later is needed")
 
 

@@ -5,8 +5,6 @@ both take a Sapphire Rapids for an older core and would lose AMX, AVX512-FP16 an
 the flags of its target, whatever machine built it.
 """
 
-import ctypes
-import functools
 import os
 import platform
 from dataclasses import dataclass
@@ -14,11 +12,11 @@ from dataclasses import dataclass
 import archspec.cpu.detect
 
 from lowprec.errors import EnvironmentMismatch, Unsupported
+from lowprec.tile_permission import grants_tiles
 from lowprec.vocabulary import Vocabulary
 
 X86 = "x86_64"
 ARM = "aarch64"
-_ARCH_PRCTL, _ARCH_GET_XCOMP_SUPP, _XFEATURE_XTILEDATA = 158, 0x1021, 18
 
 # Linux's flag -> LLVM's attribute, for every flag that may change the code LLVM emits or that a kernel may ask for.
 LLVM_ATTRIBUTES: dict[str, dict[str, str]] = {
@@ -172,15 +170,6 @@ def detect_features() -> frozenset[str]:
     """The flags of this CPU as Linux shows them, those of `LLVM_ATTRIBUTES` alone."""
     raw = archspec.cpu.detect.detected_info().features
     return frozenset(raw) & frozenset(LLVM_ATTRIBUTES.get(machine_arch(), {}))
-
-
-@functools.cache
-def grants_tiles() -> bool:
-    """Whether this Linux lets a process use the tiles of AMX, if the CPU has them: 5.16 and later do."""
-    components = ctypes.c_ulong(0)
-    libc = ctypes.CDLL(None, use_errno=True)
-    failed = libc.syscall(_ARCH_PRCTL, _ARCH_GET_XCOMP_SUPP, ctypes.byref(components))
-    return not failed and bool(components.value >> _XFEATURE_XTILEDATA & 1)
 
 
 def native() -> Target:

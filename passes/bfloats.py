@@ -10,9 +10,9 @@ from collections.abc import Collection
 
 from tvm import IRModule, relax
 
+from lowprec.passes.calling import unit_of
 from lowprec.passes.editing import bindings, dtype_of, is_constant, is_tensor, op_name, result_of, tensors_in
 from lowprec.passes.elementwise import CONVERSION
-from lowprec.passes.halos import unit_of
 from lowprec.passes.halves import WHOLE
 from lowprec.schedules.arithmetic import BFLOAT
 from lowprec.schedules.views import FLOAT

@@ -1,8 +1,8 @@
 """Channels innermost for the whole network.
 
     before:  y = conv2d(x, w)  NCHW;  z = relu(y);  u = concat([z, v], axis=1);  reshape(u, ...)
-    after:   x' = permute(x);  y' = conv2d(x', w)  NHWC;  z' = relu(y');  u' = concat([z', v'], axis=3);  permute,
-    reshape
+    after:   x' = permute(x);  y' = conv2d(x', w)  NHWC;  z' = relu(y');  u' = concat([z', v'], axis=3);
+             reshape(permute(u'), ...)
 
 Convolutions, pools and resizes want channels last; whatever can follow does, on any axes: elementwise operators,
 concat, reductions, softmax, slices, pads. A transpose moves nothing: the value keeps its place in memory and only its
@@ -206,7 +206,7 @@ def _convolution(rewriter: _Rewriter, var: relax.Var, call: relax.Call) -> _Valu
     axes = last(len(shape_of(var)))
     layout = LAST_LAYOUTS[attrs.data_layout]
     source, weights = rewriter.arranged(call.args[0], axes), rewriter.in_order(call.args[1])
-    convolved = convolution_like(call, source, weights, padding=attrs.padding, layout=layout)
+    convolved = convolution_like(call, source, weights, layout=layout)
     return rewriter.emit(convolved, var, axes)
 
 

@@ -86,22 +86,29 @@ def replace_tensors(value: relax.Expr, new: Mapping[relax.Expr, relax.Expr]) -> 
 
 
 def convolution_like(
-    call: relax.Call, source: relax.Expr, weights: relax.Expr, *, padding: Sequence[int], layout: str
+    call: relax.Call,
+    source: relax.Expr,
+    weights: relax.Expr,
+    *,
+    padding: Sequence[int] | None = None,
+    layout: str = "",
+    dtype: str = "",
 ) -> relax.Expr:
-    """The same convolution of another source, differently padded or laid out."""
+    """The same convolution of another source; padded, laid out or summed differently where that is given."""
     attrs = call.attrs
+    layout = layout or str(attrs.data_layout)
     function = getattr(relax.op.nn, op_name(call).rsplit(".", 1)[1])
     return function(
         source,
         weights,
         strides=attrs.strides,
-        padding=padding,
+        padding=attrs.padding if padding is None else padding,
         dilation=attrs.dilation,
         groups=attrs.groups,
         data_layout=layout,
         kernel_layout=attrs.kernel_layout,
         out_layout=layout,
-        out_dtype=attrs.out_dtype,
+        out_dtype=dtype or attrs.out_dtype,
     )
 
 
@@ -119,13 +126,9 @@ class Emitter:
         self._bindings.append(relax.VarBinding(var, value))
         return var
 
-    def normalized(self, value: relax.Expr) -> relax.Expr:
-        """The value, its type known."""
-        return self._normalize(value)
-
     def keep(self, var: relax.Var, value: relax.Expr) -> None:
-        """A binding as it stands."""
-        self._bindings.append(relax.VarBinding(var, value))
+        """Bind a value to a variable that there is already."""
+        self._bindings.append(relax.VarBinding(var, self._normalize(value)))
 
     def function(
         self, params: list[relax.Var], result: relax.Expr, attrs: Mapping[str, object] | None = None

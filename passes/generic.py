@@ -10,6 +10,7 @@ from tvm import IRModule, ir, relax, tirx
 from tvm.relax.transform import FuseTIR, LegalizeOps
 
 from lowprec.errors import Unsupported
+from lowprec.passes.calling import LAYER, OPERATORS, Caller
 from lowprec.passes.editing import (
     MAIN,
     Array,
@@ -24,7 +25,6 @@ from lowprec.passes.editing import (
     tensors_in,
 )
 from lowprec.passes.templates import KernelCall
-from lowprec.passes.units import LAYER, OPERATORS
 from lowprec.schedules.generic import schedule_generic
 from lowprec.targets import Target
 
@@ -87,16 +87,13 @@ def _lift_constants(function: relax.Function) -> tuple[relax.Function, list[Arra
 
 def _fuse(module: IRModule, lifted: relax.Function, function: relax.Function) -> tirx.PrimFunc:
     """The unit's operators as TIR, in one function."""
-    unit = ir.GlobalVar("unit")
-    relax.expr._update_type(unit, lifted.ty)
     params = [relax.Var(param.name, param.ty) for param in lifted.params]
-    caller = Emitter()
-    main = caller.function(params, caller.emit(relax.Call(unit, params)), {"global_symbol": MAIN})
-    kernels = {var: f for var, f in module.functions_items() if isinstance(f, tirx.PrimFunc)}
+    caller = Caller()
+    main = caller.function(params, caller.call(lifted, params), {"global_symbol": MAIN})
     operators = ", ".join(str(name) for name in function.attrs[OPERATORS])
     refusal = f"layer {function.attrs[LAYER]!r}: no kernel can be made for {operators}"
     try:
-        fused = FuseTIR()(LegalizeOps()(IRModule({unit: lifted, ir.GlobalVar(MAIN): main, **kernels})))
+        fused = FuseTIR()(LegalizeOps()(caller.module(main, module)))
     except _TVM_FAILURES as error:
         raise Unsupported(f"{refusal}: {_last_line(error)}") from error
     calls = [value for _, value in bindings(fused[MAIN])]

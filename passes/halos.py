@@ -1,10 +1,9 @@
 """Padding written by whoever makes a tensor, so that convolutions read their whole neighbourhood without asking.
 
-    before:  y = unit1(x);                     z = unit2(y)   with  unit2 = conv2d(y, w, padding=1) + ...;   u =
-    unit3(y)
-    after:   y = unit1(x), ending in pad(.);   z = unit2(y)   with  unit2 = conv2d(y, w, padding=0) + ...;   u =
-    unit3(y),
-             which begins with a slice of y
+    before:  y = unit1(x);                     z = unit2(y)   with  unit2 = conv2d(y, w, padding=1) + ...
+                                               u = unit3(y)
+    after:   y = unit1(x), ending in pad(.);   z = unit2(y)   with  unit2 = conv2d(y, w, padding=0) + ...
+                                               u = unit3(y),  which begins with a slice of y
 
 The widest padding asked for is written once; whoever needs less reads a window of it.
 Declines when: it pads signs, which have no zero; the tensor is an input or output of the model, or used by anything but
@@ -14,8 +13,9 @@ units. It is then padded by a unit of its own, in front of the convolution.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tvm import IRModule, ir, relax
+from tvm import IRModule, relax
 
+from lowprec.passes.calling import KIND, Caller, Kind, unit_attributes, unit_of
 from lowprec.passes.editing import (
     MAIN,
     WINDOWS,
@@ -29,7 +29,7 @@ from lowprec.passes.editing import (
     shape_of,
     tensors_in,
 )
-from lowprec.passes.units import CONVOLUTIONS, KIND, LAYER, OPERATORS, Kind
+from lowprec.passes.units import CONVOLUTIONS
 from lowprec.passes.widening import source_of, zero_of
 
 Widths = tuple[tuple[int, int], ...]  # (before, after) of each physical axis
@@ -55,17 +55,8 @@ def move_padding(module: IRModule) -> IRModule:
         var.name: [*(before for before, _ in halo.widths), *shape_of(var)] for var, halo in halos.items() if var.name
     }
     result = replace_tensors(result_of(main), mover.new)
-    updated = mover.emitter.function(list(main.params), result, attributes_of(main) | {WINDOWS: windows})
-    others = {var: f for var, f in module.functions_items() if KIND not in (f.attrs or {}) and var.name_hint != MAIN}
-    return IRModule({**others, **mover.functions, ir.GlobalVar(MAIN): updated}, attrs=module.attrs)
-
-
-def unit_of(module: IRModule, value: relax.Expr) -> relax.Function | None:
-    """The unit that a value of main calls, if it calls one."""
-    if isinstance(value, relax.Call) and isinstance(value.op, ir.GlobalVar):
-        function = module[value.op]
-        return function if function.attrs and KIND in function.attrs else None
-    return None
+    updated = mover.caller.function(list(main.params), result, attributes_of(main) | {WINDOWS: windows})
+    return mover.caller.module(updated, module)
 
 
 def _halos(module: IRModule, main: relax.Function) -> dict[relax.Var, Border]:
@@ -124,15 +115,14 @@ def _widths_of(convolution: relax.Call) -> Widths:
 class _Mover:
     module: IRModule
     halos: Mapping[relax.Var, Border]
-    emitter: Emitter = field(default_factory=Emitter)
+    caller: Caller = field(default_factory=Caller)
     new: dict[relax.Var, relax.Expr] = field(default_factory=dict)
-    functions: dict[ir.GlobalVar, relax.Function] = field(default_factory=dict)
     padded: dict[tuple[relax.Expr, Border], relax.Var] = field(default_factory=dict)
 
     def move(self, var: relax.Var, value: relax.Expr) -> None:
         function = unit_of(self.module, value)
         if function is None:
-            self.new[var] = self.emitter.emit(replace_tensors(value, self.new), var.name)
+            self.new[var] = self.caller.emit(replace_tensors(value, self.new), var.name)
             return
         arguments = dict(zip(function.params, value.args, strict=True))
         called = {param: self.new.get(argument, argument) for param, argument in arguments.items()}
@@ -143,13 +133,7 @@ class _Mover:
             halos[arguments[param]] = border
             called[param] = self._padded_alone(arguments[param], border)
         rebuilt, order = self._rebuild(function, arguments, called, halos, var)
-        self.new[var] = self.call(rebuilt, order, var.name)
-
-    def call(self, function: relax.Function, arguments: list[relax.Expr], name: str) -> relax.Var:
-        var = ir.GlobalVar(f"unit{len(self.functions)}")
-        relax.expr._update_type(var, function.ty)
-        self.functions[var] = function
-        return self.emitter.emit(relax.Call(var, arguments), name)
+        self.new[var] = self.caller.call(rebuilt, order, var.name)
 
     def _padded_alone(self, argument: relax.Expr, border: Border) -> relax.Var:
         """A copy of a tensor with a border, made by a unit of its own."""
@@ -159,8 +143,8 @@ class _Mover:
             param = relax.Var(argument.name, physical.ty)
             inner = Emitter()
             result = inner.emit(_pad(param, border))
-            attributes = {KIND: str(Kind.GENERIC), LAYER: argument.name, OPERATORS: ["pad"], "Primitive": 1}
-            self.padded[key] = self.call(inner.function([param], result, attributes), [physical], "")
+            attributes = unit_attributes(Kind.GENERIC, argument.name, ["pad"])
+            self.padded[key] = self.caller.call(inner.function([param], result, attributes), [physical])
         return self.padded[key]
 
     def _rebuild(
@@ -210,9 +194,7 @@ def _around(inner: Emitter, physical: relax.Expr, halo: Widths, widths: Widths) 
 
 def _unpadded(convolution: relax.Call, source: relax.Expr) -> relax.Expr:
     """The convolution of a tensor that has the padding around it."""
-    attrs = convolution.attrs
-    padding, layout = [0] * len(attrs.padding), str(attrs.data_layout)
-    return convolution_like(convolution, source, convolution.args[1], padding=padding, layout=layout)
+    return convolution_like(convolution, source, convolution.args[1], padding=[0] * len(convolution.attrs.padding))
 
 
 def _pad(value: relax.Expr, border: Border) -> relax.Expr:

@@ -15,10 +15,9 @@ from dataclasses import dataclass, replace
 
 from tvm import IRModule, relax
 
+from lowprec.passes.calling import KIND, Kind, unit_of
 from lowprec.passes.editing import bindings, dtype_of, op_name, result_of, shape_of, tensors_in
-from lowprec.passes.halos import unit_of
 from lowprec.passes.reading_units import Declined, read_border, read_windows
-from lowprec.passes.units import KIND, Kind
 from lowprec.schedules.views import UPPER_HALVES
 from lowprec.schedules.windows import Window, whole
 

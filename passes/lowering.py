@@ -18,6 +18,7 @@ from tvm import IRModule, ir, relax, tirx
 
 from lowprec.layers import Cost
 from lowprec.passes.bfloats import bfloats_of
+from lowprec.passes.calling import KIND, LAYER, OPERATORS, Kind, unit_of
 from lowprec.passes.costs import cost_of
 from lowprec.passes.drawing import WORDS_OP, parameters
 from lowprec.passes.editing import (
@@ -35,11 +36,9 @@ from lowprec.passes.editing import (
     shape_of,
 )
 from lowprec.passes.generic import Cache, lower_generic
-from lowprec.passes.halos import unit_of
 from lowprec.passes.joining import Join, Part, find_joins
 from lowprec.passes.reading_units import Declined, read_border
 from lowprec.passes.templates import Facts, KernelCall, Wish, lower_by_template
-from lowprec.passes.units import KIND, LAYER, OPERATORS, Kind
 from lowprec.schedules.copying import Copy
 from lowprec.schedules.noise import Noise
 from lowprec.schedules.views import FLOAT_BYTES, WORDS

@@ -13,9 +13,10 @@ none, or multiplied by a kernel that takes float32; it is joined with others tha
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 
-from tvm import IRModule, ir, relax
+from tvm import IRModule, relax
 
 from lowprec.passes.bfloats import bfloats_of
+from lowprec.passes.calling import KIND, LAYER, Caller, Kind, unit_attributes, unit_of
 from lowprec.passes.editing import (
     MAIN,
     Emitter,
@@ -27,13 +28,13 @@ from lowprec.passes.editing import (
     op_name,
     replace_tensors,
     result_of,
+    shape_of,
     tensors_in,
 )
-from lowprec.passes.halos import unit_of
 from lowprec.passes.halves import from_upper_half, upper_half
 from lowprec.passes.templates import Facts, Wish, reads_halves
-from lowprec.passes.units import CONVOLUTIONS, KIND, LAYER, OPERATORS, Kind
-from lowprec.schedules.views import FLOAT
+from lowprec.passes.units import CONVOLUTIONS
+from lowprec.schedules.views import FLOAT, UPPER_HALVES
 from lowprec.targets import Target
 
 FLAG = "amx_bf16"
@@ -112,46 +113,32 @@ def _moves(function: relax.Function) -> bool:
 
 
 def _rewritten(module: IRModule, main: relax.Function, narrowed: Set[relax.Expr]) -> IRModule:
-    emitter = Emitter()
+    caller = Caller()
     new: dict[relax.Var, relax.Expr] = {}
-    functions: dict[ir.GlobalVar, relax.Function] = {}
     layers: dict[relax.Expr, str] = {}
-
-    def call(function: relax.Function, arguments: list[relax.Expr], name: str) -> relax.Var:
-        unit = ir.GlobalVar(f"unit{len(functions)}")
-        relax.expr._update_type(unit, function.ty)
-        functions[unit] = function
-        return emitter.emit(relax.Call(unit, arguments), name)
-
     for var, value in bindings(main):
         function = unit_of(module, value)
         if function is None:
-            new[var] = emitter.emit(replace_tensors(value, new), var.name)
+            new[var] = caller.emit(replace_tensors(value, new), var.name)
             continue
         layers[var] = str(function.attrs[LAYER])
-        halves = frozenset(param for param, argument in _pairs(function, value) if argument in narrowed)
-        rebuilt = _Unit(function=function, halves=halves)
-        new[var] = call(rebuilt.rebuilt(ends=var in narrowed), [new.get(arg, arg) for arg in value.args], var.name)
+        pairs = zip(function.params, value.args, strict=True)
+        unit = _Unit(function=function, halves=frozenset(param for param, argument in pairs if argument in narrowed))
+        arguments = [new.get(argument, argument) for argument in value.args]
+        new[var] = caller.call(unit.rebuilt(ends=var in narrowed), arguments, var.name)
     results = dict(new)
     for var in dict.fromkeys(tensors_in(result_of(main))):
         if var in narrowed:
-            results[var] = call(_made_whole(new[var], layers[var]), [new[var]], "")
+            results[var] = caller.call(_made_whole(new[var], layers[var]), [new[var]])
     result = replace_tensors(result_of(main), results)
-    updated = emitter.function(list(main.params), result, attributes_of(main))
-    others = {var: f for var, f in module.functions_items() if KIND not in (f.attrs or {}) and var.name_hint != MAIN}
-    return IRModule({**others, **functions, ir.GlobalVar(MAIN): updated}, attrs=module.attrs)
-
-
-def _pairs(function: relax.Function, value: relax.Call) -> Iterator[tuple[relax.Var, relax.Expr]]:
-    return zip(function.params, value.args, strict=True)
+    return caller.module(caller.function(list(main.params), result, attributes_of(main)), module)
 
 
 def _made_whole(stored: relax.Expr, layer: str) -> relax.Function:
     """A unit that turns a tensor back into float32, for whoever is not of this module."""
     param, inner = relax.Var("h", stored.ty), Emitter()
     result = inner.emit(from_upper_half(param))
-    attributes = {KIND: str(Kind.GENERIC), LAYER: layer, OPERATORS: ["from_upper_half"], "Primitive": 1}
-    return inner.function([param], result, attributes)
+    return inner.function([param], result, unit_attributes(Kind.GENERIC, layer, ["from_upper_half"]))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -192,8 +179,7 @@ class _Unit:
         if param not in self.halves:
             self.new[param] = relax.Var(param.name, param.ty)
             return self.new[param]
-        half = upper_half(param)
-        self.stored[param] = relax.Var(param.name, Emitter().emit(half).ty)
+        self.stored[param] = relax.Var(param.name, relax.TensorType(shape_of(param), UPPER_HALVES))
         return self.stored[param]
 
     def _whole(self, value: relax.Expr) -> relax.Expr:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from tvm import IRModule, relax
 
+from lowprec.passes.calling import LAYER, unit_of
 from lowprec.passes.editing import (
     AXES,
     LAYERS,
@@ -24,8 +25,6 @@ from lowprec.passes.editing import (
     result_of,
     shape_of,
 )
-from lowprec.passes.halos import unit_of
-from lowprec.passes.units import LAYER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

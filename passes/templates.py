@@ -14,10 +14,11 @@ from tvm import relax, tirx
 
 from lowprec.choosing import DIRECT
 from lowprec.convolution import Conv
+from lowprec.passes.calling import KIND, Kind
 from lowprec.passes.editing import Array, Constant, array_of, dtype_of, is_constant, op_name, shape_of
 from lowprec.passes.reading_units import WORDS, Declined, Source, UnitReading, as_float32, read_unit
 from lowprec.passes.signs import magnitudes
-from lowprec.passes.units import CONVOLUTIONS, KIND, Kind
+from lowprec.passes.units import CONVOLUTIONS
 from lowprec.schedules.amx import Amx
 from lowprec.schedules.arithmetic import BFLOAT, BITS, halves_of
 from lowprec.schedules.convolution import (

@@ -19,6 +19,7 @@ from lowprec.passes.editing import (
     array_of,
     attributes_of,
     bindings,
+    convolution_like,
     op_name,
     replace_main,
     result_of,
@@ -58,7 +59,7 @@ def signs_in_bytes(module: IRModule, target: Target) -> IRModule:
                 made[source] = emitter.emit(relax.op.astype(emitter.emit(_sign(source)), "int32"))
             product, factors = _product(value, made[source])
             counted = emitter.emit(relax.op.astype(emitter.emit(product), "float32"))
-            emitter.keep(var, emitter.normalized(relax.op.multiply(counted, factors)))
+            emitter.keep(var, relax.op.multiply(counted, factors))
         elif var not in needless:
             emitter.keep(var, value)
     updated = emitter.function(list(main.params), result_of(main), attributes_of(main))
@@ -98,19 +99,7 @@ def _product(value: relax.Call, signs: relax.Var) -> tuple[relax.Expr, relax.Exp
     whole = relax.const(np.sign(weights).astype(np.int32))
     if op_name(value) == MATMUL:
         return relax.op.matmul(signs, whole, out_dtype="int32"), relax.const(magnitudes(weights.T))
-    attrs = value.attrs
-    function = getattr(relax.op.nn, op_name(value).rsplit(".", 1)[1])
-    product = function(
-        signs,
-        whole,
-        strides=attrs.strides,
-        padding=attrs.padding,
-        dilation=attrs.dilation,
-        data_layout=attrs.data_layout,
-        kernel_layout=attrs.kernel_layout,
-        out_layout=attrs.out_layout,
-        out_dtype="int32",
-    )
     factors = magnitudes(weights)
     assert factors is not None
+    product = convolution_like(value, signs, whole, dtype="int32")
     return product, relax.const(factors.reshape(-1, *(1,) * (weights.ndim - 2)))

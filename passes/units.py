@@ -3,19 +3,17 @@
     before:  y = conv2d(x, w); z = add(y, b); u = add(z, r); v = relu(u)
     after:   v = unit(x, r)    where  unit(x, r) = relu(add(add(conv2d(x, w), b), r))
 
-A unit is a private function that carries what it is ("lowprec.kind"), the layer it is known by and its operators. It
-grows
-from an operator along the elementwise ones that use its result, as long as no value but the last is needed outside.
-What is a narrow tensor made wide (`widening`) is computed inside, from the narrow one.
+A unit (`calling`) grows from an operator along the elementwise ones that use its result, as long as no value but the
+last is needed outside. What is a narrow tensor made wide (`widening`) is computed inside, from the narrow one.
 Declines when: the next user is not elementwise, changes the shape, or is one that the kernel's epilogue cannot do.
 """
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 
-from tvm import IRModule, ir, relax
+from tvm import IRModule, relax
 
+from lowprec.passes.calling import Caller, Kind, unit_attributes
 from lowprec.passes.drawing import WORDS_OP
 from lowprec.passes.editing import (
     MAIN,
@@ -38,20 +36,7 @@ from lowprec.passes.widening import chain_of
 from lowprec.schedules.simplifying import HALVES
 from lowprec.schedules.views import FLOAT
 
-KIND = "lowprec.kind"
-LAYER = "lowprec.layer"
-OPERATORS = "lowprec.operators"
 LONGEST = 64  # operators a unit may have
-
-
-class Kind(StrEnum):
-    """Which family of kernels computes a unit."""
-
-    CONVOLUTION = "convolution"
-    PRODUCT = "product"
-    GENERIC = "generic"
-
-
 CONVOLUTIONS = frozenset(f"relax.nn.conv{n}d" for n in (1, 2, 3))
 SUMS = ("float32", "int32", "int64")
 """What kernels of products sum in."""
@@ -81,8 +66,7 @@ def group_units(module: IRModule) -> IRModule:
     lines = _read(main)
     groups = _grow_all(lines)
     layers = layers_in(main)
-    emitter = Emitter()
-    functions: dict[ir.GlobalVar, relax.Function] = {}
+    caller = Caller()
     new: dict[relax.Var, relax.Expr] = {}
     inside = {index for group in groups.values() for index in group}
     by_var = {line.var: line for line in lines}
@@ -90,18 +74,13 @@ def group_units(module: IRModule) -> IRModule:
         members = groups.get(line.index)
         if members is None:
             if line.index not in inside and not line.widens:
-                new[line.var] = emitter.emit(replace_tensors(line.value, new), line.var.name)
+                new[line.var] = caller.emit(replace_tensors(line.value, new), line.var.name)
             continue
         layer = _layer_of(lines, members, layers)
         function, arguments = _outline([lines[index] for index in members], layer, by_var)
-        var = ir.GlobalVar(f"unit{len(functions)}")
-        relax.expr._update_type(var, function.ty)  # the call below needs it
-        functions[var] = function
-        new[line.var] = emitter.emit(relax.Call(var, [new.get(a, a) for a in arguments]), line.var.name)
+        new[line.var] = caller.call(function, [new.get(a, a) for a in arguments], line.var.name)
     result = replace_tensors(result_of(main), new)
-    updated = emitter.function(list(main.params), result, attributes_of(main))
-    others = {var: f for var, f in module.functions_items() if var.name_hint != MAIN}
-    return IRModule({**others, **functions, ir.GlobalVar(MAIN): updated}, attrs=module.attrs)
+    return caller.module(caller.function(list(main.params), result, attributes_of(main)), module)
 
 
 def _read(main: relax.Function) -> list[_Line]:
@@ -276,12 +255,9 @@ def _outline(
     emitter = Emitter()
     for var, value in program.items():
         new[var] = emitter.emit(replace_tensors(value, new), var.name)
-    attributes = {
-        KIND: str(kind_of(members[0].value)),
-        LAYER: layer,
-        OPERATORS: [_short(line.value) for line in members],
-        "Primitive": 1,
-    }
+    kind = kind_of(members[0].value)
+    assert kind is not None
+    attributes = unit_attributes(kind, layer, [_short(line.value) for line in members])
     return emitter.function(params, new[members[-1].var], attributes), arguments
 
 

@@ -50,17 +50,18 @@ def prefetch_stream(buffer: tirx.Buffer, *, start: Index, count: int, written: b
 
 def fetch(buffer: tirx.Var, place: ir.Expr, *, written: bool) -> tirx.Stmt:
     """The line of one element, soon read or written; may be outside of the buffer."""
-    base = tirx.address_of(tirx.BufferLoad(buffer, [tirx.const(0, "int64")] * len(buffer.shape)))
     size = tirx.const(buffer.dtype.itemsize, "int64")
-    address = tirx.handle_add_byte_offset(base, place * size)
-    how = (_WRITE if written else _READ, _INTO_L1 if written else _INTO_L2, _DATA)
-    return tirx.Evaluate(
-        tirx.call_llvm_intrin("void", "llvm.prefetch", address, *(tirx.const(n, "int32") for n in how))
-    )
+    how = (_WRITE, _INTO_L1) if written else (_READ, _INTO_L2)
+    return tirx.Evaluate(_line(buffer, place * size, how))
 
 
 def _fetch(buffer: tirx.Buffer, first: Index, lines: int, how: tuple[int, int]) -> None:
-    base = T.address_of(buffer[(0,) * len(buffer.shape)])
     for line in range(lines):
-        place = T.handle_add_byte_offset(base, first + line * LINE)
-        T.evaluate(T.call_llvm_intrin("void", "llvm.prefetch", place, *map(T.int32, (*how, _DATA))))
+        T.evaluate(_line(buffer, first + line * LINE, how))
+
+
+def _line(buffer: tirx.Var, start: Index, how: tuple[int, int]) -> ir.Expr:
+    """The instruction for the line of byte `start`."""
+    base = tirx.address_of(tirx.BufferLoad(buffer, [tirx.const(0, "int64")] * len(buffer.shape)))
+    numbers = (tirx.const(number, "int32") for number in (*how, _DATA))
+    return tirx.call_llvm_intrin("void", "llvm.prefetch", tirx.handle_add_byte_offset(base, start), *numbers)

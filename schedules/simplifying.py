@@ -49,8 +49,8 @@ def needed(steps: Sequence[Step], last: Argument) -> tuple[Step, ...]:
 @dataclass(slots=True)
 class _Work:
     """`new` stands for each of the old values; `carried` is the float equal to it, where one is at hand. Of the floats,
-    some are `converted` from integers, some known to be `whole`. What is
-    `rounded` to a half as wide is known with the float it was."""
+    some are `converted` from integers, some known to be `whole`. What is `rounded` to a half as wide is known with the
+    float it was."""
 
     steps: list[Step] = field(default_factory=list)
     new: dict[int, Argument] = field(default_factory=lambda: {0: Value(0)})

@@ -87,11 +87,11 @@ def _start(number: Expr, count: int, axis: Axis, lanes: int) -> Expr:
 def _fetches(nest: Nest, along: Axis, place: Mapping[Var, Expr], lanes: int) -> list[Stmt]:
     """The lines of the square after this one along `along`, which may run past the tensors."""
     inner, next_along = nest.spatial[-1], place[along.var] + int64(lanes)
+    loads = _strided(nest)
     statements = []
     for i in range(lanes):
         column = {along.var: next_along, inner.var: place[inner.var] + int64(i)}
         row = {along.var: next_along + int64(i), inner.var: place[inner.var]}
-        loads = _strided(nest)
         statements += [fetch(load.source, substitute(offset_of(load), column), written=False) for load in loads]
         statements.append(fetch(nest.output, substitute(nest.index, row), written=True))
     return statements

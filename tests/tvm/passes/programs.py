@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from tvm import IRModule, ir, relax
 
 from lowprec.building import build_library
+from lowprec.passes.calling import KIND, OPERATORS
 from lowprec.passes.editing import LAYERS, MAIN, Emitter, bindings, op_name
 from lowprec.passes.lowering import lower_units
-from lowprec.passes.units import KIND, OPERATORS
 from lowprec.pipeline import rewrite
 from lowprec.targets import Target, parse_target
 

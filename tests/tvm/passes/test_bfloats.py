@@ -7,10 +7,11 @@ import pytest
 from tvm import relax
 
 from lowprec.passes.bfloats import bfloats_of
+from lowprec.passes.calling import OPERATORS
 from lowprec.passes.channels_last import channels_last
 from lowprec.passes.editing import MAIN, Emitter, bindings, result_of
 from lowprec.passes.halos import move_padding
-from lowprec.passes.units import OPERATORS, group_units
+from lowprec.passes.units import group_units
 from tests.tvm.passes.programs import program, weights
 
 op, nn = relax.op, relax.op.nn

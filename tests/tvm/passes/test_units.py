@@ -3,9 +3,10 @@
 import pytest
 from tvm import relax
 
+from lowprec.passes.calling import KIND, LAYER
 from lowprec.passes.channels_last import channels_last
 from lowprec.passes.editing import Emitter
-from lowprec.passes.units import KIND, LAYER, group_units
+from lowprec.passes.units import group_units
 from tests.tvm.passes.programs import Body, assert_same_meaning, operators, program, units, weights
 
 op, nn = relax.op, relax.op.nn

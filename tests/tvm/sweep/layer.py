@@ -14,9 +14,9 @@ from tvm import relax
 
 from lowprec.choosing import DIRECT
 from lowprec.convolution import Conv
+from lowprec.passes.calling import Kind, unit_attributes
 from lowprec.passes.editing import Emitter
 from lowprec.passes.elementwise import EPILOGUE_OPS
-from lowprec.passes.units import KIND, LAYER, OPERATORS, Kind
 from lowprec.schedules.epilogue import Argument, Constant, Operand, Step, Value
 from lowprec.schedules.windows import Window
 
@@ -151,7 +151,7 @@ def unit(layer: Layer, data: Data) -> relax.Function:
     if not layer.result.is_whole and not layer.is_part:
         value = emitter.emit(relax.op.nn.pad(value, _widths(layer.result)))
     kind = Kind.CONVOLUTION if isinstance(layer.operator, Conv) else Kind.PRODUCT
-    attributes = {KIND: str(kind), LAYER: "layer", OPERATORS: [str(kind)], "Primitive": 1}
+    attributes = unit_attributes(kind, "layer", [str(kind)])
     params = [source, *([] if right is None else [right]), *(e for e in extras if isinstance(e, relax.Var))]
     return emitter.function(params, value, attributes)
 
