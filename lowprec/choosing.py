@@ -1,13 +1,14 @@
 """The algorithms a convolution may be computed by, each with what it would cost or why it does not fit."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import inf
 
 from lowprec.convolution import Conv
 from lowprec.predicting import BUDGET, Prediction, predict_direct, predict_im2col
 from lowprec.predicting_fourier import fourier_obstacle, is_tile, predict_fourier, sizes_by_time
+from lowprec.predicting_planes import predict_planes, turning_cycles
 from lowprec.predicting_winograd import TILES, filterings, predict_winograd, winograd_obstacle
 from lowprec.targets import Target
 
@@ -69,6 +70,21 @@ def candidates(conv: Conv, target: Target) -> tuple[Candidate, ...]:
     direct = Candidate(algorithm=DIRECT, prediction=predict_direct(conv, target))
     winograd = (_winograd(conv, outputs, target) for outputs in TILES)
     return (direct, _im2col(conv, target), *winograd, _fourier(conv, target))
+
+
+def candidates_of_planes(conv: Conv, target: Target) -> tuple[Candidate, ...]:
+    """The same where the input's channels lie one after the other, and the direct kernel can leave them so."""
+    direct, *others = candidates(conv, target)
+    turned = (turned_around(candidate, conv) for candidate in others)
+    return (replace(direct, prediction=predict_planes(conv, target)), *turned)
+
+
+def turned_around(candidate: Candidate, conv: Conv) -> Candidate:
+    """The candidate with the time for turning its input, and its result back."""
+    if candidate.prediction is None:
+        return candidate
+    cycles = candidate.cycles + turning_cycles(conv)
+    return replace(candidate, prediction=replace(candidate.prediction, cycles=cycles))
 
 
 def best_of(able: Sequence[Candidate]) -> Candidate:

@@ -14,6 +14,7 @@ from tvm import IRModule
 from lowprec import storage
 from lowprec.artifact import Artifact, load
 from lowprec.building import build_library
+from lowprec.choosing import DIRECT
 from lowprec.convolution import Conv
 from lowprec.format_names import AUTO, FLOAT
 from lowprec.frontend.convert import to_relax
@@ -27,6 +28,7 @@ from lowprec.layers import Cost, Layer
 from lowprec.manifest import CallSpec, Manifest, ModelSource, ProbeSpec, TargetNeeds, current_versions
 from lowprec.observing import observed_ranges, samples_of
 from lowprec.passes import PASSES
+from lowprec.passes.channels_last import leaving_planes
 from lowprec.passes.editing import Array
 from lowprec.passes.lowering import LoweredCall, lower_units
 from lowprec.passes.narrowing import narrow_bfloats
@@ -35,6 +37,7 @@ from lowprec.passes.templates import Wish
 from lowprec.passes.tiled_signs import signs_in_bytes
 from lowprec.plan import Plan
 from lowprec.precision import Prepared, Ranges, prepare
+from lowprec.predicting_planes import may_lie_as_planes
 from lowprec.ranges import Method
 from lowprec.searching import search
 from lowprec.targets import Target, available_cores, parse_target, runnable
@@ -59,7 +62,8 @@ def compile_graph(
     graph: Graph, target: Target, plan: Plan, *, threads: int, library: Path, probe: bool = False
 ) -> Built:
     """Build the graph's library at `library`; with `probe`, every unit's result is an output as well."""
-    module = rewrite(signs_in_bytes(to_relax(to_integers(graph)), target))
+    module = signs_in_bytes(to_relax(to_integers(graph)), target)
+    module = rewrite(leaving_planes(module, _planes(graph, plan, target)))
     probes: tuple[Probe, ...] = ()
     if probe:
         module, probes = add_probes(module)
@@ -70,6 +74,12 @@ def compile_graph(
     build_library(lowered.module, lowered.kernels, target, threads=threads, path=library)
     carried_out = plan.declining(lowered.declined).retreating(lowered.retreats)
     return Built(plan=carried_out, weights=lowered.weights, calls=lowered.calls, probes=probes)
+
+
+def _planes(graph: Graph, plan: Plan, target: Target) -> list[str]:
+    """The layers whose images stay as they lie."""
+    direct = {choice.layer for choice in plan.choices if choice.algorithm == DIRECT}
+    return [layer.name for layer in layers_of(graph) if layer.name in direct and may_lie_as_planes(layer, target)]
 
 
 def rewrite(module: IRModule) -> IRModule:

@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from lowprec.choosing import DIRECT, IM2COL, Candidate, best_of, candidate_of, candidates
+from lowprec.choosing import DIRECT, IM2COL, Candidate, best_of, candidate_of, candidates, candidates_of_planes
 from lowprec.convolution import Conv
 from lowprec.layers import Gemm, Layer
-from lowprec.predicting import FLOAT_BYTES
+from lowprec.predicting import FLOAT_BYTES, GIGAHERTZ
+from lowprec.predicting_planes import may_lie_as_planes, turning_cycles
 from lowprec.recipe import Recipe
 from lowprec.targets import Target
 from lowprec.tiles import TIMES_FASTER, Rows, multiplies_bfloats, multiplies_integers, rows_of
@@ -153,7 +154,7 @@ def make_plan(
 
 def _choose(layer: Layer, wish: str, target: Target, measured: Measured) -> Choice:
     if isinstance(layer.geometry, Conv) and not layer.obstacle and not layer.integers:
-        return _convolution(layer, layer.geometry, wish, target, measured.get(layer.geometry, {}))
+        return _convolution(layer, layer.geometry, wish, target, _times(layer, layer.geometry, target, measured))
     algorithm, reason = _only_way(layer, target)
     declined: tuple[str, ...] = ()
     if layer.obstacle:
@@ -182,7 +183,7 @@ def _formats(layer: Layer) -> Formats:
 
 def _convolution(layer: Layer, conv: Conv, wish: str, target: Target, times: Times) -> Choice:
     """The wish if it fits, else what is measured, or predicted, to be fastest within the error budget."""
-    offered = candidates(conv, target)
+    offered = (candidates_of_planes if may_lie_as_planes(layer, target) else candidates)(conv, target)
     wished = [candidate for candidate in offered if candidate.is_a(wish) and not candidate.obstacle]
     chosen = best_of(wished or [candidate for candidate in offered if candidate.within_budget])
     if layer.words == BFLOATS and multiplies_bfloats(conv, target):
@@ -195,7 +196,7 @@ def _convolution(layer: Layer, conv: Conv, wish: str, target: Target, times: Tim
         op=layer.op,
         algorithm=best.algorithm,
         formats=_formats(layer),
-        reason=f"{describe(conv)}: {_reason(best, offered[0], conv, target, times)}",
+        reason=f"{describe(conv)}: {_reason(best, offered[0], _direct_way(layer, conv, target), times)}",
         declined=_declined(offered, wish, fits=bool(wished)),
         error=best.error,
         milliseconds=best.milliseconds if seconds is None else 1e3 * seconds,
@@ -216,6 +217,16 @@ def _on_tiles(layer: Layer, conv: Conv, direct: Candidate) -> Choice:
         error=direct.error,
         milliseconds=milliseconds,
     )
+
+
+def _times(layer: Layer, conv: Conv, target: Target, measured: Measured) -> Times:
+    """What tuning found: of kernels that want channels side by side, which is no more than the direct one takes that
+    leaves images as they lie. The others have to turn them."""
+    times = measured.get(conv, {})
+    if not may_lie_as_planes(layer, target):
+        return times
+    turning = turning_cycles(conv) / (1e9 * GIGAHERTZ)
+    return {way: seconds + (turning if way[0] != DIRECT else 0.0) for way, seconds in times.items()}
 
 
 def _transformed(best: Candidate, conv: Conv) -> tuple[int, int] | None:
@@ -243,10 +254,9 @@ def _declined(offered: Sequence[Candidate], wish: str, *, fits: bool) -> tuple[s
     return tuple(f"{wish}: {sentence}" for sentence in sentences)
 
 
-def _reason(best: Candidate, direct: Candidate, conv: Conv, target: Target, times: Times) -> str:
+def _reason(best: Candidate, direct: Candidate, directly: str, times: Times) -> str:
     if best.algorithm == DIRECT:
-        measured = ", measured" if (DIRECT, ()) in times else ""
-        return f"{_direct_reason(conv)}, {target.lanes} fp32 lanes{measured}"
+        return directly + (", measured" if (DIRECT, ()) in times else "")
     ours, theirs = times.get((best.algorithm, best.sizes)), times.get((DIRECT, ()))
     if ours:
         return f"{best.detail}, measured" + (f" {theirs / ours:.1f} times as fast as direct" if theirs else "")
@@ -306,6 +316,12 @@ def _fills_tiles(layer: Layer, target: Target) -> bool:
         case _:
             return False
     return multiplies_integers(rows, depth, layer.words[:2], target)
+
+
+def _direct_way(layer: Layer, conv: Conv, target: Target) -> str:
+    if may_lie_as_planes(layer, target):
+        return f"depthwise, on images as they lie: rows fill the {target.lanes} fp32 lanes"
+    return f"{_direct_reason(conv)}, {target.lanes} fp32 lanes"
 
 
 def _direct_reason(conv: Conv) -> str:

@@ -36,6 +36,8 @@ _SHARE_ALL_CORES = -3  # TVM's affinity mode; with TVM_BIND_THREADS=0 it sets th
 _SPIN_COUNT = "10000"  # looks for work before a worker sleeps: about 2 ms; TVM's own 300,000 burn a core for 75 ms
 
 _import_lock = threading.Lock()
+_opened: dict[Path, list[tuple[int, int]]] = {}
+"""The files that have been opened at each place, by device and number."""
 _fork_generation = 0
 
 
@@ -100,10 +102,22 @@ def allow_amx_with(features: Iterable[str]) -> None:
 def open_library(path: Path) -> Any:
     """The compiled library at `path`, which must have been checked already: opening it runs its code."""
     try:
-        return ffi().load_module(str(path.resolve()))
+        return ffi().load_module(_spelled(path.resolve()))
     except RuntimeError as problem:
         reason = str(problem).strip().splitlines()[-1]
         raise EnvironmentMismatch(f"{path} cannot be opened ({reason}); compile the model again") from None
+
+
+def _spelled(path: Path) -> str:
+    """A name of the file that none before it at this place was opened by: the loader knows what it has opened by name,
+    and would take a library that has been replaced since for the new one."""
+    status = path.stat()
+    with _import_lock:
+        found = _opened.setdefault(path, [])
+        if (status.st_dev, status.st_ino) not in found:
+            found.append((status.st_dev, status.st_ino))
+        number = found.index((status.st_dev, status.st_ino))
+    return f"{path.parent}/{'./' * number}{path.name}"
 
 
 def aligned_empty(shape: Sequence[int], dtype: np.dtype[np.generic]) -> Array:

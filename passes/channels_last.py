@@ -4,15 +4,15 @@
     after:   x' = permute(x);  y' = conv2d(x', w)  NHWC;  z' = relu(y');  u' = concat([z', v'], axis=3);
              reshape(permute(u'), ...)
 
-Convolutions, pools and resizes want channels last; whatever can follow does, on any axes: elementwise operators,
-concat, reductions, softmax, slices, pads. A transpose moves nothing: the value keeps its place in memory and only its
-axes' names change. A reshape that splits or merges axes lying together moves nothing either. What is left needs the
-ONNX order, and gets a permute.
+Convolutions, pools and resizes want channels last, but for those of main's `PLANES`; whatever can follow does, on any
+axes: elementwise operators, concat, reductions, softmax, slices, pads. A transpose moves nothing: the value keeps its
+place in memory and only its axes' names change. A reshape that splits or merges axes lying together moves nothing
+either. What is left needs the ONNX order, and gets a permute.
 
 Each value's physical order is recorded on main, for whoever reads a layer's output by its ONNX name.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,6 +22,7 @@ from lowprec.passes.drawing import WORDS_OP, parameters, words
 from lowprec.passes.editing import (
     AXES,
     MAIN,
+    PLANES,
     Constant,
     Emitter,
     array_of,
@@ -31,6 +32,7 @@ from lowprec.passes.editing import (
     dtype_of,
     is_constant,
     is_tensor,
+    layers_in,
     op_name,
     replace_main,
     replace_tensors,
@@ -52,7 +54,7 @@ REDUCTIONS = ("max", "mean", "min", "prod", "std", "sum", "variance")
 def channels_last(module: IRModule) -> IRModule:
     """The pass, over main."""
     main = module[MAIN]
-    rewriter = _Rewriter()
+    rewriter = _Rewriter(planes=_planes(main))
     for param in main.params:
         rewriter.values[param] = _Value(param, identity(param)) if is_tensor(param) else _Value(param, ())
     outputs = set(tensors_in(result_of(main)))
@@ -64,6 +66,24 @@ def channels_last(module: IRModule) -> IRModule:
     axes = {name: list(order) for name, order in rewriter.orders.items() if order != tuple(range(len(order)))}
     attributes = attributes_of(main) | {AXES: axes}
     return replace_main(module, rewriter.emitter.function(list(main.params), result, attributes))
+
+
+def leaving_planes(module: IRModule, layers: Sequence[str]) -> IRModule:
+    """The module with the layers whose images the pass leaves as they are."""
+    main = module[MAIN]
+    return replace_main(module, main.with_attrs({PLANES: list(layers)})) if layers else module
+
+
+def _planes(main: relax.Function) -> set[relax.Var]:
+    """The convolutions of layers whose images stay as they are: an operator without a name is of the next named one's
+    layer."""
+    kept = {str(name) for name in attributes_of(main).get(PLANES, ())}  # type: ignore[attr-defined]
+    layers, layer, found = layers_in(main), "", set()
+    for var, value in reversed(list(bindings(main)) if kept else []):
+        layer = layers.get(var.name, layer)
+        if layer in kept and op_name(value) == "relax.nn.conv2d":
+            found.add(var)
+    return found
 
 
 def identity(value: relax.Expr) -> Axes:
@@ -104,6 +124,7 @@ class _Value:
 
 @dataclass(slots=True)
 class _Rewriter:
+    planes: set[relax.Var] = field(default_factory=set)
     emitter: Emitter = field(default_factory=Emitter)
     values: dict[relax.Var, _Value] = field(default_factory=dict)
     definitions: dict[relax.Var, relax.Expr] = field(default_factory=dict)
@@ -201,7 +222,7 @@ Rule = Callable[[_Rewriter, relax.Var, relax.Call], _Value | None]
 
 def _convolution(rewriter: _Rewriter, var: relax.Var, call: relax.Call) -> _Value | None:
     attrs = call.attrs
-    if attrs.data_layout not in DEFAULT_LAYOUTS:
+    if attrs.data_layout not in DEFAULT_LAYOUTS or var in rewriter.planes:
         return None
     axes = last(len(shape_of(var)))
     layout = LAST_LAYOUTS[attrs.data_layout]

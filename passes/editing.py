@@ -15,6 +15,7 @@ UNNAMED = ""
 MAIN = "main"
 LAYERS = "lowprec.layers"  # on main: ONNX tensor name -> the name users know its layer by
 AXES = "lowprec.axes"  # on main: ONNX tensor name -> the logical axis at each physical position
+PLANES = "lowprec.planes"  # on main: layers whose images stay as ONNX has them
 WINDOWS = "lowprec.windows"  # on main: ONNX tensor name -> where it begins in a padded tensor, and its extents
 
 Array = NDArray[np.generic]

@@ -7,7 +7,7 @@
 
 The widest padding asked for is written once; whoever needs less reads a window of it.
 Declines when: it pads signs, which have no zero; the tensor is an input or output of the model, or used by anything but
-units. It is then padded by a unit of its own, in front of the convolution.
+units. It is then padded by a unit of its own, in front of the convolution. What reads planes pads them itself.
 """
 
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ from lowprec.passes.editing import (
     shape_of,
     tensors_in,
 )
-from lowprec.passes.units import CONVOLUTIONS
+from lowprec.passes.units import CONVOLUTIONS, lies_as_planes
 from lowprec.passes.widening import source_of, zero_of
 
 Widths = tuple[tuple[int, int], ...]  # (before, after) of each physical axis
@@ -88,6 +88,8 @@ def _padded_source(function: relax.Function) -> tuple[relax.Var, Border] | None:
     if function.attrs[KIND] != Kind.CONVOLUTION:
         return None
     chain, (_, convolution) = _up_to_convolution(function)
+    if lies_as_planes(convolution):
+        return None
     widths = _widths_of(convolution)
     if not any(map(any, widths)) or any(op_name(value) == "relax.where" for _, value in chain):
         return None

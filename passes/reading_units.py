@@ -30,6 +30,7 @@ from lowprec.passes.editing import (
 from lowprec.passes.elementwise import CONVERSION, EPILOGUE_OPS
 from lowprec.passes.halves import WHOLE
 from lowprec.passes.signs import multiplies_signs
+from lowprec.passes.units import lies_as_planes
 from lowprec.passes.widening import source_of
 from lowprec.schedules.bounding import bounded
 from lowprec.schedules.epilogue import Argument, Epilogue, Operand, Step, Value
@@ -162,6 +163,8 @@ def _read_signs(windows: Windows, lines: list[tuple[relax.Var, relax.Expr]]) -> 
 def _packs(operator: relax.Call) -> bool:
     """Whether the kernel packs constant weights, and with them takes a bias."""
     weights = operator.args[1]
+    if op_name(operator) == "relax.nn.conv2d" and lies_as_planes(operator):
+        return False
     return is_constant(weights) and (op_name(operator) != "relax.matmul" or len(shape_of(weights)) == 2)
 
 

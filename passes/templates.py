@@ -18,7 +18,7 @@ from lowprec.passes.calling import KIND, Kind
 from lowprec.passes.editing import Array, Constant, array_of, dtype_of, is_constant, op_name, shape_of
 from lowprec.passes.reading_units import WORDS, Declined, Source, UnitReading, as_float32, read_unit
 from lowprec.passes.signs import magnitudes
-from lowprec.passes.units import CONVOLUTIONS
+from lowprec.passes.units import CONVOLUTIONS, lies_as_planes
 from lowprec.schedules.amx import Amx
 from lowprec.schedules.arithmetic import BFLOAT, BITS, halves_of
 from lowprec.schedules.convolution import (
@@ -26,6 +26,7 @@ from lowprec.schedules.convolution import (
     build_convolution,
     convolution_kernel,
     pack_convolution,
+    planes_kernel,
     popcount_kernel,
     shift_of,
 )
@@ -39,6 +40,7 @@ from lowprec.schedules.fourier import Fourier
 from lowprec.schedules.fourier_depthwise import FourierDepthwise
 from lowprec.schedules.im2col import Im2col
 from lowprec.schedules.noise import Noise, build_noise
+from lowprec.schedules.planes import Planes, build_planes, pack_planes
 from lowprec.schedules.popcount import Popcount, build_popcount, pack_popcount
 from lowprec.schedules.product import ProductRequest, pack_product, product_kernel
 from lowprec.schedules.views import FLOAT, UPPER_HALVES, View
@@ -60,7 +62,7 @@ class KernelCall:
     identity: Hashable
     family: str
     arguments: tuple[Source | Array, ...]
-    kernel: ConvolutionKernel | Popcount | Copy | Noise | tirx.PrimFunc
+    kernel: ConvolutionKernel | Popcount | Planes | Copy | Noise | tirx.PrimFunc
     declined: str = ""
     draws: bool = False
 
@@ -71,6 +73,8 @@ class KernelCall:
                 return build_convolution(self.kernel)
             case Popcount():
                 return build_popcount(self.kernel)
+            case Planes():
+                return build_planes(self.kernel)
             case Copy():
                 return build_copy(self.kernel)
             case Noise():
@@ -114,6 +118,8 @@ def lower_by_template(
     if reading.signs:
         return product_of_signs(reading, target)
     if function.attrs[KIND] == Kind.CONVOLUTION:
+        if lies_as_planes(reading.operator):
+            return _planes(reading, target)
         return _convolution(reading, target, wish or Wish(), facts)
     return _product(reading, target, facts)
 
@@ -125,6 +131,8 @@ def reads_halves(function: relax.Function, target: Target, *, wish: Wish | None,
         if reading.signs:
             return None
         if function.attrs[KIND] == Kind.CONVOLUTION:
+            if lies_as_planes(reading.operator):
+                return None
             asked = _ask_convolution(reading, target, wish or Wish(), facts)
             kernel: ConvolutionKernel = convolution_kernel(asked.request, target)
         else:
@@ -194,6 +202,31 @@ def _convolution(reading: UnitReading, target: Target, wish: Wish, facts: Facts)
         declined=asked.declined,
         draws=reading.epilogue.draws,
     )
+
+
+def _planes(reading: UnitReading, target: Target) -> KernelCall:
+    """A depthwise convolution of images that lie as ONNX has them; the bias is among the epilogue's steps."""
+    operator = reading.operator
+    param, window = reading.place(operator.args[0])
+    if reading.result.halo is not None:
+        raise Declined("its kernel writes no border around planes")
+    weights = as_float32(array_of(operator.args[1]))
+    padding = tuple(int(width) for width in operator.attrs.padding)
+    conv = Conv(
+        batch=window.extents[0],
+        in_channels=window.extents[1],
+        out_channels=len(weights),
+        groups=int(operator.attrs.groups),
+        size=window.extents[2:],
+        kernel=weights.shape[2:],
+        stride=tuple(int(step) for step in operator.attrs.strides),
+        dilation=tuple(int(step) for step in operator.attrs.dilation),
+        pads_begin=padding[:2],
+        pads_end=padding[2:],
+    )
+    kernel = planes_kernel(conv, window, reading.result, reading.epilogue, target)
+    arguments = (param, pack_planes(weights, kernel), *reading.sources)
+    return KernelCall(identity=kernel, family="depthwise", arguments=arguments, kernel=kernel)
 
 
 def _in_halves(param: relax.Var, window: Window, weights: Array, target: Target, facts: Facts) -> bool:

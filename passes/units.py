@@ -148,9 +148,15 @@ def _has_tensors(value: relax.Expr) -> bool:
 
 
 def _is_plain_convolution(value: relax.Call) -> bool:
-    """float32 or int32, channels last, constant weights: what the direct kernel computes."""
+    """float32 or int32, constant weights: what kernels compute, of images with channels last or left as planes."""
+    planes = lies_as_planes(value) and dtype_of(value) == FLOAT
     last = str(value.attrs.data_layout) in ("NWC", "NHWC", "NDHWC")
-    return last and is_constant(value.args[1]) and dtype_of(value) == dtype_of(value.args[0]) in SUMS
+    return (last or planes) and is_constant(value.args[1]) and dtype_of(value) == dtype_of(value.args[0]) in SUMS
+
+
+def lies_as_planes(convolution: relax.Call) -> bool:
+    """Whether a convolution's images have one channel after the other."""
+    return str(convolution.attrs.data_layout) == "NCHW"
 
 
 def _is_plain_product(value: relax.Call) -> bool:

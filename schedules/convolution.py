@@ -37,6 +37,7 @@ from lowprec.schedules.geometry import Geometry, Live, pointwise
 from lowprec.schedules.halo import Halo
 from lowprec.schedules.im2col import Im2col, build_im2col, pack_im2col
 from lowprec.schedules.microkernel import build_direct
+from lowprec.schedules.planes import Planes
 from lowprec.schedules.popcount import WORD, Popcount
 from lowprec.schedules.tiling import Workload, ceil_div, choose_tile
 from lowprec.schedules.views import FLOAT, UPPER_HALVES, View
@@ -319,6 +320,20 @@ def popcount_kernel(
         begin=begin,
         padded=_triple(padded),
         tile=choose_tile(work, lanes=target.lanes, registers=target.vector_registers),
+    )
+
+
+def planes_kernel(conv: Conv, source: Window, result: Window, epilogue: Epilogue, target: Target) -> Planes:
+    """The kernel for images whose channels lie one after the other; `conv` has its padding."""
+    return Planes(
+        input=source.view(),
+        output=result.view(),
+        halo=result.halo,
+        bias=False,
+        epilogue=epilogue,
+        lanes=target.lanes,
+        conv=conv,
+        registers=target.vector_registers,
     )
 
 

@@ -97,8 +97,12 @@ class Depthwise(Frame):
         small = 3 <= geometry.kernel[1] <= 7 and self.vectors >= MANY_REGISTERS
         if tall == 2 and small and height >= 4 and 4 * ceil_div(height, 4) <= WASTE * height:
             tall = 4
-        most = max(1, min(self.vectors // (2 + tall), 8, 16 // tall))
-        return tall, ceil_div(geometry.size[2], ceil_div(geometry.size[2], most))
+        return tall, self.pixels(tall)
+
+    def pixels(self, rows: int) -> int:
+        """Of a row, where so many rows are computed at once."""
+        most, width = max(1, min(self.vectors // (2 + rows), 8, 16 // rows)), self.geometry.size[2]
+        return ceil_div(width, ceil_div(width, most))
 
     @property
     def spread(self) -> bool:
@@ -144,11 +148,12 @@ def build_depthwise(spec: Depthwise) -> tirx.PrimFunc:
             with T.serial(0, ceil_div(width, wide)) as tile, T.serial(0, blocks) as block:
                 first = start_of(tile, wide, width)
                 channel = start_of(part * blocks + block, spec.width, spec.channels)
-                _tile(spec, (n, d, h, first, channel), buffers)
+                sum_tile(spec, (n, d, h, first, channel), buffers)
     return builder.get()
 
 
-def _tile(spec: Depthwise, at: tuple[Index, Index, Index, Index, Index], buffers: Buffers) -> None:
+def sum_tile(spec: Depthwise, at: tuple[Index, Index, Index, Index, Index], buffers: Buffers) -> None:
+    """The results of a tile of pixels, of one vector of channels."""
     n, d, h, first, channel = at
     width, geometry, (tall, wide) = spec.width, spec.geometry, spec.tile
     sums = [[register(width, spec.sums) for _ in range(wide)] for _ in range(tall)]

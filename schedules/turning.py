@@ -7,7 +7,7 @@ after:   n vectors of X, each along a; log2 n times: of each vector of the first
 Sixteen loads, 64 shuffles and sixteen stores turn 256 numbers, where element by element they are loaded one by one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import prod
 
 import tvm_ffi
@@ -105,7 +105,7 @@ def _square(nest: Nest, along: Axis, place: Mapping[Var, Expr], lanes: int) -> S
         columns = ({**place, inner.var: place[inner.var] + int64(c)} for c in range(lanes))
         starts = [substitute(offset_of(load), column) for column in columns]
         vectors = [linear_load(load.source, tirx.Ramp(start, int64(1), lanes)) for start in starts]
-        turned.append((load, _turned(vectors, statements)))
+        turned.append((load, turned_vectors(vectors, lambda vector: _kept(vector, statements))))
     for r in range(lanes):
         column = Var("column", "int64")
         at = {along.var: place[along.var] + int64(r), inner.var: place[inner.var] + column}
@@ -126,18 +126,18 @@ def _strided(nest: Nest) -> list[TensorLoad]:
     return found
 
 
-def _turned(vectors: list[Expr], statements: list[Stmt]) -> list[Var]:
-    """Vectors --> their first elements, their second ones and so on, each a vector."""
+def turned_vectors(vectors: list[Expr], keep: Callable[[Expr], Var]) -> list[Var]:
+    """Vectors --> their first elements, their second ones and so on, each a vector; `keep` puts one into a register."""
     lanes = len(vectors)
     half = lanes // 2
-    current = [_kept(vector, statements) for vector in vectors]
+    current = [keep(vector) for vector in vectors]
     for _ in range(lanes.bit_length() - 1):
         pairs = [[_register(current[i]), _register(current[i + half])] for i in range(half)]
         orders = [
             [place for lane in lanes_of for place in (lane, lanes + lane)]
             for lanes_of in (range(half), range(half, lanes))
         ]
-        current = [_kept(tirx.Shuffle(pair, order), statements) for pair in pairs for order in orders]
+        current = [keep(tirx.Shuffle(pair, order)) for pair in pairs for order in orders]
     return current
 
 

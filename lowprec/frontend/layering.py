@@ -29,6 +29,8 @@ CONVOLUTIONS: dict[str, tuple[int, int]] = {
 LINEAR = frozenset(("QuantizeLinear", "DequantizeLinear"))
 TAKING_SIGNS = frozenset(("GreaterOrEqual", "Where"))
 SIGNS = ("binary", "binary", "int32")
+FOLLOWING = frozenset(("Add", "Clip", "Div", "Elu", "LeakyRelu", "Max", "Min", "Mul", "Neg", "Relu", "Sub"))
+"""Operators of one element each."""
 SUMS = frozenset(("ConvInteger", "MatMulInteger", "ReduceSum"))
 """What sums of integers become."""
 PRODUCTS: dict[str, tuple[int, int]] = {"MatMul": (0, 1), "MatMulInteger": (0, 1), "QLinearMatMul": (0, 3)}
@@ -128,7 +130,21 @@ def _layer(
         geometry=geometry,
         obstacle="" if geometry is None or integers else _obstacle(node, graph),
         words=words,
+        alone=_stands_alone(node, graph),
     )
+
+
+def _stands_alone(node: Node, graph: Graph) -> bool:
+    """Whether it reads the model's input, and only element-wise operators come between what it makes and an output."""
+    if not node.inputs or node.inputs[0] not in {spec.name for spec in graph.inputs}:
+        return False
+    made = set(node.outputs)
+    for other in graph.nodes:
+        if made.intersection(other.inputs):
+            if other.op not in FOLLOWING:
+                return False
+            made.update(other.outputs)
+    return True
 
 
 def _read(spec: TensorSpec, graph: Graph, integers: bool, dequantized: Mapping[str, TensorSpec]) -> TensorSpec:

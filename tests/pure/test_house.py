@@ -17,8 +17,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 PURE = {"errors", "vocabulary", "tensors", "strict_json", "convolution", "layers", "recipe", "plan", "targets"} | {
     "formats", "rounding", "philox", "encoding", "packing", "lossless", "qtensor", "quantizing", "winograd",
-    "predicting", "choosing", "fourier", "predicting_fourier", "predicting_winograd", "phases", "histograms", "ranges",
-    "tile_permission", "tiles", "files",
+    "predicting", "choosing", "fourier", "predicting_fourier", "predicting_winograd", "predicting_planes", "phases",
+    "histograms", "ranges", "tile_permission", "tiles", "files",
 }  # fmt: skip
 RUNNING = {"artifact", "storage", "runtime", "manifest", "arguments"}
 COMMAND_LINE = {"cli", "verbs", "__main__", "bundles"}

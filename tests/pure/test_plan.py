@@ -8,7 +8,7 @@ import pytest
 
 from lowprec.errors import Unsupported, UsageError
 from lowprec.layers import Gemm
-from lowprec.plan import Choice, Formats, Plan, describe, make_plan, table
+from lowprec.plan import Choice, Formats, Measured, Plan, describe, make_plan, table
 from lowprec.recipe import Recipe, Rule
 from lowprec.targets import parse_target
 from tests.layers import conv, layer
@@ -47,6 +47,51 @@ def test_reasons_name_the_kind(changes: dict[str, Any], words: str) -> None:
     plan = make_plan([layer("c", "Conv", conv(**changes))], recipe=Recipe(), algorithm="direct", target=TARGET)
     assert words in plan.choices[0].reason
     assert plan.choices[0].algorithm == "direct"
+
+
+ALONE = {"groups": 64, "kernel": (7, 7), "pads_begin": (3, 3), "pads_end": (3, 3)}
+PLANES = "on images as they lie"
+
+
+def choose_alone(algorithm: str = "auto", measured: Measured | None = None, **changes: Any) -> Choice:
+    """For a depthwise layer between the model's input and its output."""
+    alone = replace(layer("c", "Conv", conv(**ALONE | changes)), alone=True)
+    plan = make_plan([alone], recipe=Recipe(), algorithm=algorithm, target=TARGET, measured=measured)
+    return plan.choices[0]
+
+
+def test_images_that_need_not_be_turned() -> None:
+    assert PLANES in choose_alone().reason
+    assert PLANES in choose_alone("direct").reason
+    assert (
+        PLANES not in make_plan([layer("c", "Conv", conv(**ALONE))], recipe=Recipe(), target=TARGET).choices[0].reason
+    )
+
+
+@pytest.mark.parametrize(
+    "changes", [{"groups": 32}, {"size": (56, 7)}, {"transposed": True}, {"out_channels": 128}], ids=str
+)
+def test_images_that_no_kernel_leaves_as_they_lie(changes: dict[str, Any]) -> None:
+    assert PLANES not in choose_alone("direct", **changes).reason
+
+
+def test_turning_images_is_part_of_other_algorithms() -> None:
+    turned, inside = (
+        choose_alone("fft"),
+        make_plan([layer("c", "Conv", conv(**ALONE))], recipe=Recipe(), algorithm="fft", target=TARGET).choices[0],
+    )
+    assert turned.algorithm == inside.algorithm == "fft"
+    assert turned.milliseconds is not None
+    assert inside.milliseconds is not None
+    assert turned.milliseconds > inside.milliseconds
+
+
+def test_measured_times_are_without_turning() -> None:
+    geometry, sizes = conv(**ALONE), choose_alone("fft").sizes
+    alike = {geometry: {("direct", ()): 1.001e-3, ("fft", sizes): 1e-3}}
+    assert choose_alone(measured=alike).algorithm == "direct"
+    far = {geometry: {("direct", ()): 9e-2, ("fft", sizes): 1e-3}}
+    assert choose_alone(measured=far).algorithm == "fft"
 
 
 def test_reasons_name_the_tile_and_what_it_saves() -> None:

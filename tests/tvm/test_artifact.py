@@ -257,6 +257,18 @@ def test_saving(linear: Path, tmp_path: Path) -> None:
     assert np.array_equal(load(tmp_path / "copy")(x), art(x))
 
 
+def test_one_that_replaces_another_runs_its_own_code(tmp_path: Path) -> None:
+    """Though the other is still loaded, and from a file of the same name."""
+    arts = []
+    for rows in (3, 4, 5):
+        toys.linear(tmp_path, rows=rows)
+        arts.append(load(tmp_path / "linear.lowprec"))
+    for rows, art in zip((3, 4, 5), arts, strict=True):
+        assert art(data(rows, 5)).shape == (rows, 4)
+    again = load(tmp_path / "linear.lowprec")
+    assert np.array_equal(again(data(5, 5)), arts[-1](data(5, 5)))
+
+
 def test_a_temporary_artifact_takes_its_directory_along(linear: Path, tmp_path: Path) -> None:
     load(linear).save(tmp_path / "passing")
     art = load(tmp_path / "passing", temporary=True)

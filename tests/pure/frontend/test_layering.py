@@ -41,6 +41,36 @@ def test_convolution() -> None:
     assert layer.intensity == 2 * layer.macs / layer.bytes
 
 
+STANDING = {
+    "alone": ((), True),
+    "followed": (("Relu", "Clip"), True),
+    "pooled": (("Relu", "MaxPool"), False),
+    "in front of another": (("Relu", "Conv"), False),
+}
+
+
+@pytest.mark.parametrize(("following", "alone"), STANDING.values(), ids=STANDING)
+def test_which_layer_stands_between_input_and_output(following: tuple[str, ...], alone: bool) -> None:
+    names = ["x", *(f"v{place}" for place in range(len(following) + 1))]
+    specs = {name: TensorSpec(name=name, dtype="float32", shape=(1, 4, 8, 8)) for name in names}
+    weights = TensorSpec(name="w", dtype="float32", shape=(4, 1, 1, 1))
+    nodes = [
+        Node(op=op, inputs=(a, "w") if op == "Conv" else (a,), outputs=(b,), layer=b, attributes={"group": 4})
+        for op, a, b in zip(("Conv", *following), names, names[1:], strict=False)
+    ]
+    graph = Graph(
+        name="g",
+        inputs=(specs["x"],),
+        outputs=(specs[names[-1]],),
+        nodes=tuple(nodes),
+        constants={"w": np.zeros((4, 1, 1, 1), np.float32)},
+        types={**specs, "w": weights},
+    )
+    first, *others = layers_of(graph)
+    assert first.alone is alone
+    assert not any(layer.alone for layer in others)
+
+
 @pytest.mark.parametrize(("mode", "pads"), [("SAME_UPPER", ((0,), (1,))), ("SAME_LOWER", ((1,), (0,)))])
 def test_auto_pad(mode: str, pads: tuple[Shape, Shape]) -> None:
     layer = one("Conv", [(1, 2, 8), (2, 2, 2)], (1, 2, 8), {"auto_pad": mode})
