@@ -12,7 +12,7 @@ from math import prod
 
 import tvm_ffi
 from tvm import tirx
-from tvm.ir import Expr, TensorLoad
+from tvm.ir import Call, Expr, TensorLoad
 from tvm.tirx import For, ForKind, Stmt, Var
 
 from lowprec.schedules.affine import (
@@ -36,6 +36,9 @@ from lowprec.schedules.views import FLOAT_BYTES
 MOST_SOURCES = 2
 """Tensors turned at once: each needs a register for every element of a vector."""
 
+MOST_CHOICES = 2
+"""Conditions of a whole square, each of which doubles the code."""
+
 LENGTHS = (4, 5, 3, 6, 2)
 """Squares of a run: the first of these that least is computed twice with."""
 
@@ -52,7 +55,10 @@ def is_turned(nest: Nest, along: Axis, lanes: int) -> bool:
     if any("bool" in str(load.ty) for load in loads) or str(nest.output.dtype) == "bool":
         return False
     followed = all(coefficient(offset_of(load), inner.var) is not None for load in loads)
-    decided = not any(uses(choice.args[0], {along.var, inner.var}) for choice in choices_in(nest.value))
+    choices = choices_in(nest.value)
+    decided = len(choices) <= MOST_CHOICES and not any(
+        uses(choice.args[0], {along.var, inner.var}) for choice in choices
+    )
     return followed and decided and len(_strided(nest)) <= MOST_SOURCES
 
 
@@ -98,6 +104,11 @@ def _fetches(nest: Nest, along: Axis, place: Mapping[Var, Expr], lanes: int) -> 
 
 
 def _square(nest: Nest, along: Axis, place: Mapping[Var, Expr], lanes: int) -> Stmt:
+    """A square is chosen as a whole: what is not chosen may lie outside of its tensor, and is not loaded."""
+    if choices := choices_in(nest.value):
+        condition, *chosen = choices[0].args
+        parts = [_square(_with(nest, choices[0], value), along, place, lanes) for value in chosen]
+        return tirx.IfThenElse(condition, *parts)
     inner = nest.spatial[-1]
     statements: list[Stmt] = []
     turned = []
@@ -113,6 +124,15 @@ def _square(nest: Nest, along: Axis, place: Mapping[Var, Expr], lanes: int) -> S
         store = tirx.BufferStore(nest.output, value, linear_indices(nest.output, nest.index))
         statements.append(For(column, int64(0), int64(lanes), ForKind.VECTORIZED, substitute(store, at)))
     return sequence(statements)
+
+
+def _with(nest: Nest, choice: Call, chosen: Expr) -> Nest:
+    """The nest with a choice made."""
+
+    def make(call: Call) -> Expr:
+        return chosen if tvm_ffi.structural_equal(call, choice) else call
+
+    return nest.map(lambda value: tvm_ffi.structural_map(value, (Call, make), order="post"))
 
 
 def _strided(nest: Nest) -> list[TensorLoad]:
