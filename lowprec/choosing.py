@@ -75,16 +75,8 @@ def candidates(conv: Conv, target: Target) -> tuple[Candidate, ...]:
 def candidates_of_planes(conv: Conv, target: Target) -> tuple[Candidate, ...]:
     """The same where the input's channels lie one after the other, and the direct kernel can leave them so."""
     direct, *others = candidates(conv, target)
-    turned = (turned_around(candidate, conv) for candidate in others)
+    turned = (_turned(candidate, conv) for candidate in others)
     return (replace(direct, prediction=predict_planes(conv, target)), *turned)
-
-
-def turned_around(candidate: Candidate, conv: Conv) -> Candidate:
-    """The candidate with the time for turning its input, and its result back."""
-    if candidate.prediction is None:
-        return candidate
-    cycles = candidate.cycles + turning_cycles(conv)
-    return replace(candidate, prediction=replace(candidate.prediction, cycles=cycles))
 
 
 def best_of(able: Sequence[Candidate]) -> Candidate:
@@ -103,6 +95,14 @@ def winograd_outputs(algorithm: str) -> int | None:
     """The tile of `winograd:4`, or None for any other algorithm."""
     name, _, outputs = algorithm.partition(":")
     return int(outputs) if name == WINOGRAD else None
+
+
+def _turned(candidate: Candidate, conv: Conv) -> Candidate:
+    """The candidate with the time for turning its input, and its result back."""
+    if candidate.prediction is None:
+        return candidate
+    cycles = candidate.cycles + turning_cycles(conv)
+    return replace(candidate, prediction=replace(candidate.prediction, cycles=cycles))
 
 
 def _winograd(conv: Conv, outputs: int, target: Target) -> Candidate:

@@ -320,7 +320,7 @@ def _fills_tiles(layer: Layer, target: Target) -> bool:
 
 def _direct_way(layer: Layer, conv: Conv, target: Target) -> str:
     if may_lie_as_planes(layer, target):
-        return f"depthwise, on images as they lie: rows fill the {target.lanes} fp32 lanes"
+        return f"depthwise, on images as they lie, {target.lanes} fp32 lanes"
     return f"{_direct_reason(conv)}, {target.lanes} fp32 lanes"
 
 
