@@ -43,8 +43,7 @@ class Layer:
     `parameters` counts the constant elements it reads, `bytes` all it reads and writes once. `obstacle` says why no
     kernel template computes a convolution or product, when none does. `words` are the types of weights, activations and
     sums of a layer that is not all of float32; one without weights has the type of what it sums or moves three times.
-    One that is `alone` reads the model's input, and what it
-    makes is the model's output, but for element-wise operators.
+    One that is `alone` reads the model's input and makes its output, but for element-wise operators after it.
     """
 
     name: str

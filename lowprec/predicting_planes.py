@@ -2,7 +2,8 @@
 them so, and what that takes. See `schedules.planes`.
 """
 
-from math import hypot, prod
+from dataclasses import replace
+from math import hypot
 
 from lowprec.convolution import Conv
 from lowprec.layers import Layer
@@ -36,12 +37,8 @@ def _has_kernel(conv: Conv, target: Target) -> bool:
 def predict_planes(conv: Conv, target: Target) -> Prediction:
     """That kernel."""
     work = conv.macs / (MULTIPLIERS * target.lanes * SHARE) + sum(activations(conv)) / RATE
-    weight_bytes = FLOAT_BYTES * prod(conv.weight_shape)
-    return Prediction(
-        cycles=hypot(work, weight_bytes / MEMORY_RATE),
-        error=predict_direct(conv, target).error,
-        weight_bytes=weight_bytes,
-    )
+    direct = predict_direct(conv, target)
+    return replace(direct, cycles=hypot(work, direct.weight_bytes / MEMORY_RATE))
 
 
 def turning_cycles(conv: Conv) -> float:

@@ -117,13 +117,12 @@ class _Frame(TypedDict):
 
 
 def _frame(request: ConvolutionRequest, lanes: int) -> _Frame:
+    return _framed(request.source, request.result, request.epilogue, lanes, bias=request.bias)
+
+
+def _framed(source: Window, result: Window, epilogue: Epilogue, lanes: int, *, bias: bool = False) -> _Frame:
     return _Frame(
-        input=request.source.view(),
-        output=request.result.view(),
-        halo=request.result.halo,
-        bias=request.bias,
-        epilogue=request.epilogue,
-        lanes=lanes,
+        input=source.view(), output=result.view(), halo=result.halo, bias=bias, epilogue=epilogue, lanes=lanes
     )
 
 
@@ -300,12 +299,7 @@ def popcount_kernel(
     )
     padded = tuple(b + n + e for b, n, e in zip(begin, size, end, strict=True))
     return Popcount(
-        input=source.view(),
-        output=result.view(),
-        halo=result.halo,
-        bias=False,
-        epilogue=epilogue,
-        lanes=target.lanes,
+        **_framed(source, result, epilogue, target.lanes),
         batch=conv.batch,
         in_channels=conv.in_channels,
         out_channels=conv.out_channels,
@@ -325,16 +319,8 @@ def popcount_kernel(
 
 def planes_kernel(conv: Conv, source: Window, result: Window, epilogue: Epilogue, target: Target) -> Planes:
     """The kernel for images whose channels lie one after the other; `conv` has its padding."""
-    return Planes(
-        input=source.view(),
-        output=result.view(),
-        halo=result.halo,
-        bias=False,
-        epilogue=epilogue,
-        lanes=target.lanes,
-        conv=conv,
-        registers=target.vector_registers,
-    )
+    frame = _framed(source, result, epilogue, target.lanes)
+    return Planes(**frame, conv=conv, registers=target.vector_registers)
 
 
 def build_convolution(kernel: Kernel) -> tirx.PrimFunc:

@@ -13,26 +13,23 @@ from math import prod
 from typing import Any
 
 from numpy.typing import NDArray
-from tvm import ir, tirx
+from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from lowprec.convolution import Conv
 from lowprec.schedules.buffers import Buffers, Frame, begin_kernel
-from lowprec.schedules.depthwise import Depthwise, pack_depthwise, sum_tile
+from lowprec.schedules.depthwise import ENOUGH_TASKS, Depthwise, pack_depthwise, sum_tile
 from lowprec.schedules.epilogue import Epilogue
 from lowprec.schedules.geometry import Geometry
 from lowprec.schedules.prefetch import LINE, prefetch_stream
 from lowprec.schedules.tasks import all_of, decode, only_if, start_of
 from lowprec.schedules.tiling import ceil_div
 from lowprec.schedules.turning import turned_vectors
-from lowprec.schedules.views import FLOAT, FLOAT_BYTES, Index, View, load, register, store, zeros
+from lowprec.schedules.views import FLOAT, FLOAT_BYTES, Index, View, load, named, store, zeros
 
 BAND = 1 << 20
 """Bytes of rows that are turned at once, if there are so many more of them than taps."""
-
-ENOUGH_TASKS = 24
-"""Tasks that keep the cores of most machines evenly busy."""
 
 L1_SHARE = 32 << 10
 """Bytes of rows that taps see, beyond which several rows of results share them."""
@@ -179,8 +176,8 @@ class _Task:
             column = start_of(square, lanes, width)
             start = T.bind(view.address((self.n, 0, self.channel, row, column)))
             vectors = [load(self.buffers.x, start + c * view.strides[2], lanes) for c in range(lanes)]
-            for p, pixel in enumerate(turned_vectors(vectors, _kept)):
-                store(self.pixels, line + (column + p) * lanes, load(pixel, 0, lanes), lanes)
+            for p, pixel in enumerate(turned_vectors(vectors, named)):
+                store(self.pixels, line + (column + p) * lanes, pixel, lanes)
 
     def _clear(self, place: Index, pixels: int) -> None:
         """Zeros for pixels, from a place on."""
@@ -213,9 +210,9 @@ class _Task:
             column = start_of(square, lanes, width)
             start = T.bind((r * width + column) * lanes)
             vectors = [load(self.rows, start + p * lanes, lanes) for p in range(lanes)]
-            for c, line in enumerate(turned_vectors(vectors, _kept)):
+            for c, line in enumerate(turned_vectors(vectors, named)):
                 coordinates = (self.n, 0, self.channel + c, self.first + row + r, column)
-                value = spec.epilogue.apply(load(line, 0, lanes), self.buffers.operands, coordinates, lanes)
+                value = spec.epilogue.apply(line, self.buffers.operands, coordinates, lanes)
                 store(self.buffers.y, spec.output.address(coordinates), value, lanes)
 
     def _fetch(self, row: Index, tile: Index, step: Index, steps: tuple[int, int]) -> None:
@@ -232,9 +229,3 @@ class _Task:
             start = spec.output.address((self.n, 0, channel, self.first + row, 0)) * FLOAT_BYTES
             count = self.sums.tile[0] * spec.output.strides[3] * FLOAT_BYTES
             prefetch_stream(self.buffers.y, start=start, count=count, written=True)
-
-
-def _kept(vector: ir.Expr) -> tirx.Buffer:
-    kept = register(vector.ty.dtype.lanes)
-    store(kept, 0, vector, vector.ty.dtype.lanes)
-    return kept

@@ -146,13 +146,13 @@ def _strided(nest: Nest) -> list[TensorLoad]:
     return found
 
 
-def turned_vectors(vectors: list[Expr], keep: Callable[[Expr], Var]) -> list[Var]:
+def turned_vectors(vectors: list[Expr], keep: Callable[[Expr], Expr]) -> list[Expr]:
     """Vectors --> their first elements, their second ones and so on, each a vector; `keep` puts one into a register."""
     lanes = len(vectors)
     half = lanes // 2
     current = [keep(vector) for vector in vectors]
     for _ in range(lanes.bit_length() - 1):
-        pairs = [[_register(current[i]), _register(current[i + half])] for i in range(half)]
+        pairs = [[current[i], current[i + half]] for i in range(half)]
         orders = [
             [place for lane in lanes_of for place in (lane, lanes + lane)]
             for lanes_of in (range(half), range(half, lanes))
@@ -161,26 +161,23 @@ def turned_vectors(vectors: list[Expr], keep: Callable[[Expr], Var]) -> list[Var
     return current
 
 
-def _kept(vector: Expr, statements: list[Stmt]) -> Var:
-    """A buffer of its own, which LLVM keeps in a register."""
+def _kept(vector: Expr, statements: list[Stmt]) -> TensorLoad:
+    """The vector from a buffer of its own, which LLVM keeps in a register."""
     dtype = vector.ty.dtype
     buffer = tirx.decl_buffer((dtype.lanes,), dtype.with_lanes(1), "turned", scope="global")
     statements.append(tirx.AllocBuffer(buffer))
-    statements.append(tirx.BufferStore(buffer, vector, [tirx.Ramp(int64(0), int64(1), dtype.lanes)]))
-    return buffer
+    whole = [tirx.Ramp(int64(0), int64(1), dtype.lanes)]
+    statements.append(tirx.BufferStore(buffer, vector, whole))
+    return tirx.BufferLoad(buffer, whole)
 
 
-def _register(buffer: Var) -> Expr:
-    return tirx.BufferLoad(buffer, [tirx.Ramp(int64(0), int64(1), int(buffer.shape[0].value))])
-
-
-def _taking(value: Expr, turned: list[tuple[TensorLoad, Var]], column: Var) -> Expr:
+def _taking(value: Expr, turned: list[tuple[TensorLoad, TensorLoad]], column: Var) -> Expr:
     """The value with each turned load's element `column` in its place."""
 
     def take(load: TensorLoad) -> Expr:
         found = (row for other, row in turned if tvm_ffi.structural_equal(load, other))
         row = next(found, None)
-        return load if row is None else tirx.BufferLoad(row, [column])
+        return load if row is None else tirx.BufferLoad(row.source, [column])
 
     result: Expr = tvm_ffi.structural_map(value, (TensorLoad, take), order="post")
     return result

@@ -1,6 +1,6 @@
 """Depthwise convolutions of images left as they lie give what the definition says, for every shape and target."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,23 +20,12 @@ from lowprec.schedules.convolution import planes_kernel
 from lowprec.schedules.epilogue import Epilogue
 from lowprec.schedules.windows import whole
 from lowprec.targets import Target, parse_target
-from tests.layers import layer
+from tests import layers
 from tests.tvm.passes.programs import inputs_of, operators, program, run_units, weights
 
 Floats = NDArray[np.float32]
 
-CONV = Conv(
-    batch=1,
-    in_channels=16,
-    out_channels=16,
-    groups=16,
-    size=(20, 20),
-    kernel=(3, 3),
-    stride=(1, 1),
-    dilation=(1, 1),
-    pads_begin=(1, 1),
-    pads_end=(1, 1),
-)
+CONV = layers.conv(in_channels=16, out_channels=16, groups=16, size=(20, 20))
 
 
 def of(channels: int, **changes: Any) -> Conv:
@@ -79,14 +68,22 @@ def defined(conv: Conv, x: Floats, w: Floats) -> NDArray[np.float64]:
     height, width = conv.output_size
     result = np.zeros((conv.batch, conv.groups, height, width))
     for r, s in np.ndindex(*conv.kernel):
-        rows = slice(r * conv.dilation[0], r * conv.dilation[0] + (height - 1) * conv.stride[0] + 1, conv.stride[0])
-        columns = slice(s * conv.dilation[1], s * conv.dilation[1] + (width - 1) * conv.stride[1] + 1, conv.stride[1])
+        rows = slice(
+            r * conv.dilation[0],
+            r * conv.dilation[0] + (height - 1) * conv.stride[0] + 1,
+            conv.stride[0],
+        )
+        columns = slice(
+            s * conv.dilation[1],
+            s * conv.dilation[1] + (width - 1) * conv.stride[1] + 1,
+            conv.stride[1],
+        )
         result += padded[:, :, rows, columns] * w[:, 0, r, s, None, None]
     return result
 
 
 def check(conv: Conv, target: Target) -> None:
-    assert may_lie_as_planes(replace(layer("layer", "Conv", conv), alone=True), target)
+    assert may_lie_as_planes(replace(layers.layer("layer", "Conv", conv), alone=True), target)
     module = rewrite(convolution(conv))
     assert operators(module) == ["conv2d"], "nothing is transposed"
     (x,) = inputs_of(module)
@@ -131,20 +128,17 @@ def test_any_shape(conv: Conv) -> None:
     check(conv, parse_target("x86-64-v3"))
 
 
-@dataclass(frozen=True)
-class Followed:
+def followed(e: Emitter, x: list[relax.Var]) -> relax.Expr:
     """y = relu((conv(x) + bias) * x1), x1 of the result's shape."""
-
-    def __call__(self, e: Emitter, x: list[relax.Var]) -> relax.Expr:
-        made = e.emit(relax.op.nn.conv2d(x[0], weights(20, 1, 3, 3), padding=1, groups=20))
-        biased = e.emit(relax.op.add(made, weights(1, 20, 1, 1, seed=1)), "y")
-        return e.emit(relax.op.nn.relu(e.emit(relax.op.multiply(biased, x[1]))), "z")
+    made = e.emit(relax.op.nn.conv2d(x[0], weights(20, 1, 3, 3), padding=1, groups=20))
+    biased = e.emit(relax.op.add(made, weights(1, 20, 1, 1, seed=1)), "y")
+    return e.emit(relax.op.nn.relu(e.emit(relax.op.multiply(biased, x[1]))), "z")
 
 
 def test_what_follows_is_fused() -> None:
     shape = (2, 20, 17, 21)
-    layers = {"y": "layer", "z": "after"}
-    module = rewrite(leaving_planes(program([shape, shape], Followed(), layers=layers), ["layer"]))
+    names = {"y": "layer", "z": "after"}
+    module = rewrite(leaving_planes(program([shape, shape], followed, layers=names), ["layer"]))
     assert operators(module) == ["conv2d+add+multiply+relu"]
     x, other = inputs_of(module)
     (got,) = run_units(module, [x, other], parse_target("native"))
@@ -161,7 +155,7 @@ def test_scratch_is_bounded(size: tuple[int, int], kernel: int) -> None:
     pads = (kernel // 2, kernel // 2)
     conv = of(64, size=size, kernel=(kernel, kernel), pads_begin=pads, pads_end=pads)
     target = parse_target("native")
-    if may_lie_as_planes(replace(layer("layer", "Conv", conv), alone=True), target):
+    if may_lie_as_planes(replace(layers.layer("layer", "Conv", conv), alone=True), target):
         images = whole((1, 64, *size))
         sums = planes_kernel(conv, images, images, Epilogue(), target).sums
         assert 4 * (np.prod(sums.input.shape) + sums.tile[0] * np.prod(sums.output.shape)) <= SCRATCH
