@@ -1,8 +1,10 @@
-"""The child of `isolation`: `python -m lowprec.worker TASK ANSWER PLACE` does a task and answers through descriptors.
+"""The children of `isolation`: a nursery of them is `python -m lowprec.worker SOCKET`, and each does one task.
 
-The request comes as JSON on standard input; ANSWER takes JSON lines; PLACE always holds the name of the node at hand.
+The request comes as JSON on standard input; the descriptor for the answer takes JSON lines; the one for the place
+always holds the name of the node at hand.
 """
 
+import importlib
 import json
 import os
 import sys
@@ -10,11 +12,12 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lowprec.confinement import OutOfTime, confined, die_with_parent, widen
+from lowprec.confinement import OutOfTime, confined, widen
 from lowprec.errors import InvalidModel, LowprecError
 from lowprec.frontend import load_graph
 from lowprec.frontend.graph import Graph
 from lowprec.isolation import PLACE_BYTES
+from lowprec.nursery import serve
 
 Request = Mapping[str, Any]
 Say = Callable[[Mapping[str, Any]], None]
@@ -37,54 +40,27 @@ def accept(request: Request, mark: Callable[[str], None]) -> Graph:
         ) from error
 
 
-def _inspect(request: Request, graph: Graph) -> dict[str, Any]:
-    from lowprec.inspection import inspect_task
-
-    return inspect_task(request, graph)
-
-
-def _plan(request: Request, graph: Graph) -> dict[str, Any]:
-    from lowprec.inspection import plan_task
-
-    return plan_task(request, graph)
-
-
-def _compile(request: Request, graph: Graph) -> dict[str, Any]:
-    sys.modules["torch"] = None  # type: ignore[assignment]  # TVM's FFI would import it: a second, for nothing
-    from lowprec.pipeline import compile_task
-
-    return compile_task(request, graph)
-
-
-def _export(request: Request, graph: Graph) -> dict[str, Any]:
-    sys.modules["torch"] = None  # type: ignore[assignment]
-    from lowprec.quantized_files import export_task
-
-    return export_task(request, graph)
-
-
-TASKS: Mapping[str, Callable[[Request, Graph], dict[str, Any]]] = {
-    "inspect": _inspect,
-    "plan": _plan,
-    "compile": _compile,
-    "export": _export,
+ON_A_MODEL: Mapping[str, tuple[str, str]] = {
+    "inspect": ("lowprec.inspection", "inspect_task"),
+    "plan": ("lowprec.inspection", "plan_task"),
+    "compile": ("lowprec.pipeline", "compile_task"),
+    "export": ("lowprec.quantized_files", "export_task"),
 }
+"""The module and function of each task on a model that was accepted."""
+
+WITHOUT_MODEL: Mapping[str, tuple[str, str]] = {"peaks": ("lowprec.peak_timing", "peaks_task")}
 
 
-def _peaks(request: Request) -> dict[str, Any]:
-    sys.modules["torch"] = None  # type: ignore[assignment]
-    from lowprec.peak_timing import peaks_task
-
-    return peaks_task(request)
-
-
-WITHOUT_MODEL: Mapping[str, Callable[[Request], dict[str, Any]]] = {"peaks": _peaks}
+def prepare(task: str) -> Callable[..., dict[str, Any]]:
+    """The function of a task, with all that it needs imported."""
+    sys.modules["torch"] = None  # type: ignore[assignment]  # TVM's FFI would import it: seconds, for nothing
+    module, name = {**ON_A_MODEL, **WITHOUT_MODEL}[task]
+    function: Callable[..., dict[str, Any]] = getattr(importlib.import_module(module), name)
+    return function
 
 
-def main() -> int:
+def main(task: str, descriptor: int, place: int) -> int:
     """Answers one request."""
-    task, descriptor, place = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    die_with_parent()
     with os.fdopen(descriptor, "w", encoding="utf-8") as channel:
 
         def say(message: Mapping[str, Any]) -> None:
@@ -103,11 +79,11 @@ def answer(task: str, request: Request, say: Say, mark: Callable[[str], None]) -
     try:
         if task in WITHOUT_MODEL:
             say({"stage": "build"})
-            return {"result": WITHOUT_MODEL[task](request)}
+            return {"result": prepare(task)(request)}
         say({"stage": "front end"})
         graph = accept(request, mark)
         say({"stage": "build"})
-        return {"result": TASKS[task](request, graph)}
+        return {"result": prepare(task)(request, graph)}
     except LowprecError as error:
         return {"error": {"exit_code": error.exit_code, "message": str(error), "details": traceback.format_exc()}}
     except BaseException as error:
@@ -116,4 +92,4 @@ def answer(task: str, request: Request, say: Say, mark: Callable[[str], None]) -
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    serve(main, prepare)

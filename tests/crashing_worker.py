@@ -1,14 +1,20 @@
-"""A worker that ends badly, for the tests of isolation: the task says how."""
+"""A worker that ends badly, for the tests of isolation and of its nursery: the task says how."""
 
 import json
 import os
+import resource
 import signal
+import subprocess
 import sys
 import time
 
+from lowprec import nursery
 
-def main() -> None:
-    task, channel = sys.argv[1], os.fdopen(int(sys.argv[2]), "w")
+prepared: list[str] = []
+
+
+def main(task: str, answer: int, place: int) -> int:
+    channel = os.fdopen(answer, "w")
     request = json.load(sys.stdin)
     print("printed on stdout")
     print("printed on stderr", file=sys.stderr, flush=True)
@@ -17,7 +23,7 @@ def main() -> None:
         channel.write(json.dumps(message) + "\n")
         channel.flush()
 
-    os.pwrite(int(sys.argv[3]), b"Conv node 'conv1'", 0)
+    os.pwrite(place, b"Conv node 'conv1'", 0)
     say(stage=request["stage"])
     say(notice="half way")
     if task == "segfault":
@@ -26,12 +32,20 @@ def main() -> None:
         os._exit(3)
     elif task == "sleep":
         time.sleep(600)
+    elif task == "orphan":
+        say(notice=str(subprocess.Popen(["sleep", "600"]).pid))
+        os.kill(os.getpid(), signal.SIGKILL)
     elif task == "torn":
         channel.write('{"result": {"a"')
         channel.flush()
         os._exit(0)
-    say(result={"pid": os.getpid(), "threads": os.environ["OPENBLAS_NUM_THREADS"]})
+    limits, mask = resource.getrlimit(resource.RLIMIT_CORE), os.umask(0)
+    inherited = {"folder": os.getcwd(), "mask": mask, "limits": limits, "word": os.environ.get("WORD")}
+    own = {"pid": os.getpid(), "nursery": os.getppid(), "open": sorted(map(int, os.listdir("/proc/self/fd")))}
+    say(result={"threads": os.environ["OPENBLAS_NUM_THREADS"], "prepared": prepared, **inherited, **own})
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    nursery.IDLE = float(os.environ.get("IDLE", nursery.IDLE))
+    nursery.serve(main, prepared.append)

@@ -11,7 +11,7 @@ from tests.corpus import all_cases
 
 CASES = all_cases()
 ROOT = Path(__file__).parents[3]
-SHARES = 16
+SHARES = 4
 
 
 def test_the_corpus_is_large_and_varied() -> None:
