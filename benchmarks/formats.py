@@ -3,10 +3,10 @@
     conv3_256_56    fp32 163 GOP/s 95 %    int8 596 GOP/s 78 %    ...
 
 Each format is a build of a bank of copies (layer_suite.py), and what is timed is the kernels of the layer alone, in
-turns. Floats are computed directly, with as many multiplications as the model has. The unit of fp32 and fp16 is that of
-fp32's multiply-adds, for sums are of float32, and so is that of bf16 where there are no tiles; that of integers the one
-of products of bytes, of which exact products of 16 bits take four, and those of bfloat16 on tiles two. That of signs is
-not measured: three instructions xor, count and add 512 products, where two make 32 of fp32, so it is 32/3 of fp32's.
+turns. Floats are computed directly, with as many multiplications as the model has. The unit of fp32 is that of its
+multiply-adds, and so is that of bf16 and fp16 where there are no tiles; that of integers the one of products of bytes,
+of which exact products of 16 bits take four, and on tiles those of bf16 two, of fp16 six. That of signs is not
+measured: three instructions xor, count and add 512 products, where two make 32 of fp32, so it is 32/3 of fp32's.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from lowprec.artifact import Artifact, load
 from lowprec.compilation import Options, compile_to
 from lowprec.errors import LowprecError
 from lowprec.peaks import Peaks, measure_peaks
-from lowprec.profiling import BFLOAT_STEPS, WORD_STEPS
+from lowprec.profiling import BFLOAT_STEPS, HALF_STEPS, WORD_STEPS
 from lowprec.recipe import Recipe, Rule
 from lowprec.targets import native
 
@@ -48,7 +48,7 @@ def units(threads: int) -> dict[str, float]:
     return {
         "fp32": peaks.flops,
         "bf16": peaks.byte_operations / BFLOAT_STEPS if tiles else peaks.flops,
-        "fp16": peaks.flops,
+        "fp16": peaks.byte_operations / HALF_STEPS if tiles else peaks.flops,
         "int8": peaks.byte_operations,
         "q2.14": peaks.byte_operations / WORD_STEPS,
         "binary": SIGNS * peaks.flops,

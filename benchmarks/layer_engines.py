@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from benchmarks.layer_suite import inputs
 from benchmarks.layer_suites import find
 from lowprec.artifact import CallTime
+from lowprec.confinement import die_with_parent
 from lowprec.engines import load_lists, save_arrays
 from lowprec.errors import LowprecError, UsageError
 
@@ -268,6 +269,7 @@ def _off(want: NDArray[Any], found: NDArray[Any]) -> float:
 
 def main() -> None:
     """Answer requests until stdin ends; what libraries print goes to stderr."""
+    die_with_parent()  # which may be killed while this process is stopped
     out = os.dup(1)
     os.dup2(2, 1)
     worker = Worker()

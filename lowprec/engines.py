@@ -12,10 +12,8 @@ JSON object a line, a request on stdin and an answer on stdout; arrays go throug
 Every run takes the next of the input sets, and its outputs are compared outside the timed part.
 """
 
-import ctypes
 import json
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -26,10 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowprec.comparison import compare
+from lowprec.confinement import die_with_parent
 from lowprec.errors import LowprecError, UsageError
 
 Array = NDArray[np.generic]
-_PR_SET_PDEATHSIG = 1
 Run = Callable[[Mapping[str, Array]], Iterable[Array]]
 
 
@@ -200,15 +198,9 @@ def _resident(field: str) -> int:
     return 0
 
 
-def _die_with_parent() -> None:
-    """Have Linux kill this process when its parent ends: the parent stops it between turns, and a stopped process
-    whose parent was killed would stay for ever."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 def main() -> None:
     """Answer requests until stdin ends; what libraries print goes to stderr."""
-    _die_with_parent()
+    die_with_parent()  # which may be killed while this process is stopped
     out = os.dup(1)
     os.dup2(2, 1)
     worker = Worker()

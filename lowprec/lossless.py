@@ -5,6 +5,7 @@
     signs          integers that are -1 or +1, a bit each: 1 for -1
     bfloat16       float32 whose lower halves are all zero: the upper ones
     float16        float32 that float16 holds
+    twofold        patterns of bfloat16, as many again behind them: together the numbers of float16, which are written
     deflate:N      N bytes of zlib: tables, that repeat themselves
 
 `packed` looks at the values alone, so that it is no matter which kernel an array belongs to. What is read may be
@@ -71,6 +72,12 @@ class Half:
 
 
 @dataclass(frozen=True, slots=True)
+class Twofold:
+    def __str__(self) -> str:
+        return "twofold"
+
+
+@dataclass(frozen=True, slots=True)
 class Deflate:
     size: int
 
@@ -78,9 +85,9 @@ class Deflate:
         return f"deflate:{self.size}"
 
 
-Packing: TypeAlias = Plain | Bits | Signs | Half | Deflate
+Packing: TypeAlias = Plain | Bits | Signs | Half | Twofold | Deflate
 
-_KINDS = "plain, bits:1 to bits:16, signs, bfloat16, float16 or deflate:N"
+_KINDS = "plain, bits:1 to bits:16, signs, bfloat16, float16, twofold or deflate:N"
 
 
 def parse(text: str) -> Packing:
@@ -89,6 +96,8 @@ def parse(text: str) -> Packing:
         return Plain()
     if text == "signs":
         return Signs()
+    if text == "twofold":
+        return Twofold()
     if text in ("bfloat16", "float16"):
         return Half(text)
     if found := re.fullmatch(r"(bits|deflate):([1-9][0-9]{0,15})", text):
@@ -111,6 +120,8 @@ def packed_size(packing: Packing, dtype: np.dtype[np.generic], count: int) -> in
             return codes.packed_size(count, 1)
         case Half():
             return 2 * count
+        case Twofold():
+            return count
         case Deflate(size):
             return size
     assert_never(packing)
@@ -125,6 +136,8 @@ def require(packing: Packing, dtype: np.dtype[np.generic], count: int) -> None:
             raise ValueError(f"{packing} of {dtype.name}, which takes integers that have signs")
         case Half(name) if dtype != np.float32:
             raise ValueError(f"{name} of {dtype.name}, which takes float32")
+        case Twofold() if dtype != np.uint16 or count % 2:
+            raise ValueError(f"{packing} of {count} {dtype.name}, which takes uint16 in pairs")
         case Deflate(size) if count * dtype.itemsize > _MOST_INFLATED * size:
             raise ValueError(f"{packing} for {count * dtype.itemsize} bytes, which zlib cannot make of it")
 
@@ -159,6 +172,9 @@ def unpack_into(flat: Array, data: Bytes, packing: Packing) -> None:
             _widen(flat.view(np.uint32), data.view(np.uint16))
         case Half():
             flat[:] = data.view(np.float16)
+        case Twofold():
+            for near, rest, numbers in zip(*_parts(flat), _pieces(data.view(np.float16)), strict=True):
+                near[:], rest[:] = _taken_apart(numbers.astype(np.float32))
         case Deflate():
             _inflate(flat.view(np.uint8), data)
         case _:
@@ -169,6 +185,8 @@ def _narrowed(flat: Array) -> Packing:
     """Fewer bits an element, the same for all."""
     if flat.dtype.kind == "i" and all((np.abs(piece) == 1).all() for piece in _pieces(flat)):
         return Signs()
+    if flat.dtype == np.uint16 and flat.size % 2 == 0 and all(map(_is_twofold, *_parts(flat))):
+        return Twofold()
     if flat.dtype.kind in "iu":
         width = _width(flat)
         return Bits(width) if width <= MOST_BITS else Plain()
@@ -195,6 +213,37 @@ def _is_float16(piece: Array) -> bool:
     return same and not bool(np.isnan(back).any())
 
 
+def _parts(flat: Array) -> tuple[Iterator[Array], Iterator[Array]]:
+    """Pieces of the first half, and of the second."""
+    half = flat.size // 2
+    return _pieces(flat[:half]), _pieces(flat[half:])
+
+
+def _is_twofold(near: Array, rest: Array) -> bool:
+    """Whether these are the parts of numbers that float16 has."""
+    numbers = _put_together(near, rest)
+    return _is_float16(numbers) and np.array_equal((near, rest), _taken_apart(numbers))
+
+
+def _put_together(near: Array, rest: Array) -> NDArray[np.float32]:
+    """The sums of bfloat16 numbers."""
+    high, low = np.empty(near.size, np.float32), np.empty(near.size, np.float32)
+    for part, halves in ((high, near), (low, rest)):
+        _widen(part.view(np.uint32), halves)
+    with np.errstate(invalid="ignore", over="ignore"):
+        high += low
+    return high
+
+
+def _taken_apart(numbers: NDArray[np.float32]) -> tuple[Array, Array]:
+    """The patterns of the nearest bfloat16 numbers, and of what is left."""
+    words = numbers.view(np.uint32)
+    near = (words + np.uint32(0x7FFF) + ((words >> np.uint32(16)) & np.uint32(1))) & ~_LOWER_HALF
+    with np.errstate(invalid="ignore"):
+        rest = (numbers - near.view(np.float32)).view(np.uint32)
+    return (near >> np.uint32(16)).astype(np.uint16), (rest >> np.uint32(16)).astype(np.uint16)
+
+
 def pack_as(flat: Array, packing: Packing) -> Bytes:
     """The bytes of a flat array that has no more bits than the packing."""
     match packing:
@@ -204,6 +253,9 @@ def pack_as(flat: Array, packing: Packing) -> Bytes:
             return np.packbits(flat < 0, bitorder="little")
         case Half("bfloat16"):
             return (flat.view(np.uint32) >> np.uint32(16)).astype(np.uint16).view(np.uint8)
+        case Twofold():
+            whole = (_put_together(near, rest) for near, rest in zip(*_parts(flat), strict=True))
+            return np.concatenate([part.astype(np.float16) for part in whole]).view(np.uint8)
         case _:
             return flat.astype(np.float16).view(np.uint8)
 

@@ -22,8 +22,8 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable, Hashable
-from contextlib import suppress
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -162,8 +162,25 @@ def _nursery(module: str) -> _Nursery:
     if _ours is not None and _ours.surroundings != surroundings:
         _close()
     if _ours is None:
-        _ours = _start(module, surroundings)
+        with _interrupts_wait():
+            _ours = _start(module, surroundings)
     return _ours
+
+
+@contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Ctrl-C inside the block is felt at its end: a process that is being started is never lost on the way."""
+    if threading.current_thread() is not threading.main_thread() or not callable(signal.getsignal(signal.SIGINT)):
+        yield
+        return
+    missed: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, _frame: missed.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if missed:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _environment() -> dict[str, str]:

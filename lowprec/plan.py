@@ -7,6 +7,7 @@ the best that does.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from math import hypot
 from typing import Any
 
 from lowprec.choosing import DIRECT, IM2COL, Candidate, best_of, candidate_of, candidates, candidates_of_planes
@@ -16,7 +17,7 @@ from lowprec.predicting import FLOAT_BYTES, GIGAHERTZ
 from lowprec.predicting_planes import may_lie_as_planes, turning_cycles
 from lowprec.recipe import Recipe
 from lowprec.targets import Target
-from lowprec.tiles import TIMES_FASTER, Rows, multiplies_bfloats, multiplies_integers, rows_of
+from lowprec.tiles import LEFT_OUT, TIMES_FASTER, Rows, multiplies_halves, multiplies_integers, rows_of
 from lowprec.vocabulary import ALGORITHMS, PRECISIONS
 
 Times = Mapping[tuple[str, tuple[int, ...]], float]  # algorithm and sizes -> seconds
@@ -24,7 +25,11 @@ Measured = Mapping[Conv, Times]
 
 GENERIC = "generic"
 GENERIC_REASON = "no product, so no choice: one vectorized rule, fused into its producer where it can be"
-BFLOATS = ("bf16", "bf16", "fp32")
+ON_TILES = {
+    ("bf16", "bf16", "fp32"): "products of bfloat16 on tiles",
+    ("fp16", "fp16", "fp32"): "products of float16 on tiles, as three of bfloat16",
+}
+"""What floats a layer may be of that AMX multiplies, and the words for it."""
 DIRECT_REASON = "direct kernel with its epilogue fused"
 
 
@@ -186,10 +191,9 @@ def _convolution(layer: Layer, conv: Conv, wish: str, target: Target, times: Tim
     offered = (candidates_of_planes if may_lie_as_planes(layer, target) else candidates)(conv, target)
     wished = [candidate for candidate in offered if candidate.is_a(wish) and not candidate.obstacle]
     chosen = best_of(wished or [candidate for candidate in offered if candidate.within_budget])
-    if layer.words == BFLOATS and multiplies_bfloats(conv, target):
-        faster = chosen.cycles < offered[0].cycles / TIMES_FASTER
-        if wish == DIRECT or (wish == "auto" and not faster):
-            return _on_tiles(layer, conv, offered[0])
+    times_faster = _times_faster(layer, target)
+    if times_faster and (wish == DIRECT or (wish == "auto" and chosen.cycles >= offered[0].cycles / times_faster)):
+        return _on_tiles(layer, conv, offered[0], times_faster)
     best, seconds = _fastest_measured(conv, wish, target, times) or (chosen, None)
     return Choice(
         layer=layer.name,
@@ -205,17 +209,27 @@ def _convolution(layer: Layer, conv: Conv, wish: str, target: Target, times: Tim
     )
 
 
-def _on_tiles(layer: Layer, conv: Conv, direct: Candidate) -> Choice:
-    """Directly, in products of bfloat16."""
-    milliseconds = None if direct.milliseconds is None else direct.milliseconds / TIMES_FASTER
+def _times_faster(layer: Layer, target: Target) -> float:
+    """Than in fp32, as predicted, for a layer of floats that is computed on AMX; 0 for any other."""
+    rows = _rows_of(layer)
+    if layer.words not in ON_TILES or rows is None:
+        return 0.0
+    name = layer.words[0]
+    return TIMES_FASTER[name] if multiplies_halves(rows, name, target) else 0.0
+
+
+def _on_tiles(layer: Layer, conv: Conv, direct: Candidate, times_faster: float) -> Choice:
+    """Directly, in products of narrow floats."""
+    assert layer.words is not None
+    assert direct.prediction is not None
     return Choice(
         layer=layer.name,
         op=layer.op,
         algorithm=DIRECT,
         formats=_formats(layer),
-        reason=f"{describe(conv)}: {_direct_reason(conv)}, products of bfloat16 on tiles",
-        error=direct.error,
-        milliseconds=milliseconds,
+        reason=f"{describe(conv)}: {_direct_reason(conv)}, {ON_TILES[layer.words]}",
+        error=hypot(direct.prediction.error, LEFT_OUT[layer.words[0]]),
+        milliseconds=direct.prediction.milliseconds / times_faster,
     )
 
 
@@ -294,6 +308,8 @@ def _only_way(layer: Layer, target: Target) -> tuple[str, str]:
 
 
 def _lanes(layer: Layer, target: Target) -> str:
+    if layer.words in ON_TILES and _times_faster(layer, target):
+        return ON_TILES[layer.words]
     if not layer.integers:
         return f"{target.lanes} fp32 lanes"
     if layer.words is not None and layer.words[0] == "binary":
@@ -305,17 +321,27 @@ def _lanes(layer: Layer, target: Target) -> str:
 
 def _fills_tiles(layer: Layer, target: Target) -> bool:
     """Whether a layer of integers is computed on AMX."""
-    if layer.words is None:
+    rows = _rows_of(layer)
+    if layer.words is None or rows is None:
         return False
     match layer.geometry:
-        case Conv(depthwise=False, transposed=False) as conv:
-            rows, depth = rows_of(conv), conv.parameters // conv.out_channels
+        case Conv() as conv:
+            depth = conv.parameters // conv.out_channels
         case Gemm() as gemm:
             depth = gemm.depth
-            rows = Rows(groups=1, channels=(depth, gemm.cols), taps=1, pixels=gemm.batch * gemm.rows)
-        case _:
+        case None:
             return False
     return multiplies_integers(rows, depth, layer.words[:2], target)
+
+
+def _rows_of(layer: Layer) -> Rows | None:
+    """What tiles would be filled with: constant weights, and windows of pixels."""
+    match layer.geometry:
+        case Conv(depthwise=False, transposed=False) as conv:
+            return rows_of(conv)
+        case Gemm() as gemm if layer.parameters:
+            return Rows(groups=1, channels=(gemm.depth, gemm.cols), taps=1, pixels=gemm.batch * gemm.rows)
+    return None
 
 
 def _direct_way(layer: Layer, conv: Conv, target: Target) -> str:

@@ -23,6 +23,7 @@ from lowprec.manifest import CallSpec
 from lowprec.peaks import Bound, Peaks, measure_peaks
 from lowprec.plan import Plan, table
 from lowprec.samples import sample_inputs
+from lowprec.tiles import TERMS
 
 Array = NDArray[np.generic]
 
@@ -92,9 +93,10 @@ class Profile:
         return "\n".join([str(self.peaks), "", table(_right([_HEADER, *rows, total])), "", run])
 
 
-WORD_STEPS, BFLOAT_STEPS = 4, 2
-"""Products of bytes that take as long as one of 16-bit integers, and on tiles as one of bfloat16."""
+WORD_STEPS, BFLOAT_STEPS, HALF_STEPS = 4, 2, 2 * TERMS
+"""Products of bytes that take as long as one of 16-bit integers, and on tiles as one of bf16, or of fp16."""
 
+_STEPS = {"int16": WORD_STEPS, "bf16": BFLOAT_STEPS, "fp16": HALF_STEPS}
 _NUMBERS = ("ms", "spread", "share", "GMAC", "MB", "GOP/s", "GB/s")
 _HEADER = ("layer", "operators", "family", *_NUMBERS, "bound", "of bound", "")
 
@@ -122,14 +124,15 @@ def profile_layers(
     repeats = max(FEWEST, min(MOST, round(1e3 * duration / max(run_ms, 1e-3))))
     seconds = [time.seconds for time in art.profile(inputs, repeats)]
     milliseconds = 1e3 * np.array(seconds).reshape(repeats, len(calls))
-    layers = layer_times(calls, milliseconds, peaks, byte_steps=byte_steps(art.plan))
+    layers = layer_times(calls, milliseconds, peaks, byte_steps=byte_steps(art.plan, calls))
     return Profile(layers=layers, peaks=peaks, run_ms=run_ms)
 
 
-def byte_steps(plan: Plan) -> dict[str, int]:
-    """Of the layers that multiply integers: products of bytes that take as long as one of theirs."""
-    products = (choice for choice in plan.choices if choice.formats.integers)
-    return {choice.layer: WORD_STEPS if choice.formats.activations == "int16" else 1 for choice in products}
+def byte_steps(plan: Plan, calls: Sequence[CallSpec]) -> dict[str, int]:
+    """Of layers that multiply integers, or floats on tiles: products of bytes that take as long as one of theirs."""
+    on_tiles = {call.layer for call in calls if call.family == "amx"}
+    products = (choice for choice in plan.choices if choice.formats.integers or choice.layer in on_tiles)
+    return {choice.layer: _STEPS.get(choice.formats.activations, 1) for choice in products}
 
 
 def layer_times(
@@ -139,11 +142,11 @@ def layer_times(
     *,
     byte_steps: Mapping[str, int] | None = None,
 ) -> tuple[LayerTime, ...]:
-    """A row for each call, from the times of several runs: `milliseconds` is runs by calls; `byte_steps` are of layers
-    of integers."""
+    """A row for each call, from the times of several runs: `milliseconds` is runs by calls; `byte_steps` are of some
+    layers."""
     p10, p50, p90 = np.maximum(np.percentile(milliseconds, (10, 50, 90), axis=0), 1e-6)  # a clock's tick at least
     far = sum(call.cost.weight_bytes for call in calls)
-    steps = [(byte_steps or {}).get(call.layer, BFLOAT_STEPS if call.family == "amx" else 0) for call in calls]
+    steps = [(byte_steps or {}).get(call.layer, 0) for call in calls]
     bounds = [peaks.bound(call.cost, far=far, byte_steps=count) for call, count in zip(calls, steps, strict=True)]
     return tuple(
         _layer(call, bounds[i], ms=float(p50[i]), spread=float((p90[i] - p10[i]) / p50[i]), total=float(p50.sum()))

@@ -15,13 +15,17 @@ WORD_BYTES = 4
 """Of channels that one product takes: a row of a tile of weights has as many for each of its columns."""
 LANES = 16
 """Columns of a tile of sums."""
+TERMS = 3
+"""Products of bfloat16 in one of float16: of higher and lower parts, but for lower ones with each other."""
 LEAST_SHARE = {1: 0.16, 2: 0.1}
 """Of the bytes of tiles, that are to be channels, for numbers of so many bytes: below it others are as fast."""
 LEAST_PIXELS = 4
 DEEPEST = (1 << 31) // (2 * 128 * 255)
 """Products of a signed byte and an unsigned one, twice as many, that 32 bits sum."""
-TIMES_FASTER = 8.0
-"""Than multiply-adds of float32, for products of bfloat16, with everything around them."""
+LEFT_OUT = {"bf16": 0.0, "fp16": 2.8e-6}
+"""Of a sum, in the root mean square: the products that are not summed, for numbers that know nothing of each other."""
+TIMES_FASTER = {"bf16": 8.0, "fp16": 3.0}
+"""Than multiply-adds of float32, for products of a format, with everything around them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,13 +37,13 @@ class Rows:
     taps: int
     pixels: int
 
-    def fill_tiles(self, item: int) -> bool:
-        """Whether they do, of numbers of `item` bytes."""
+    def fill_tiles(self, item: int, products: int = 1) -> bool:
+        """Whether they do, of numbers of `item` bytes, where so many products of tiles are needed for one."""
         row = self.channels[0] * self.taps
         if row * item < WORD_BYTES or (self.groups > 1 and self.channels[1] < LANES) or self.pixels < LEAST_PIXELS:
             return False
         blocks = ceil(row / row_depth(row, item))
-        return row * item >= LEAST_SHARE[item] * blocks * ROW_BYTES
+        return row * item >= products * LEAST_SHARE[item] * blocks * ROW_BYTES
 
 
 def row_depth(row: int, item: int) -> int:
@@ -63,9 +67,11 @@ def rows_of(conv: Conv) -> Rows:
     )
 
 
-def multiplies_bfloats(conv: Conv, target: Target) -> bool:
-    """Whether a convolution of bfloat16 numbers is computed on tiles."""
-    return target.has("amx_bf16") and target.lanes == LANES and not conv.transposed and rows_of(conv).fill_tiles(2)
+def multiplies_halves(rows: Rows, name: str, target: Target) -> bool:
+    """Whether a product of bf16 or fp16 is computed on tiles."""
+    if name not in TIMES_FASTER or not target.has("amx_bf16") or target.lanes != LANES:
+        return False
+    return rows.fill_tiles(2, TERMS if name == "fp16" else 1)
 
 
 def multiplies_integers(rows: Rows, depth: int, words: tuple[str, str], target: Target) -> bool:

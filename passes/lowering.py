@@ -9,7 +9,7 @@
 Kernels with equal identities are one. The order of calls is recorded, with each one's layer, for profiles and reports.
 """
 
-from collections.abc import Hashable, Iterator, Mapping, Set
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
 
@@ -17,7 +17,6 @@ import numpy as np
 from tvm import IRModule, ir, relax, tirx
 
 from lowprec.layers import Cost
-from lowprec.passes.bfloats import bfloats_of
 from lowprec.passes.calling import KIND, LAYER, OPERATORS, Kind, unit_of
 from lowprec.passes.costs import cost_of
 from lowprec.passes.drawing import WORDS_OP, parameters
@@ -37,6 +36,7 @@ from lowprec.passes.editing import (
 )
 from lowprec.passes.generic import Cache, lower_generic
 from lowprec.passes.joining import Join, Part, find_joins
+from lowprec.passes.numbers import numbers_of
 from lowprec.passes.reading_units import Declined, read_border
 from lowprec.passes.templates import Facts, KernelCall, Wish, lower_by_template
 from lowprec.schedules.copying import Copy
@@ -81,7 +81,7 @@ def lower_units(module: IRModule, target: Target, wishes: Mapping[str, Wish] | N
         target=target,
         wishes=wishes or {},
         inside=_inside_halos(module, main),
-        bfloats=bfloats_of(module, main),
+        numbers=numbers_of(module, main),
         readers=_readers_of_words(module, main),
         step=main.params[-1] if main.params else relax.Var("", relax.TensorType((), "int64")),
         places=places,
@@ -115,7 +115,7 @@ class _Lowering:
     target: Target
     wishes: Mapping[str, Wish]
     inside: Mapping[relax.Expr, Window]
-    bfloats: Set[relax.Expr]
+    numbers: Mapping[relax.Expr, str]
     readers: Mapping[relax.Expr, str]
     step: relax.Var
     places: Mapping[relax.Expr, tuple[Join, Part]]
@@ -140,7 +140,7 @@ class _Lowering:
         actual = dict(zip(function.params, value.args, strict=True))
         facts = Facts(
             insides={param: self.inside[arg] for param, arg in actual.items() if arg in self.inside},
-            bfloats={param for param, arg in actual.items() if arg in self.bfloats},
+            numbers={param: self.numbers[arg] for param, arg in actual.items() if arg in self.numbers},
             words={param: parameters(self.words[arg]) for param, arg in actual.items() if arg in self.words},
         )
         kernel = self._by_template(function, layer, place, facts)

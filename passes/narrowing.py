@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 
 from tvm import IRModule, relax
 
-from lowprec.passes.bfloats import bfloats_of
 from lowprec.passes.calling import KIND, LAYER, Caller, Kind, unit_attributes, unit_of
 from lowprec.passes.editing import (
     MAIN,
@@ -32,8 +31,10 @@ from lowprec.passes.editing import (
     tensors_in,
 )
 from lowprec.passes.halves import from_upper_half, upper_half
+from lowprec.passes.numbers import numbers_of
 from lowprec.passes.templates import Facts, Wish, reads_halves
 from lowprec.passes.units import CONVOLUTIONS
+from lowprec.schedules.arithmetic import BFLOAT
 from lowprec.schedules.views import FLOAT, UPPER_HALVES
 from lowprec.targets import Target
 
@@ -53,7 +54,7 @@ def narrow_bfloats(module: IRModule, target: Target, wishes: Mapping[str, Wish])
 
 def _chosen(module: IRModule, main: relax.Function, target: Target, wishes: Mapping[str, Wish]) -> Set[relax.Expr]:
     """The tensors of main that are stored as halves."""
-    bfloats = bfloats_of(module, main)
+    numbers = numbers_of(module, main)
     chosen: set[relax.Expr] = set()
     barred: set[relax.Expr] = set()
     joined: list[set[relax.Expr]] = []
@@ -63,13 +64,13 @@ def _chosen(module: IRModule, main: relax.Function, target: Target, wishes: Mapp
         if function is None:
             barred.update((var, *tensors_in(value)))
             continue
-        if var in bfloats and is_tensor(var) and dtype_of(var) == FLOAT:
+        if numbers.get(var) == BFLOAT and is_tensor(var) and dtype_of(var) == FLOAT:
             chosen.add(var)
         read.update(value.args)
         if _joins(function):
             joined.append({var, *value.args})
         elif function.attrs[KIND] != Kind.GENERIC:
-            barred.update(_multiplied(value, function, target, wishes, bfloats))
+            barred.update(_multiplied(value, function, target, wishes, numbers))
     chosen = (chosen & read) - barred
     while any(chosen & together and not together <= chosen for together in joined):
         for together in joined:
@@ -82,11 +83,11 @@ def _multiplied(
     function: relax.Function,
     target: Target,
     wishes: Mapping[str, Wish],
-    bfloats: Set[relax.Expr],
+    numbers: Mapping[relax.Expr, str],
 ) -> Iterator[relax.Expr]:
     """The tensors that a unit's kernel multiplies as float32."""
     actual = dict(zip(function.params, value.args, strict=True))
-    facts = Facts(bfloats={param for param, argument in actual.items() if argument in bfloats})
+    facts = Facts(numbers={param: numbers[argument] for param, argument in actual.items() if argument in numbers})
     taken = reads_halves(function, target, wish=wishes.get(str(function.attrs[LAYER])), facts=facts)
     sources = {param: {param} for param in function.params}
     for var, line in bindings(function):

@@ -6,7 +6,7 @@
 Declines when: weights are not constant, the unit is not of the template's form, an extent is zero.
 """
 
-from collections.abc import Hashable, Mapping, Set
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -94,11 +94,11 @@ class Wish:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What is known of a unit's parameters: where the border of some ends, which have bfloat16 numbers alone, and which
-    are random words, of what key, shape and order."""
+    """What is known of a unit's parameters: where the border of some ends, which have numbers of what
+    type alone, and which are random words, of what key, shape and order."""
 
     insides: Mapping[relax.Var, Window] = field(default_factory=dict)
-    bfloats: Set[relax.Var] = frozenset()
+    numbers: Mapping[relax.Var, str] = field(default_factory=dict)
     words: Mapping[relax.Var, tuple[Shape, Shape, Shape]] = field(default_factory=dict)
 
 
@@ -176,7 +176,7 @@ def _ask_convolution(reading: UnitReading, target: Target, wish: Wish, facts: Fa
         sizes=wish.sizes,
         threads=wish.threads,
         wide=weights.dtype == np.int16 and window.dtype != WIDE,
-        halves=wish.algorithm == DIRECT and not integers and _in_halves(param, window, weights, target, facts),
+        numbers=FLOAT if integers else _numbers(param, window, weights, target, facts),
     )
     return _Convolution(param=param, weights=weights, integers=integers, request=request, declined=declined)
 
@@ -211,30 +211,19 @@ def _planes(reading: UnitReading, target: Target) -> KernelCall:
     if reading.result.halo is not None:
         raise Declined("its kernel writes no border around planes")
     weights = as_float32(array_of(operator.args[1]))
-    padding = tuple(int(width) for width in operator.attrs.padding)
-    conv = Conv(
-        batch=window.extents[0],
-        in_channels=window.extents[1],
-        out_channels=len(weights),
-        groups=int(operator.attrs.groups),
-        size=window.extents[2:],
-        kernel=weights.shape[2:],
-        stride=tuple(int(step) for step in operator.attrs.strides),
-        dilation=tuple(int(step) for step in operator.attrs.dilation),
-        pads_begin=padding[:2],
-        pads_end=padding[2:],
-    )
+    batch, channels, *size = window.extents
+    conv = _conv(operator, (batch, *size, channels), weights)
     kernel = planes_kernel(conv, window, reading.result, reading.epilogue, target)
     arguments = (param, pack_planes(weights, kernel), *reading.sources)
     return KernelCall(identity=kernel, family="depthwise", arguments=arguments, kernel=kernel)
 
 
-def _in_halves(param: relax.Var, window: Window, weights: Array, target: Target, facts: Facts) -> bool:
-    """Whether what is multiplied are bfloat16 numbers, the weights finite ones: a last block of channels has some
-    again, times zero."""
-    if window.dtype != UPPER_HALVES and param not in facts.bfloats:
-        return False
-    return bool(np.isfinite(weights).all()) and halves_of(as_float32(weights), target) == BFLOAT
+def _numbers(param: relax.Var, window: Window, weights: Array, target: Target, facts: Facts) -> str:
+    """The type of what is multiplied, where weights are finite: a last block of channels has some again, times zero."""
+    kind = BFLOAT if window.dtype == UPPER_HALVES else facts.numbers.get(param, FLOAT)
+    if kind == FLOAT or not np.isfinite(weights).all():
+        return FLOAT
+    return kind if halves_of(as_float32(weights), target) in (BFLOAT, kind) else FLOAT
 
 
 def _takes_halves(kernel: ConvolutionKernel) -> bool:
@@ -350,21 +339,7 @@ def _signs_geometry(operator: relax.Call, extents: tuple[int, ...], weights: Arr
             pads_begin=(0, 0, 0),
             pads_end=(0, 0, 0),
         )
-    attrs = operator.attrs
-    padding = tuple(int(width) for width in attrs.padding)
-    rank = len(extents) - 2
-    return Conv(
-        batch=extents[0],
-        in_channels=extents[-1],
-        out_channels=len(weights),
-        groups=1,
-        size=extents[1:-1],
-        kernel=weights.shape[2:],
-        stride=tuple(int(step) for step in attrs.strides),
-        dilation=tuple(int(step) for step in attrs.dilation),
-        pads_begin=padding[:rank],
-        pads_end=padding[rank:],
-    )
+    return _conv(operator, extents, weights)
 
 
 def _family(kernel: ConvolutionKernel) -> str:
@@ -396,21 +371,27 @@ def _live(read: Window, inside: Window | None, weights: Array) -> tuple[tuple[in
 
 
 def _geometry(operator: relax.Call, extents: tuple[int, ...], weights: Array) -> Conv:
-    attrs = operator.attrs
-    if any(int(width) for width in attrs.padding) or 0 in (*extents, *weights.shape):
+    """The convolution of what has its padding around it."""
+    if any(int(width) for width in operator.attrs.padding) or 0 in (*extents, *weights.shape):
         raise Declined("the convolution still pads, or is empty")
-    rank = len(extents) - 2
+    return _conv(operator, extents, weights)
+
+
+def _conv(operator: relax.Call, extents: tuple[int, ...], weights: Array) -> Conv:
+    """A convolution whose source has these extents, channels last, with its padding."""
+    attrs, rank = operator.attrs, len(extents) - 2
+    padding = tuple(int(width) for width in attrs.padding)
     return Conv(
         batch=extents[0],
         in_channels=extents[-1],
-        out_channels=weights.shape[0],
+        out_channels=len(weights),
         groups=int(attrs.groups),
         size=extents[1:-1],
         kernel=weights.shape[2:],
         stride=tuple(int(step) for step in attrs.strides),
         dilation=tuple(int(step) for step in attrs.dilation),
-        pads_begin=(0,) * rank,
-        pads_end=(0,) * rank,
+        pads_begin=padding[:rank],
+        pads_end=padding[rank:],
     )
 
 
@@ -451,7 +432,7 @@ def _ask_product(reading: UnitReading, target: Target, facts: Facts) -> _Product
         bias=reading.bias is not None or integers,
         wide=codes is not None and codes.dtype == np.int16 and window.dtype != WIDE,
         stored=halves_of(as_float32(array_of(right)), target) if floats else FLOAT,
-        halves=floats and _in_halves(param, window, array_of(right), target, facts),
+        numbers=_numbers(param, window, array_of(right), target, facts) if floats else FLOAT,
     )
     return _Product(param=param, constant=constant, codes=codes, source=source, request=request)
 

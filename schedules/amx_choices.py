@@ -5,13 +5,14 @@ from math import prod
 
 from lowprec.schedules.amx import Amx, Grid, flat_line, plain_line
 from lowprec.schedules.amx_tiles import TILES
+from lowprec.schedules.arithmetic import HALF
 from lowprec.schedules.direct import Grouped
 from lowprec.schedules.geometry import Geometry
 from lowprec.schedules.tiling import ceil_div, divisors
 from lowprec.schedules.views import FLOAT, UPPER_HALVES, View
 from lowprec.schedules.walks import L2_BYTES, L2_SHARE
 from lowprec.targets import Target
-from lowprec.tiles import DEEPEST, LANES, Rows, joins_taps
+from lowprec.tiles import DEEPEST, LANES, TERMS, Rows, joins_taps
 
 PRODUCT_CYCLES, LATENCY, LOAD_CYCLES = 16, 52, 11
 """Of a product of tiles: from one to the next, and to the next of the same sums; of loading a tile."""
@@ -26,14 +27,14 @@ TASKS = 8
 """Tasks there should be for the threads to share."""
 
 
-def amx_kernel(layer: Grouped, target: Target, *, bias: bool, halves: bool, activations: int) -> Amx | None:
-    """The kernel, where the target has the instructions and tiles are filled well enough. `halves`: floats are bfloat16
-    numbers, all of them; bytes of `activations` are read and written."""
+def amx_kernel(layer: Grouped, target: Target, *, bias: bool, numbers: str, activations: int) -> Amx | None:
+    """The kernel, where the target has the instructions and tiles are filled well enough. All floats are `numbers` of a
+    type; bytes of `activations` are read and written."""
     geometry, source = layer.geometry, layer.input
     flag = {"int8": "amx_int8", "uint8": "amx_int8", WIDE: "amx_int8", **dict.fromkeys(FLOATS, "amx_bf16")}.get(
         source.dtype
     )
-    if flag is None or not target.has(flag) or target.lanes != LANES or (source.dtype in FLOATS and not halves):
+    if flag is None or not target.has(flag) or target.lanes != LANES or (source.dtype in FLOATS and numbers == FLOAT):
         return None
     merged = joins_taps(layer.groups, geometry.dilation[2])
     rows = Rows(
@@ -42,7 +43,8 @@ def amx_kernel(layer: Grouped, target: Target, *, bias: bool, halves: bool, acti
         taps=geometry.kernel[2] if merged else 1,
         pixels=layer.batch * prod(geometry.size),
     )
-    if not rows.fill_tiles(2 if halves else 1) or source.strides[4] != 1:
+    halves, twofold = source.dtype in FLOATS, numbers == HALF
+    if not rows.fill_tiles(2 if halves else 1, TERMS if twofold else 1) or source.strides[4] != 1:
         return None
     split = source.dtype == WIDE
     if split and layer.in_channels * prod(geometry.kernel) > DEEPEST:
@@ -52,6 +54,7 @@ def amx_kernel(layer: Grouped, target: Target, *, bias: bool, halves: bool, acti
         bias=bias,
         halves=halves,
         split=split,
+        twofold=twofold,
         flat=_is_flat(geometry, source),
         merged=merged,
         grid=Grid(high=1, wide=1),
@@ -94,7 +97,7 @@ def _block(kernel: Amx, activations: int) -> int:
     read = sum(any(view.strides[:4]) for view in kernel.epilogue.operands)
     if kernel.steps > SHALLOW and activations * (1 + read) <= L2_BYTES:
         return 1
-    panel_bytes = kernel.steps * kernel.grid.wide * kernel.tile_bytes * kernel.parts
+    panel_bytes = kernel.stored * kernel.grid.wide * kernel.tile_bytes * kernel.parts
     return max((count for count in divisors(kernel.panels) if count * panel_bytes <= L2_SHARE), default=1)
 
 

@@ -29,7 +29,7 @@ from lowprec.targets import X86, Target
 LOW_BYTES = 0x00FF00FF
 SIGNS = -0x7F7F7F80  # 0x80808080, as int32
 BITS = 8
-BFLOAT = "bfloat16"
+BFLOAT, HALF = "bfloat16", "float16"
 PIECE = 1 << 14
 """Numbers that a task halves."""
 SPARE = 4
@@ -216,7 +216,7 @@ def halves_of(weights: NDArray[np.float32], target: Target) -> str:
     reads = target.has("f16c") or target.arch != X86
     with np.errstate(over="ignore"):
         same = reads and np.array_equal(weights.astype(np.float16), weights)
-    return "float16" if same else FLOAT
+    return HALF if same else FLOAT
 
 
 def arithmetic_of(dtype: str, target: Target, *, wide: bool = False) -> Arithmetic:

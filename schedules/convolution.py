@@ -21,8 +21,9 @@ from lowprec.fourier import frequencies
 from lowprec.phases import phase_count, phases_of
 from lowprec.predicting_fourier import segments_of
 from lowprec.predicting_winograd import filterings
-from lowprec.schedules.amx import Amx, build_amx, pack_amx
+from lowprec.schedules.amx import Amx, pack_amx
 from lowprec.schedules.amx_choices import amx_kernel
+from lowprec.schedules.amx_kernel import build_amx
 from lowprec.schedules.arithmetic import Arithmetic, Way, arithmetic_of
 from lowprec.schedules.blocks import Blocks, Products, Tiling, choose_blocks, choose_patches
 from lowprec.schedules.bundles import bundle_weights, choose_bundle
@@ -60,7 +61,7 @@ class ConvolutionRequest:
     `conv` has no padding of its own: `source` is as large as all that the taps reach, and zero outside of what is
     `live` along each spatial axis, if that is known. `algorithm` is one that fits, `sizes` those of a Fourier tile;
     `threads` is the number that the kernel should be good for; `wide`: integer weights take more than 8 bits;
-    `halves`: floats, weights as well, are bfloat16 numbers.
+    `numbers`: the type whose numbers all floats are, weights as well.
     """
 
     conv: Conv
@@ -73,7 +74,7 @@ class ConvolutionRequest:
     sizes: tuple[int, ...] = ()
     threads: int = 1
     wide: bool = False
-    halves: bool = False
+    numbers: str = FLOAT
 
     def __post_init__(self) -> None:
         if self.conv.transposed or any((*self.conv.pads_begin, *self.conv.pads_end)):
@@ -98,7 +99,7 @@ def convolution_kernel(request: ConvolutionRequest, target: Target) -> Kernel:
         return _depthwise(request, target)
     if request.source.dtype != FLOAT:
         return _in_tiles(request, target) or _direct(request, target)
-    tiles = _in_tiles(request, target) if request.halves else None
+    tiles = _in_tiles(request, target) if request.numbers != FLOAT else None
     if tiles is not None:
         return tiles
     lanes = _dot_lanes(request, target)
@@ -142,7 +143,7 @@ def _in_tiles(request: ConvolutionRequest, target: Target) -> Amx | None:
     if request.wide:
         return None
     layer, activations = _grouped(request), request.activations
-    return amx_kernel(layer, target, bias=request.bias, halves=request.halves, activations=activations)
+    return amx_kernel(layer, target, bias=request.bias, numbers=request.numbers, activations=activations)
 
 
 def _grouped(request: ConvolutionRequest, bundle: int = 1) -> Grouped:

@@ -32,7 +32,7 @@ FEW_ROWS = 16
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProductRequest:
     """One matrix product: `right` is the right-hand side's place, or None when it is constant and will be packed;
-    `wide` and `halves` are as of convolutions, `stored` the narrowest float that has all of a constant one."""
+    `wide` and `numbers` are as of convolutions, `stored` the narrowest float that has all of a constant one."""
 
     depth: int
     left: Window
@@ -42,7 +42,7 @@ class ProductRequest:
     bias: bool
     wide: bool = False
     stored: str = FLOAT
-    halves: bool = False
+    numbers: str = FLOAT
 
 
 def product_kernel(request: ProductRequest, target: Target) -> Direct | Amx:
@@ -68,7 +68,7 @@ def product_kernel(request: ProductRequest, target: Target) -> Direct | Amx:
     )
     activations = request.left.bytes + request.result.bytes
     if request.right is None and not request.wide:
-        kernel = amx_kernel(layer, target, bias=request.bias, halves=request.halves, activations=activations)
+        kernel = amx_kernel(layer, target, bias=request.bias, numbers=request.numbers, activations=activations)
         if kernel is not None:
             return kernel
     arithmetic = in_words(arithmetic_of(request.left.dtype, target, wide=request.wide), request.depth)

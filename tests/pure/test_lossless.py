@@ -20,6 +20,7 @@ from lowprec.lossless import (
     Packing,
     Plain,
     Signs,
+    Twofold,
     pack_as,
     packed,
     packed_size,
@@ -139,6 +140,25 @@ def test_float16_in_float32(count: int) -> None:
         assert not isinstance(assert_back(array), Half)
 
 
+def twofold(numbers: NDArray[np.float16]) -> NDArray[np.uint16]:
+    whole = numbers.astype(np.float32)
+    near = whole.astype("bfloat16").astype(np.float32)
+    return np.stack([near, whole - near]).astype("bfloat16").view(np.uint16)
+
+
+@pytest.mark.parametrize("count", [SMALL // 2, 65_535, 65_537])
+def test_float16_in_parts(count: int) -> None:
+    """Every finite number but -0."""
+    halves = random_bits("float16", count)
+    halves = np.where(np.isfinite(halves) & (halves != 0), halves, np.float16(1 / 3))
+    halves[:6] = [0.0, 6e-8, -6e-8, 65504.0, -65504.0, 2049.0]
+    array = twofold(halves)
+    assert assert_back(array) == Twofold()
+    assert lossless.packed(array)[1].size == 2 * count
+    array[1, -1] ^= 1
+    assert assert_back(array) != Twofold()
+
+
 def test_a_nan_of_float16_stays_in_float32() -> None:
     """Machines differ in which NaN float16 gives back."""
     array = np.full(SMALL, 1 / 3, np.float16).astype(np.float32)
@@ -191,7 +211,7 @@ def test_arrays_of_any_strides() -> None:
 )  # fmt: skip
 def test_unknown_packings_are_refused(text: str) -> None:
     with pytest.raises(
-        ValueError, match="not plain, bits:1 to bits:16, signs, bfloat16, float16 or deflate:N"
+        ValueError, match="not plain, bits:1 to bits:16, signs, bfloat16, float16, twofold or deflate:N"
     ) as caught:
         parse(text)
     assert len(str(caught.value)) < 200
@@ -207,6 +227,8 @@ REFUSED: list[tuple[Packing, str, int, str]] = [
     (Half("float16"), "int32", 9, "float16 of int32"),
     (Signs(), "uint8", 9, "signs of uint8, which takes integers that have signs"),
     (Signs(), "float32", 9, "signs of float32, which takes integers that have signs"),
+    (Twofold(), "uint16", 5001, "twofold of 5001 uint16, which takes uint16 in pairs"),
+    (Twofold(), "int16", 5000, "twofold of 5000 int16, which takes uint16 in pairs"),
     (Deflate(10), "float32", 2581, "deflate:10 for 10324 bytes, which zlib cannot make of it"),
     (Deflate(10), "int8", 2**200, "which zlib cannot make of it"),
 ]

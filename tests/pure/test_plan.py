@@ -151,7 +151,7 @@ def test_words() -> None:
     assert Choice(layer="x", op="Conv", algorithm="direct", formats=Formats(), reason="r").declined == ()
 
 
-BFLOATS = ("bf16", "bf16", "fp32")
+BFLOATS, HALVES = ("bf16", "bf16", "fp32"), ("fp16", "fp16", "fp32")
 
 
 @pytest.mark.parametrize(
@@ -159,12 +159,14 @@ BFLOATS = ("bf16", "bf16", "fp32")
     [
         ({}, BFLOATS, "sapphirerapids", True),
         ({}, BFLOATS, "x86-64-v4", False),
-        ({}, ("fp16", "fp16", "fp32"), "sapphirerapids", False),
+        ({}, HALVES, "sapphirerapids", True),
+        ({}, HALVES, "cascadelake", False),
+        ({"in_channels": 2}, HALVES, "sapphirerapids", False),
         ({"in_channels": 1}, BFLOATS, "sapphirerapids", False),
         ({"groups": 64}, BFLOATS, "sapphirerapids", False),
     ],
 )
-def test_bfloats_are_multiplied_on_tiles_where_they_fill_them(
+def test_floats_are_multiplied_on_tiles_where_they_fill_them(
     changes: dict[str, Any], words: tuple[str, str, str], target: str, on_tiles: bool
 ) -> None:
     one = replace(layer("c", "Conv", conv(**changes)), words=words)

@@ -1,7 +1,6 @@
 """A profile's figures follow from times and costs alone."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -54,20 +53,20 @@ def test_products_of_bytes_are_held_against_their_own_peak() -> None:
 def test_products_that_take_several_of_bytes_have_as_long() -> None:
     conv, _ = layer_times(CALLS, TIMES, PEAKS, byte_steps={"conv": 4})
     assert conv.bound_ms == pytest.approx(1.0)
-    on_tiles = [replace(call, family="amx") for call in CALLS]
-    assert layer_times(on_tiles, TIMES, PEAKS)[0].bound_ms == pytest.approx(0.5)
 
 
 def test_steps_of_a_plan() -> None:
-    kinds = {"a": "uint8", "b": "int16", "c": "bf16"}
+    kinds = {"a": "uint8", "b": "int16", "c": "bf16", "d": "bf16", "e": "fp16"}
+    sums = ("int32", "int32", "fp32", "fp32", "fp32")
     formats = [
-        Formats(weights=kind, activations=kind, sums="fp32" if kind == "bf16" else "int32") for kind in kinds.values()
+        Formats(weights=kind, activations=kind, sums=kept) for kind, kept in zip(kinds.values(), sums, strict=True)
     ]
     choices = tuple(
         Choice(layer=name, op="Conv", algorithm="direct", formats=each, reason="")
         for name, each in zip(kinds, formats, strict=True)
     )
-    assert byte_steps(Plan(choices=choices)) == {"a": 1, "b": 4}
+    calls = [call(name, family="direct" if name == "c" else "amx", cost=Cost(macs=1)) for name in kinds]
+    assert byte_steps(Plan(choices=choices), calls) == {"a": 1, "b": 4, "d": 2, "e": 6}
 
 
 def test_totals() -> None:

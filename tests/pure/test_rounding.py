@@ -30,6 +30,7 @@ from lowprec.formats import (
     within_float32,
 )
 from lowprec.rounding import DRAWN, Rounding, round_to
+from tests.amounts import thinned
 from tests.others import OTHERS, assert_same
 from tests.refusals import outcome, refused
 from tests.scalar_rounding import RULES, Ladder, ladder, names, round_scalar, share_up
@@ -123,7 +124,7 @@ def check_every_draw(name: str, bits_used: int, few: int, dtype: type[np.floatin
         assert 2 * abs(count * width - (distance << bits_used)) <= width, "the bias is more than 2^-(k+1)"
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", thinned(SMALL))
 def test_every_draw_of_stochastic_rounding(name: str) -> None:
     """Every format of up to 8 bits, every k up to 12, every step, every draw; fewer places in a step for larger k."""
     for bits_used in range(1, 13):
@@ -197,7 +198,7 @@ def check_twin(name: str, x: NDArray[np.floating], digits: int, seed: int = 0) -
 
 
 @pytest.mark.parametrize(("dtype", "digits"), CARRIERS)
-@pytest.mark.parametrize("name", names(6))
+@pytest.mark.parametrize("name", thinned(names(6)))
 def test_the_scalar_twin_in_every_step(name: str, dtype: type[np.floating], digits: int) -> None:
     values = stairs(ladder(name))
     outside = np.array([-1e30, -1e3, -0.0, 1e3, 1e30, -np.inf, np.inf])

@@ -15,6 +15,7 @@ from lowprec.schedules.quantizing import Quantizing, build_quantizing
 from lowprec.targets import parse_target
 from lowprec.train import Draw
 from lowprec.train import round_to as torch_round_to
+from tests.amounts import thinned
 
 SEED, NAME, STEP = -5, "features.0.weight", 41
 
@@ -34,7 +35,7 @@ def by_torch(x: NDArray[np.float32], fmt: Format, start: int) -> NDArray[np.floa
     return np.array(torch_round_to(torch.from_numpy(x), fmt, Rounding.STOCHASTIC, bits=draw).numpy())
 
 
-@pytest.mark.parametrize("fmt", [Fixed(2, 14), Int(8), FP16, BF16, Binary()], ids=str)
+@pytest.mark.parametrize("fmt", thinned([Fixed(2, 14), Int(8), FP16, BF16, Binary()]), ids=str)
 def test_one_tensor_has_one_rounding(fmt: Format) -> None:
     x = (np.random.default_rng(0).standard_normal(4099) * 2).astype(np.float32)
     oracle = round_to(x, fmt, Rounding.STOCHASTIC, bits=random_bits(SEED, NAME, x.size, step=STEP))

@@ -25,7 +25,7 @@ from tests.networks.classifiers import shufflenet_v2
 from tests.quantized import Array, Network
 from tests.quantized_graphs import quantized_graph
 
-QUICK, ALL = 14, 400
+QUICK, ALL = 10, 400
 NAMES = ("native", "cascadelake", "x86-64-v4", "x86-64-v3", "x86-64")
 HERE = [name for name in NAMES if parse_target(name).features <= native().features]
 CHOICES = [(target, threads) for threads in (1, 2, 3) for target in HERE]

@@ -34,7 +34,7 @@ from tests.networks.drawing import LARGEST, Array, session_of
 from tests.networks.random_graphs import random_graph
 from tests.networks.replaying import cut
 
-QUICK, ALL, SHARE = 16, 2000, 40
+QUICK, ALL, SHARE = 10, 2000, 40
 INTEGERS = ("int8", "q2.14", "q3.7")
 MIXED = "mixed"
 FORMATS = ("fp32", "bf16", "fp16", *INTEGERS, "binary", MIXED)

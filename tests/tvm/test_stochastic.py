@@ -24,6 +24,7 @@ from lowprec.targets import detect_features, parse_target
 from lowprec.testing import assert_independent, assert_unbiased
 from lowprec.testing.chances import ALARM, binomial
 from lowprec.verification import verify
+from tests.amounts import thinned
 from tests.rounded import chain, random
 from tests.tvm.test_mixed_formats import SAMPLES, images
 from tests.tvm.test_mixed_formats import network as products
@@ -47,7 +48,7 @@ def network(art: Artifact, model: onnx.ModelProto, folder: Path) -> Any:
     return prepare(load_graph(str(path)), options, lambda *_: {}).graph
 
 
-@pytest.mark.parametrize("precision", FORMATS)
+@pytest.mark.parametrize("precision", thinned(FORMATS))
 def test_every_step_is_the_oracles(precision: str, tmp_path: Path) -> None:
     model = images()
     art = compiled(model, precision, seed=11)
@@ -63,7 +64,7 @@ def test_every_step_is_the_oracles(precision: str, tmp_path: Path) -> None:
     assert len({art(SAMPLES[:1], step=step).tobytes() for step in range(8)}) == 8
 
 
-@pytest.mark.parametrize("precision", ["int8", "q2.14"])
+@pytest.mark.parametrize("precision", thinned(["int8", "q2.14"]))
 def test_verify_holds_it_against_the_oracle(precision: str, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     onnx.save(images(), path)
@@ -121,7 +122,7 @@ def identity(shape: list[int]) -> onnx.ModelProto:
     return chain(nodes, {"w": np.eye(shape[1], dtype=np.float32).reshape(shape[1], shape[1], 1, 1)}, shape, "y")
 
 
-@pytest.mark.parametrize("channels", [1, 5, 64])
+@pytest.mark.parametrize("channels", thinned([1, 5, 64], first=1))
 def test_rounding_in_a_network_is_unbiased(channels: int) -> None:
     """A network that rounds its input, and nothing else, as a quantizer that draws by its own steps."""
     shape = [1, channels, 48, 51]

@@ -12,6 +12,7 @@ from lowprec.passes.narrowing import narrow_bfloats
 from lowprec.passes.templates import Wish
 from lowprec.pipeline import rewrite
 from lowprec.targets import native, parse_target
+from tests.amounts import thinned
 from tests.tvm.passes.programs import inputs_of, program, run, run_units
 
 op, nn = relax.op, relax.op.nn
@@ -108,7 +109,7 @@ def stored(module: IRModule) -> set[str]:
     return {var.name for var in tensors if dtype_of(var) == "uint16"}
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", thinned(CASES))
 def test_what_is_stored_in_two_bytes(name: str) -> None:
     module = units(name)
     narrow = narrow_bfloats(module, TILES, {})
@@ -118,7 +119,7 @@ def test_what_is_stored_in_two_bytes(name: str) -> None:
         np.testing.assert_array_equal(got, expected)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", thinned(CASES, first=1))
 def test_kernels_compute_the_same(name: str) -> None:
     """On tiles where this CPU has them; the generic rule takes what other kernels cannot."""
     module, target = units(name), native()
@@ -134,5 +135,5 @@ def test_targets_without_tiles_keep_four_bytes() -> None:
 
 def test_other_algorithms_read_floats() -> None:
     module = units("borders")
-    wishes = {"b": Wish(algorithm="winograd 4"), "end": Wish(algorithm=DIRECT)}
+    wishes = {"b": Wish(algorithm="winograd:4"), "end": Wish(algorithm=DIRECT)}
     assert stored(narrow_bfloats(module, TILES, wishes)) - {""} == {"b"}

@@ -11,6 +11,7 @@ from lowprec.passes.editing import MAIN, Emitter, bindings, dtype_of, result_of
 from lowprec.passes.halos import move_padding
 from lowprec.passes.units import group_units
 from lowprec.passes.widening import chain_of, zero_of
+from tests.amounts import thinned
 from tests.tvm.passes.programs import (
     Body,
     integer_program,
@@ -206,7 +207,7 @@ INTEGER_NETWORKS: dict[str, tuple[Body, dict[str, int]]] = {
 }
 
 
-@pytest.mark.parametrize("name", INTEGER_NETWORKS)
+@pytest.mark.parametrize("name", thinned(INTEGER_NETWORKS))
 def test_networks_of_integers_keep_their_meaning(name: str) -> None:
     """Borders are of the byte that stands for zero; two that disagree are written apart."""
     body, counts = INTEGER_NETWORKS[name]

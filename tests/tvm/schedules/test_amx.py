@@ -10,15 +10,17 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from lowprec.convolution import Conv, convolve
-from lowprec.schedules.amx import Amx, build_amx, pack_amx
+from lowprec.schedules.amx import Amx, pack_amx
 from lowprec.schedules.amx_choices import choose_grid
+from lowprec.schedules.amx_kernel import build_amx
 from lowprec.schedules.convolution import ConvolutionRequest, Kernel, convolution_kernel, pack_convolution
 from lowprec.schedules.direct import Direct
 from lowprec.schedules.epilogue import Epilogue, Step, Value
 from lowprec.schedules.product import ProductRequest, pack_product, product_kernel
 from lowprec.schedules.windows import whole
 from lowprec.targets import native, parse_target
-from lowprec.tiles import DEEPEST, rows_of
+from lowprec.tiles import DEEPEST, LEFT_OUT, TERMS, rows_of
+from tests.amounts import thinned
 from tests.tvm.schedules.test_bytes import Case, called, check, convolved, drawn_case, drawn_conv, inside
 
 AMX = parse_target("sapphirerapids")
@@ -60,7 +62,7 @@ def on_tiles() -> st.SearchStrategy[Case]:
 
 
 @needs_amx
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(on_tiles(), st.integers(1, 3))
 def test_layers_on_tiles_sum_exactly(case: Case, threads: int) -> None:
     check(case, native(), threads)
@@ -99,7 +101,7 @@ ELSEWHERE = {
 
 
 @needs_amx
-@pytest.mark.parametrize("name", ON_TILES)
+@pytest.mark.parametrize("name", thinned(ON_TILES))
 def test_a_layer_on_tiles_has_the_bits_of_every_other_way(name: str) -> None:
     case = Case(conv=ON_TILES[name], border=1, number=7, seed=5)
     others = (native(), parse_target("cascadelake"), parse_target("x86-64-v3"))
@@ -209,12 +211,14 @@ def whole_numbers(conv: Conv, seed: int) -> tuple[NDArray[np.float32], NDArray[n
     return x.astype(np.float32), w.astype(np.float32)
 
 
-def run_bfloats(case: Case, x: NDArray[np.float32], w: NDArray[np.float32], threads: int) -> NDArray[np.float32]:
+def run_halves(
+    case: Case, x: NDArray[np.float32], w: NDArray[np.float32], threads: int, numbers: str
+) -> NDArray[np.float32]:
     """Inside of what is not zero around the source, into what is NaN."""
     conv = case.conv
     source, result = replace(case.source, dtype="float32"), replace(case.result, dtype="float32", border=0)
     relu = Epilogue(steps=(Step(op="relu", arguments=(Value(0),)),))
-    request = ConvolutionRequest(conv=conv, source=source, result=result, epilogue=relu, bias=True, halves=True)
+    request = ConvolutionRequest(conv=conv, source=source, result=result, epilogue=relu, bias=True, numbers=numbers)
     kernel = convolution_kernel(request, native())
     assert isinstance(kernel, Amx)
     physical = np.full(source.shape, 7, np.float32)
@@ -229,21 +233,41 @@ def run_bfloats(case: Case, x: NDArray[np.float32], w: NDArray[np.float32], thre
 
 
 @needs_bfloats
-@settings(max_examples=15)
-@given(cases().filter(lambda case: rows_of(case.conv).fill_tiles(2)), st.integers(1, 2))
-def test_bfloats_on_tiles_sum_exactly(case: Case, threads: int) -> None:
+@settings(max_examples=8)
+@given(cases().filter(lambda case: rows_of(case.conv).fill_tiles(2, TERMS)), st.integers(1, 2))
+@pytest.mark.parametrize("numbers", ["bfloat16", "float16"])
+def test_floats_on_tiles_sum_exactly(numbers: str, case: Case, threads: int) -> None:
     x, w = whole_numbers(case.conv, case.seed)
     expected = np.moveaxis(convolved(case.conv, x, w), 1, -1) + np.arange(case.conv.out_channels)
-    got = run_bfloats(replace(case, rounds=True), x, w, threads)
+    got = run_halves(replace(case, rounds=True), x, w, threads, numbers)
     assert np.array_equal(got, np.maximum(expected, 0))
 
 
 @needs_bfloats
-def test_sums_of_bfloats_are_near() -> None:
+@settings(max_examples=6)
+@given(cases().filter(lambda case: rows_of(case.conv).fill_tiles(2, TERMS)), st.booleans(), st.integers(1, 2))
+def test_each_part_of_a_float16_is_multiplied_where_it_belongs(case: Case, swapped: bool, threads: int) -> None:
+    """Pixels, or weights, of eleven bits take two numbers of bfloat16; the other factor takes one."""
+    x, w = whole_numbers(case.conv, case.seed)
+    rng = np.random.default_rng(case.seed)
+    long, short = (w, x) if swapped else (x, w)
+    long += (rng.integers(-7, 8, long.shape) * 256).astype(np.float32)
+    short[:] = np.clip(short, -3, 3)
+    expected = np.moveaxis(convolved(case.conv, x, w), 1, -1) + np.arange(case.conv.out_channels)
+    got = run_halves(replace(case, rounds=True), x, w, threads, "float16")
+    assert np.array_equal(got, np.maximum(expected, 0))
+
+
+@needs_bfloats
+@pytest.mark.parametrize(("numbers", "far"), [("bfloat16", 8e-6), ("float16", 3e-5)])
+def test_sums_of_floats_are_near(numbers: str, far: float) -> None:
     case = Case(conv=replace(LAYER, in_channels=96), rounds=True)
     rng = np.random.default_rng(0)
     shapes = ((1, 96, 16, 16), case.conv.weight_shape)
-    x, w = (rng.standard_normal(shape).astype("bfloat16").astype(np.float32) for shape in shapes)
+    x, w = (rng.standard_normal(shape).astype(numbers).astype(np.float32) for shape in shapes)
     exact = np.moveaxis(convolve(case.conv, x, w), 1, -1) + np.arange(64)
-    got = run_bfloats(case, x, w, 1)
-    assert np.abs(got - np.maximum(exact, 0)).max() < 1e-6 * np.abs(exact).max() * 8
+    got = run_halves(case, x, w, 1, numbers)
+    assert np.abs(got - np.maximum(exact, 0)).max() < far * np.abs(exact).max()
+    if numbers == "float16":
+        error = (got - exact)[exact > 0].std() / (exact - np.arange(64)).std()
+        assert error == pytest.approx(LEFT_OUT["fp16"], rel=0.1)

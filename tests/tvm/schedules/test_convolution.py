@@ -98,7 +98,7 @@ def check(conv: Conv, target: Target, *, border: int, residual: bool, bias: bool
     return got
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(convolutions(), st.sampled_from(TARGETS), st.integers(0, 2), st.booleans(), st.booleans(), st.integers(0, 99))
 def test_kernels_equal_the_oracle(conv: Conv, target: str, border: int, residual: bool, bias: bool, seed: int) -> None:
     check(conv, parse_target(target), border=border, residual=residual, bias=bias, seed=seed)

@@ -19,7 +19,7 @@ from tests.tvm.sweep.drawing import layers
 from tests.tvm.sweep.layer import Layer
 from tests.tvm.sweep.running import problems
 
-QUICK, SHARES, SIZE = 2, 77, 40
+QUICK, SHARES, SIZE = 1, 77, 40
 # Hypothesis begins with its simplest example, whatever the seed. The second is drawn freely; later ones vary it.
 SECOND = settings(
     max_examples=2,

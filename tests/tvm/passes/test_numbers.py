@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from tvm import relax
 
-from lowprec.passes.bfloats import bfloats_of
 from lowprec.passes.calling import OPERATORS
 from lowprec.passes.channels_last import channels_last
 from lowprec.passes.editing import MAIN, Emitter, bindings, result_of
 from lowprec.passes.halos import move_padding
+from lowprec.passes.numbers import numbers_of
 from lowprec.passes.units import group_units
 from tests.tvm.passes.programs import program, weights
 
@@ -38,6 +38,7 @@ KNOWN: dict[str, Step] = {
 UNKNOWN: dict[str, Step] = {
     "of float32": lambda e, x: e.emit(nn.relu(x)),
     "rounded to float16": lambda e, x: rounded(e, x, "float16"),
+    "of one type and of the other": lambda e, x: e.emit(op.concat([rounded(e, x), rounded(e, x, "float16")], axis=1)),
     "joined with another": lambda e, x: e.emit(op.concat([rounded(e, x), x], axis=1)),
     "summed": lambda e, x: e.emit(op.add(rounded(e, x), rounded(e, e.emit(op.exp(x))))),
     "averaged": lambda e, x: e.emit(nn.avg_pool2d(rounded(e, x), (2, 2))),
@@ -47,11 +48,14 @@ UNKNOWN: dict[str, Step] = {
     ),
 }
 
+OTHERS = {"rounded to float16": "float16"}
+
 
 @pytest.mark.parametrize("name", [*KNOWN, *UNKNOWN])
 def test_what_is_known_in_main(name: str) -> None:
     module = program([SHAPE], lambda e, x: (KNOWN | UNKNOWN)[name](e, x[0]))
-    assert (result_of(module[MAIN]) in bfloats_of(module, module[MAIN])) == (name in KNOWN)
+    found = numbers_of(module, module[MAIN]).get(result_of(module[MAIN]))
+    assert found == ("bfloat16" if name in KNOWN else OTHERS.get(name))
 
 
 @pytest.mark.parametrize("name", [*KNOWN, *UNKNOWN])
@@ -67,4 +71,5 @@ def test_units_are_looked_into(name: str) -> None:
     main = module[MAIN]
     calls = [value for _, value in bindings(main)]
     product = next(call for call in reversed(calls) if "conv2d" in module[call.op].attrs[OPERATORS])
-    assert (product.args[0] in bfloats_of(module, main)) == (name in KNOWN)
+    found = numbers_of(module, main).get(product.args[0])
+    assert found == ("bfloat16" if name in KNOWN else OTHERS.get(name))

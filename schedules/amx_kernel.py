@@ -1,0 +1,339 @@
+"""The code of a kernel on AMX, as `amx` describes it."""
+
+from dataclasses import dataclass, replace
+from math import prod
+
+from tvm import ir, tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T
+
+from lowprec.schedules.amx import Amx
+from lowprec.schedules.amx_parts import split_bytes, upper_halves
+from lowprec.schedules.amx_tiles import PRODUCTS, TILES, address, call, configure, distance, release, tile
+from lowprec.schedules.amx_words import Words, words_of
+from lowprec.schedules.arithmetic import BITS, doubles
+from lowprec.schedules.buffers import Buffers, begin_kernel
+from lowprec.schedules.direct import vector_starts
+from lowprec.schedules.epilogue import Place
+from lowprec.schedules.prefetch import is_fetched_ahead, prefetch
+from lowprec.schedules.tasks import decode, only_if, start_of
+from lowprec.schedules.tiling import ceil_div
+from lowprec.schedules.views import FLOAT, Drawn, Index, View, load, splat, store
+from lowprec.tiles import LANES, ROW_BYTES, WORD_BYTES
+
+SUM_BYTES = 4
+OUTSIDE = -1
+
+
+def build_amx(spec: Amx) -> tirx.PrimFunc:
+    """The kernel: arguments X, W, [bias], the epilogue's operands, Y."""
+    with IRBuilder() as builder, T.prim_func(s_tir=True):
+        buffers = begin_kernel(
+            spec, weights=spec.packed_shape, bias=spec.bias, packed=spec.weights, sums=spec.sums, low=spec.split
+        )
+        if spec.halves and spec.input.dtype == FLOAT:
+            buffers = replace(buffers, x=upper_halves(buffers.x, prod(spec.input.shape), twofold=spec.twofold))
+        if spec.split:
+            buffers = replace(buffers, x=split_bytes(buffers.x, prod(spec.input.shape)))
+        extents = (spec.groups, spec.panels // spec.block, ceil_div(spec.grids, spec.share))
+        with T.parallel(0, prod(extents)) as task:
+            group, block, part = decode(task, extents)
+            _configure(spec)
+            kept = T.alloc_buffer((2 * spec.kept,), spec.sums, scope="global")
+            first = start_of(part, spec.share, spec.grids)
+            _Task(
+                spec=spec,
+                buffers=buffers,
+                kept=kept,
+                words=words_of(spec, buffers, task),
+                offsets=_offsets(spec, first),
+                group=group,
+                block=block,
+                first=first,
+            ).emit()
+            release()
+    return builder.get()
+
+
+def _configure(spec: Amx) -> None:
+    """How large the tiles are: first those of C, then of B and of A."""
+    grid, depth = spec.grid, spec.depth * spec.item
+    c, b, a = (spec.line.rows, ROW_BYTES), (depth // WORD_BYTES, ROW_BYTES), (spec.line.rows, depth)
+    sums, weights = grid.count * spec.parts**2, grid.wide * spec.parts
+    configure([c] * sums + [b] * weights + [a] * (TILES - sums - weights))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tile:
+    """Pixels: those of a line (n, d, h) from `start`."""
+
+    line: tuple[Index, Index, Index]
+    start: Index
+
+    @staticmethod
+    def at(spec: Amx, number: Index) -> "_Tile":
+        line = spec.line
+        n, d, h, part = decode(number, (*spec.lines, line.tiles)) if prod(spec.lines) > 1 else (0, 0, 0, number)
+        return _Tile(line=(n, d, h), start=start_of(part, line.rows, line.length))
+
+
+def _offsets(spec: Amx, first: Index) -> dict[View, tirx.Buffer]:
+    """For each tensor that has pixels, where those of each row of a share begin; in the output `OUTSIDE` where a row
+    is none of its pixels."""
+    line, grid = spec.line, spec.grid
+    views = [spec.output, *(view for view in spec.epilogue.operands if any(view.strides[:4]))]
+    tables = {view: T.alloc_buffer((spec.share * spec.pixels,), "int32", scope="global") for view in views}
+    with T.serial(0, spec.share) as number:
+        tiles = start_of(first + number, grid.high, spec.tiles)
+        for index in range(grid.high):
+            tile = _Tile.at(spec, tiles + index)
+            begin = number * spec.pixels + index * line.rows
+            with T.serial(0, line.rows) as row:
+                n, d, h = tile.line
+                at = T.bind(tile.start + row)
+                inside = None
+                if line.length > line.pitch:
+                    h, at = T.bind(tirx.floordiv(at, line.pitch)), T.bind(tirx.floormod(at, line.pitch))
+                if line.width < line.pitch:
+                    inside, at = at < line.width, T.bind(tirx.min(at, line.width - 1))
+                for view, table in tables.items():
+                    offset = view.address((n, d, h, at, 0))
+                    if inside is not None and view == spec.output:
+                        offset = tirx.Select(inside, offset, tirx.const(OUTSIDE, "int32"))
+                    store(table, begin + row, offset, 1)
+    return tables
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """What is computed at once: a grid of the task, by its number, and a panel of its block."""
+
+    number: Index
+    inner: Index
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Task:
+    """For each grid of a share, all panels of a block: each is multiplied while the one before it is written."""
+
+    spec: Amx
+    buffers: Buffers
+    kept: tirx.Buffer
+    words: "dict[int, Words]"
+    offsets: dict[View, tirx.Buffer]
+    group: Index
+    block: Index
+    first: Index
+
+    def emit(self) -> None:
+        spec, count = self.spec, self.spec.share * self.spec.block
+        bundles = ceil_div(spec.pixels, spec.bundle)
+        share = ceil_div(bundles, spec.steps)
+        with T.serial(0, count + 1) as item:
+            here, before = self._place(item), self._place(item - 1)
+            sources = self._sources(here)
+            with T.If(item < count), T.Then():
+                self._start(here)
+            with T.serial(0, spec.steps) as step:
+                with T.If(item < count), T.Then():
+                    self._multiply(here, sources, step)
+                begin = T.bind(tirx.min(step * share, bundles))
+                end = tirx.Select(item > 0, tirx.min(begin + share, bundles), begin)
+                self._finish(before, item - 1, begin, T.bind(end))
+            with T.If(item < count), T.Then():
+                self._keep(item)
+
+    def _place(self, item: Index) -> _Place:
+        number, inner = decode(item, (self.spec.share, self.spec.block))
+        return _Place(number=number, inner=inner)
+
+    @property
+    def _high(self) -> int:
+        """Tiles of A for a grid."""
+        return self.spec.grid.high * self.spec.parts
+
+    @property
+    def _wide(self) -> int:
+        """Tiles of B."""
+        return self.spec.grid.wide * self.spec.parts
+
+    def _c(self, i: int, j: int) -> ir.Expr:
+        return tile(i * self._wide + j)
+
+    def _b(self, j: int) -> ir.Expr:
+        return tile(self._high * self._wide + j)
+
+    def _a(self, i: int) -> ir.Expr:
+        """One of those that are left."""
+        others = self._high * self._wide + self._wide
+        return tile(others + i % (TILES - others))
+
+    def _tiles(self, place: _Place) -> Index:
+        """The first tile of pixels of a grid."""
+        return start_of(self.first + place.number, self.spec.grid.high, self.spec.tiles)
+
+    def _kept_at(self, item: Index) -> Index:
+        """Where sums are kept, beside those before and after."""
+        return (item % 2) * self.spec.kept
+
+    def _panel(self, place: _Place) -> Index:
+        return self.block * self.spec.block + place.inner
+
+    def _channels(self, place: _Place) -> tuple[Index, list[int]]:
+        """The first output channel of the panel, and where its vectors begin."""
+        spec = self.spec
+        group = start_of(self.group, spec.out_channels, spec.all_channels[1])
+        first = group + start_of(self._panel(place), spec.panel, spec.out_channels)
+        return T.bind(first), vector_starts(spec.out_channels, spec.panel, LANES)
+
+    def _sources(self, place: _Place) -> list[Index]:
+        """Where the first pixel of each tile of a grid begins in X, for the first tap; of 16 bits, each byte."""
+        spec, geometry = self.spec, self.spec.geometry
+        channel = start_of(self.group, spec.in_channels, spec.all_channels[0])
+        tiles, sources = self._tiles(place), []
+        for i in range(spec.grid.high):
+            tile = _Tile.at(spec, tiles + i)
+            n, *line = tile.line
+            d, h, w = geometry.seen((line[0], line[1], tile.start), (0, 0, 0))
+            first = T.bind(spec.input.address((n, d, h, w, channel)))
+            sources += [first + part * prod(spec.input.shape) for part in range(spec.parts)]
+        return sources
+
+    def _keep(self, item: Index) -> None:
+        spec = self.spec
+        for i in range(self._high):
+            for j in range(self._wide):
+                part, (row, column) = 0, (i, j)
+                if spec.split:
+                    part, (row, column) = i * spec.parts + j, (0, 0)
+                place = self._kept_at(item) + self._of_part(part) + row * spec.line.rows * spec.panel + column * LANES
+                to = address(self.kept, place * SUM_BYTES)
+                call("tilestored64", self._c(i, j), to, distance(spec.panel * SUM_BYTES))
+
+    def _of_part(self, part: int) -> int:
+        """Where the sums of one product of parts begin."""
+        return part * self.spec.pixels * self.spec.panel
+
+    def _start(self, place: _Place) -> None:
+        """Tiles of C, every row of which is the bias; that of split sums is added when they are joined."""
+        first, vectors = self._channels(place)
+        for i in range(self._high):
+            for j in range(self._wide):
+                if self.buffers.bias is None or self.spec.split:
+                    call("tilezero", self._c(i, j))
+                else:
+                    row = address(self.buffers.bias, (first + vectors[j]) * SUM_BYTES)
+                    call("tileloadd64", self._c(i, j), row, distance(0))
+
+    def _multiply(self, place: _Place, sources: list[Index], step: Index) -> None:
+        """A step's products."""
+        spec, grid, geometry = self.spec, self.spec.grid, self.spec.geometry
+        self._prefetch(place, step)
+        panel = self.group * spec.panels + self._panel(place)
+        r, s, t, block, term = decode(step, (*spec.taps, spec.blocks, len(spec.terms)))
+        stored = (panel * spec.steps + step) // len(spec.terms)
+        first = T.bind(stored * grid.wide * spec.tile_bytes + self._part(term, 1, spec.packed_shape[1:], spec.item))
+        for number, weights in enumerate(self._weights):
+            for j in range(grid.wide):
+                tile_of_b = self._b(number * grid.wide + j)
+                call("tileloadd64", tile_of_b, address(weights, first + j * spec.tile_bytes), distance(ROW_BYTES))
+        d, h, w = geometry.seen((0, 0, 0), (r, s, t))
+        seen = spec.input.address((0, d, h, w, start_of(block, spec.depth, spec.row))) - spec.input.offset
+        offset = T.bind(seen + self._part(term, 0, spec.input.shape, 1))
+        pixel = distance(spec.input.strides[3] * geometry.stride[2] * spec.item)
+        for i, source in enumerate(sources):
+            call("tileloadd64", self._a(i), address(self.buffers.x, (source + offset) * spec.item), pixel)
+            for j in range(self._wide):
+                factors = spec.factors[i * self._wide + j if spec.split else 0]
+                call(PRODUCTS[factors], self._c(i, j), self._a(i), self._b(j))
+
+    def _part(self, term: Index, factor: int, shape: tuple[int, ...], size: int) -> Index:
+        """Where the part begins that a term has of one factor, a tensor of that shape and `size` of elements."""
+        if not self.spec.twofold:
+            return 0
+        (number,) = (number for number, parts in enumerate(self.spec.terms) if parts[factor])
+        return tirx.Select(term == number, tirx.const(prod(shape) * size, "int32"), tirx.const(0, "int32"))
+
+    @property
+    def _weights(self) -> list[tirx.Buffer]:
+        """Those of each part."""
+        return [self.buffers.w] if self.buffers.low is None else [self.buffers.w, self.buffers.low]
+
+    def _prefetch(self, place: _Place, step: Index) -> None:
+        """A step's share of the panels that follow those in use."""
+        spec = self.spec
+        visits = ceil_div(spec.grids, spec.share) * spec.share * spec.block
+        used = spec.block * spec.steps // len(spec.terms) * spec.grid.wide * spec.tile_bytes
+        last = spec.groups * spec.panels == spec.block
+        if last or not is_fetched_ahead(used, visits):
+            return
+        visit = (self.first + place.number) * spec.block + place.inner
+        following = self.group * (spec.panels // spec.block) + self.block + 1
+        steps = visits * spec.steps
+        for weights in self._weights:
+            for part in range(2 if spec.twofold else 1):
+                start = following * used + part * prod(spec.packed_shape[1:]) * spec.item
+                prefetch(weights, start=start, count=used, step=visit * spec.steps + step, steps=steps)
+
+    def _finish(self, place: _Place, item: Index, begin: Index, end: Index) -> None:
+        """Bundles of rows of kept sums through the epilogue, to where they belong."""
+        spec, buffers = self.spec, self.buffers
+        width = min(LANES, spec.out_channels)
+        kept = T.bind(self._kept_at(item))
+        channel, vectors = self._channels(place)
+        for words in self.words.values():
+            with T.If(tirx.And(begin == 0, end > begin)), T.Then():
+                words.draw(self.offsets[words.view], place.number * spec.pixels, channel, vectors, width)
+        with T.serial(begin, end) as bundle:
+            first = start_of(bundle, spec.bundle, spec.pixels)
+            rows = [T.bind(first + index) for index in range(spec.bundle)]
+            pixels = [place.number * spec.pixels + row for row in rows]
+            totals = [
+                self._total(kept + row * spec.panel + j * LANES, channel + vector, width)
+                for row in rows
+                for j, vector in enumerate(vectors)
+            ]
+            places = [
+                self._in_tensors(pixel, channel + vector, (row, j))
+                for row, pixel in zip(rows, pixels, strict=True)
+                for j, vector in enumerate(vectors)
+            ]
+            operands = [
+                self.words[number].kept if number in self.words else buffer
+                for number, buffer in enumerate(buffers.operands)
+            ]
+            values = iter(spec.epilogue.apply_together(totals, operands, places, width))
+            for pixel in pixels:
+                offset = T.bind(load(self.offsets[spec.output], pixel, 1))
+                results = [next(values) for _ in vectors]
+
+                def write(offset: Index = offset, results: list[ir.Expr] = results) -> None:
+                    for vector, value in zip(vectors, results, strict=True):
+                        store(buffers.y, offset + (channel + vector) * spec.output.strides[4], value, width)
+
+                only_if(offset != OUTSIDE if spec.line.width < spec.line.pitch else None, write)
+
+    def _total(self, place: Index, channel: Index, width: int) -> ir.Expr:
+        """A vector of sums; of split ones as float32, rounded once."""
+        if not self.spec.split:
+            return load(self.kept, place, width)
+        high, *middle, low = (load(self.kept, place + self._of_part(part), width) for part in range(4))
+        byte = splat(tirx.const(float(1 << BITS), "float64"), width)
+        exact = (doubles(high, width) * byte + doubles(middle[0] + middle[1], width)) * byte + doubles(low, width)
+        bias = self.buffers.bias_at(channel, width)
+        exact = exact if bias is None else exact + doubles(bias, width)
+        return tirx.Cast(FLOAT if width == 1 else f"{FLOAT}x{width}", exact)
+
+    def _in_tensors(self, pixel: Index, channel: Index, slot: tuple[Index, int]) -> Place:
+        """Where a pixel's channel lies in a tensor; random words have their `slot`, a row of the grid and a vector."""
+        row, vector = slot
+        words = next(iter(self.words.values()), None)  # those of other operands lie alike
+
+        def place(view: View) -> Index:
+            if isinstance(view, Drawn) and words is not None:
+                return words.at(row, vector, load(self.offsets[view], pixel, 1))
+            if view not in self.offsets:
+                return view.address((0, 0, 0, 0, channel))
+            return load(self.offsets[view], pixel, 1) + channel * view.strides[4]
+
+        return place
