@@ -163,9 +163,9 @@ class Artifact:
 
     def _stage(self, arrays: Sequence[Array]) -> list[Any]:
         """The arrays as tensors: their own memory where kernels can read it, else a copy in this thread's buffer."""
-        buffers = self._mine().buffers
+        buffers, alignment = self._mine().buffers, self.manifest.input_alignment
         return [
-            runtime.to_tensor(array) if runtime.is_ready(array) else _copied(index, array, buffers)
+            runtime.to_tensor(array) if runtime.is_ready(array, alignment) else _copied(index, array, buffers)
             for index, array in enumerate(arrays)
         ]
 

@@ -20,7 +20,8 @@ from lowprec.layers import Cost
 from lowprec.plan import Plan
 from lowprec.tensors import TensorSpec
 
-SCHEMA = "lowprec.artifact/6"
+SCHEMA = "lowprec.artifact/7"
+_ALIGNED_SCHEMA = "lowprec.artifact/6"  # inputs were to be aligned as all else
 _NEAREST_SCHEMA = "lowprec.artifact/5"  # nothing was stochastic
 _UNPACKED_SCHEMA = "lowprec.artifact/4"  # weights had no packing: all are plain
 FILE_NAME = "manifest.json"
@@ -133,6 +134,7 @@ class Manifest:
     seed: int = 0
     threads: int | None = None
     stochastic: bool = False
+    input_alignment: int = 1
     probes: tuple[ProbeSpec, ...] = ()
     guards: tuple[GuardSpec, ...] = ()
     weights: tuple[WeightSpec, ...] = ()
@@ -152,7 +154,7 @@ def from_text(text: str | bytes) -> Manifest:
         body = strict_json.loads(text)
         if not isinstance(body, dict):
             raise ValueError("the document is not an object")
-        if body.get("schema") not in (SCHEMA, _NEAREST_SCHEMA, _UNPACKED_SCHEMA):
+        if body.get("schema") not in (SCHEMA, _ALIGNED_SCHEMA, _NEAREST_SCHEMA, _UNPACKED_SCHEMA):
             raise ValueError(f"schema is {body.get('schema')!r}, this lowprec reads {SCHEMA!r}")
         digest = body.pop("sha256", None)
         manifest = strict_json.decode(Manifest, _upgraded(body))
@@ -171,7 +173,7 @@ def _upgraded(body: dict[str, object]) -> dict[str, object]:
     weights = body.get("weights")
     if body["schema"] == _UNPACKED_SCHEMA and isinstance(weights, list):
         weights = [{"packing": "plain", **spec} if isinstance(spec, dict) else spec for spec in weights]
-    return {"stochastic": False, **body, "schema": SCHEMA, "weights": weights}
+    return {"stochastic": False, "input_alignment": ALIGNMENT, **body, "schema": SCHEMA, "weights": weights}
 
 
 def current_versions() -> dict[str, str]:

@@ -4,7 +4,8 @@ Only `tvm_ffi` and `libtvm_runtime.so` (3 MB) are loaded, never TVM's Python pac
 
 Invariants:
 
-1. Kernels assume 64-byte aligned, contiguous arrays and nothing in TVM checks it: whatever is passed in is so.
+1. Kernels assume 64-byte aligned, contiguous arrays, but for the model's inputs, which a manifest may let lie anywhere.
+   Nothing in TVM checks it: whatever is passed in is so.
 2. A virtual machine and TVM's thread pool belong to one thread: a `Machine` is made and called by one thread only.
 3. The caller's process keeps its CPU affinity: TVM would pin the calling thread to the first cores.
 """
@@ -128,9 +129,10 @@ def aligned_empty(shape: Sequence[int], dtype: np.dtype[np.generic]) -> Array:
     return raw[start : start + count].view(dtype).reshape(shape)
 
 
-def is_ready(array: Array) -> bool:
+def is_ready(array: Array, alignment: int) -> bool:
     """Whether kernels can read the array where it is. NumPy's DLPack refuses read-only arrays."""
-    return array.ctypes.data % ALIGNMENT == 0 and array.flags.c_contiguous and array.flags.writeable
+    flags = array.flags
+    return array.ctypes.data % alignment == 0 and flags.aligned and flags.c_contiguous and flags.writeable
 
 
 def to_tensor(array: Array) -> Any:

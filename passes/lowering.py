@@ -17,6 +17,7 @@ import numpy as np
 from tvm import IRModule, ir, relax, tirx
 
 from lowprec.layers import Cost
+from lowprec.passes.alignment import reading_anywhere
 from lowprec.passes.calling import KIND, LAYER, OPERATORS, Kind, unit_of
 from lowprec.passes.costs import cost_of
 from lowprec.passes.drawing import WORDS_OP, parameters
@@ -102,7 +103,7 @@ def lower_units(module: IRModule, target: Target, wishes: Mapping[str, Wish] | N
     updated = lowering.emitter.function(params, result, attributes)
     return Lowered(
         module=IRModule({ir.GlobalVar(MAIN): updated}, attrs=module.attrs),
-        kernels=lowering.kernels,
+        kernels={name: reading_anywhere(kernel, lowering.anywhere[name]) for name, kernel in lowering.kernels.items()},
         weights=tuple(lowering.weights),
         calls=tuple(lowering.calls),
         declined=lowering.declined,
@@ -131,6 +132,8 @@ class _Lowering:
     retreats: dict[str, str] = field(default_factory=dict)
     written: set[relax.Var] = field(default_factory=set)
     words: dict[relax.Var, relax.Call] = field(default_factory=dict)
+    own: set[relax.Expr] = field(default_factory=set)
+    anywhere: dict[str, set[int]] = field(default_factory=dict)
 
     def call(self, module: IRModule, var: relax.Var, value: relax.Call, function: relax.Function) -> None:
         """One unit's kernel, into a tensor of its own or into its place in a larger one."""
@@ -155,9 +158,7 @@ class _Lowering:
             self._write(symbol, arguments, join)
             self.written.add(var)
         else:
-            # The kernel is found by its name in the library, so that main and kernels are built apart.
-            call = relax.call_dps_packed(symbol, relax.Tuple(arguments), _out_types(var))
-            self.new[var] = self.emitter.emit(call, var.name)
+            self._call(symbol, arguments, var)
         cost = cost_of(function, [self._extents(arg) for arg in value.args], self._extents(var))
         self._record(symbol, function, kernel.family, var, cost)
 
@@ -167,9 +168,7 @@ class _Lowering:
         key, shape, order = parameters(value)
         noise = Noise(shape=shape, order=order, lanes=self.target.lanes)
         symbol = self._symbol(KernelCall(identity=noise, family="noise", arguments=(), kernel=noise))
-        arguments = [self._weight(np.array(key, np.uint32)), self.new.get(value.args[0], value.args[0])]
-        call = relax.call_dps_packed(symbol, relax.Tuple(arguments), _out_types(var))
-        self.new[var] = self.emitter.emit(call, var.name)
+        self._call(symbol, [self._weight(np.array(key, np.uint32)), self.new.get(value.args[0], value.args[0])], var)
         cost = Cost(macs=0, weight_bytes=0, tensor_bytes=prod(shape) * np.dtype(WORDS).itemsize)
         self._note(symbol, self.readers[var], ("words",), "noise", var, cost)
 
@@ -197,6 +196,19 @@ class _Lowering:
             LoweredCall(symbol=symbol, layer=layer, operators=operators, family=family, output=output.name, cost=cost)
         )
 
+    def _call(self, symbol: str, arguments: list[relax.Expr], var: relax.Var) -> None:
+        """A kernel call that makes a value of main. The kernel is found by its name in the library, so that main and
+        kernels are built apart."""
+        self._note_alignment(symbol, arguments)
+        call = relax.call_dps_packed(symbol, relax.Tuple(arguments), _out_types(var))
+        self.new[var] = self.emitter.emit(call, var.name)
+        self.own.add(self.new[var])
+
+    def _note_alignment(self, symbol: str, arguments: list[relax.Expr]) -> None:
+        """What is no weight, and was not made by a kernel, is the caller's memory, and may begin anywhere."""
+        places = {place for place, argument in enumerate(arguments) if argument not in self.own}
+        self.anywhere.setdefault(symbol, set()).update(places)
+
     def _place(self, join: Join, part: Part) -> Window:
         """Where a part goes; the first to be written writes the border as well."""
         return replace(part.written, bordered=join.whole not in self.new)
@@ -207,6 +219,8 @@ class _Lowering:
             shape = relax.ShapeExpr(shape_of(join.whole))
             buffer = relax.op.builtin.alloc_tensor(shape, dtype_of(join.whole), 0)
             self.new[join.whole] = self.emitter.emit(buffer, join.whole.name)
+            self.own.add(self.new[join.whole])
+        self._note_alignment(symbol, arguments)
         nothing = [relax.TupleType([])]
         self.emitter.emit(relax.Call(relax.ExternFunc(symbol), [*arguments, self.new[join.whole]], ty_args=nothing))
 
@@ -253,6 +267,7 @@ class _Lowering:
         param = relax.Var(f"w{len(self.weights)}", relax.TensorType(array.shape, str(array.dtype)))
         self.weights.append(np.require(array, requirements="C"))  # keeps rank 0
         self.params.append(param)
+        self.own.add(param)
         return param
 
 

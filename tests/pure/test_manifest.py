@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -113,7 +114,7 @@ def test_true_is_no_number() -> None:
 
 
 REFUSALS = [
-    (("schema",), "lowprec.artifact/1", "schema is 'lowprec.artifact/1', this lowprec reads 'lowprec.artifact/6'"),
+    (("schema",), "lowprec.artifact/1", "schema is 'lowprec.artifact/1', this lowprec reads 'lowprec.artifact/7'"),
     (("calls", 0, "cost", "macs"), -1, "calls[0].cost.macs is -1, not 0 or more"),
     (("inputs", 0, "dtype"), "float31", "inputs[0].dtype is 'float31', not one of"),
     (("inputs", 0, "shape"), [3, -1], "inputs[0].shape is [3, -1]"),
@@ -142,14 +143,24 @@ def test_refusals(place: tuple[str | int, ...], value: object, words: str) -> No
         from_text(signed(replaced(place, value)))
 
 
+def of_schema_6() -> dict[str, Any]:
+    body = fields() | {"schema": "lowprec.artifact/6"}
+    assert body.pop("input_alignment") == 1
+    return body
+
+
 def of_schema_5() -> dict[str, Any]:
-    body = fields() | {"schema": "lowprec.artifact/5"}
+    body = of_schema_6() | {"schema": "lowprec.artifact/5"}
     assert body.pop("stochastic") is False
     return body
 
 
-def test_nothing_of_the_schema_before_is_stochastic() -> None:
-    assert from_text(signed(of_schema_5())) == complete()
+def test_inputs_of_the_schema_before_are_aligned() -> None:
+    assert from_text(signed(of_schema_6())) == replace(complete(), input_alignment=64)
+
+
+def test_nothing_of_the_schema_before_that_is_stochastic() -> None:
+    assert from_text(signed(of_schema_5())) == replace(complete(), input_alignment=64)
 
 
 def of_schema_4() -> dict[str, Any]:
@@ -161,7 +172,7 @@ def of_schema_4() -> dict[str, Any]:
 
 def test_weights_of_schema_4_are_plain() -> None:
     """Artifacts made before arrays were packed are still read, and written again in today's schema."""
-    assert from_text(signed(of_schema_4())) == complete()
+    assert from_text(signed(of_schema_4())) == replace(complete(), input_alignment=64)
 
 
 @pytest.mark.parametrize("weights", [None, 3, {}, [3], [None], [{}], [[]]], ids=repr)
