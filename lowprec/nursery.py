@@ -232,7 +232,6 @@ class _Ward:
     """The nursery's view of a child."""
 
     pid: int
-    alive: int
     line: socket.socket
 
 
@@ -245,6 +244,12 @@ class _Keeper:
         self._wards: dict[int, _Ward] = {}
         self._selector = selectors.DefaultSelector()
         self._selector.register(requests, selectors.EVENT_READ, self._asked)
+        self._woken, self._waking = socket.socketpair()
+        self._woken.setblocking(False)
+        self._waking.setblocking(False)
+        self._selector.register(self._woken, selectors.EVENT_READ, self._bury)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self._waking.fileno(), warn_on_full_buffer=False)
 
     def keep(self) -> None:
         """Until the caller is gone, or has asked for nothing for long."""
@@ -274,8 +279,7 @@ class _Keeper:
             os.close(descriptor)
         with suppress(ProcessLookupError, PermissionError):
             os.setpgid(pid, pid)  # here and in the child, so that neither can be first
-        ward = self._wards[pid] = _Ward(pid, os.pidfd_open(pid), line)
-        self._selector.register(ward.alive, selectors.EVENT_READ, lambda: self._ended(ward))
+        ward = self._wards[pid] = _Ward(pid, line)
         self._selector.register(ward.line, selectors.EVENT_READ, lambda: self._unwanted(ward))
         with suppress(OSError):
             line.send(b"born")
@@ -283,11 +287,11 @@ class _Keeper:
 
     def _leave(self) -> None:
         """In a child: nothing of the nursery's stays open."""
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._selector.close()
-        self._requests.close()
-        for ward in self._wards.values():
-            os.close(ward.alive)
-            ward.line.close()
+        for line in (self._requests, self._woken, self._waking, *(ward.line for ward in self._wards.values())):
+            line.close()
 
     def _unwanted(self, ward: _Ward) -> bool:
         if ward.pid in self._wards:
@@ -295,17 +299,20 @@ class _Keeper:
             _kill(ward.pid)
         return True
 
-    def _ended(self, ward: _Ward) -> bool:
-        """Ends what the child left behind, then says how it went."""
-        _kill(ward.pid)
-        _, status = os.waitpid(ward.pid, 0)
-        del self._wards[ward.pid]
-        self._selector.unregister(ward.alive)
-        with suppress(KeyError):
-            self._selector.unregister(ward.line)
-        os.close(ward.alive)
-        with ward.line, suppress(OSError):
-            ward.line.send(str(os.waitstatus_to_exitcode(status)).encode())
+    def _bury(self) -> bool:
+        """Of each child that has ended: ends what it left behind, then says how it went."""
+        with suppress(BlockingIOError):
+            self._woken.recv(MESSAGE_BYTES)
+        for ward in list(self._wards.values()):
+            if os.waitid(os.P_PID, ward.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+                continue
+            _kill(ward.pid)
+            _, status = os.waitpid(ward.pid, 0)
+            del self._wards[ward.pid]
+            with suppress(KeyError):
+                self._selector.unregister(ward.line)
+            with ward.line, suppress(OSError):
+                ward.line.send(str(os.waitstatus_to_exitcode(status)).encode())
         return True
 
     def _kill_all(self) -> None:
