@@ -211,11 +211,11 @@ def _convolution(layer: Layer, conv: Conv, wish: str, target: Target, times: Tim
 
 def _times_faster(layer: Layer, target: Target) -> float:
     """Than in fp32, as predicted, for a layer of floats that is computed on AMX; 0 for any other."""
-    rows = _rows_of(layer)
-    if layer.words not in ON_TILES or rows is None:
+    found = _rows_of(layer)
+    if layer.words not in ON_TILES or found is None:
         return 0.0
     name = layer.words[0]
-    return TIMES_FASTER[name] if multiplies_halves(rows, name, target) else 0.0
+    return TIMES_FASTER[name] if multiplies_halves(*found, name, target) else 0.0
 
 
 def _on_tiles(layer: Layer, conv: Conv, direct: Candidate, times_faster: float) -> Choice:
@@ -321,26 +321,18 @@ def _lanes(layer: Layer, target: Target) -> str:
 
 def _fills_tiles(layer: Layer, target: Target) -> bool:
     """Whether a layer of integers is computed on AMX."""
-    rows = _rows_of(layer)
-    if layer.words is None or rows is None:
-        return False
-    match layer.geometry:
-        case Conv() as conv:
-            depth = conv.parameters // conv.out_channels
-        case Gemm() as gemm:
-            depth = gemm.depth
-        case None:
-            return False
-    return multiplies_integers(rows, depth, layer.words[:2], target)
+    found = _rows_of(layer)
+    return layer.words is not None and found is not None and multiplies_integers(*found, layer.words[:2], target)
 
 
-def _rows_of(layer: Layer) -> Rows | None:
-    """What tiles would be filled with: constant weights, and windows of pixels."""
+def _rows_of(layer: Layer) -> tuple[Rows, int] | None:
+    """What tiles would be filled with, and the products of a sum: constant weights, and windows of pixels."""
     match layer.geometry:
         case Conv(depthwise=False, transposed=False) as conv:
-            return rows_of(conv)
+            return rows_of(conv), conv.parameters // conv.out_channels
         case Gemm() as gemm if layer.parameters:
-            return Rows(groups=1, channels=(gemm.depth, gemm.cols), taps=1, pixels=gemm.batch * gemm.rows)
+            pixels = gemm.batch * gemm.rows
+            return Rows(groups=1, channels=(gemm.depth, gemm.cols), taps=1, pixels=pixels), gemm.depth
     return None
 
 

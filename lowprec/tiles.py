@@ -20,6 +20,8 @@ TERMS = 3
 LEAST_SHARE = {1: 0.16, 2: 0.1}
 """Of the bytes of tiles, that are to be channels, for numbers of so many bytes: below it others are as fast."""
 LEAST_PIXELS = 4
+LEAST_PRODUCTS = 8192
+"""Of a pixel in float16: fewer do not make up for taking numbers apart."""
 DEEPEST = (1 << 31) // (2 * 128 * 255)
 """Products of a signed byte and an unsigned one, twice as many, that 32 bits sum."""
 LEFT_OUT = {"bf16": 0.0, "fp16": 2.8e-6}
@@ -37,13 +39,20 @@ class Rows:
     taps: int
     pixels: int
 
-    def fill_tiles(self, item: int, products: int = 1) -> bool:
-        """Whether they do, of numbers of `item` bytes, where so many products of tiles are needed for one."""
+    def fill_tiles(self, item: int) -> bool:
+        """Whether they do, of numbers of `item` bytes."""
         row = self.channels[0] * self.taps
         if row * item < WORD_BYTES or (self.groups > 1 and self.channels[1] < LANES) or self.pixels < LEAST_PIXELS:
             return False
         blocks = ceil(row / row_depth(row, item))
-        return row * item >= products * LEAST_SHARE[item] * blocks * ROW_BYTES
+        return row * item >= LEAST_SHARE[item] * blocks * ROW_BYTES
+
+    def fill_tiles_thrice(self, depth: int) -> bool:
+        """Whether numbers of float16 do, with `depth` products in a sum: so well that three for one are as fast as
+        products of float32."""
+        row = self.channels[0] * self.taps
+        whole = self.groups == 1 and 2 * row >= ROW_BYTES
+        return whole and self.fill_tiles(2) and depth * self.channels[1] >= LEAST_PRODUCTS
 
 
 def row_depth(row: int, item: int) -> int:
@@ -67,11 +76,11 @@ def rows_of(conv: Conv) -> Rows:
     )
 
 
-def multiplies_halves(rows: Rows, name: str, target: Target) -> bool:
-    """Whether a product of bf16 or fp16 is computed on tiles."""
+def multiplies_halves(rows: Rows, depth: int, name: str, target: Target) -> bool:
+    """Whether a product of bf16 or fp16 is computed on tiles; `depth` are the products of one sum."""
     if name not in TIMES_FASTER or not target.has("amx_bf16") or target.lanes != LANES:
         return False
-    return rows.fill_tiles(2, TERMS if name == "fp16" else 1)
+    return rows.fill_tiles_thrice(depth) if name == "fp16" else rows.fill_tiles(2)
 
 
 def multiplies_integers(rows: Rows, depth: int, words: tuple[str, str], target: Target) -> bool:

@@ -12,7 +12,7 @@ from lowprec.schedules.tiling import ceil_div, divisors
 from lowprec.schedules.views import FLOAT, UPPER_HALVES, View
 from lowprec.schedules.walks import L2_BYTES, L2_SHARE
 from lowprec.targets import Target
-from lowprec.tiles import DEEPEST, LANES, TERMS, Rows, joins_taps
+from lowprec.tiles import DEEPEST, LANES, Rows, joins_taps
 
 PRODUCT_CYCLES, LATENCY, LOAD_CYCLES = 16, 52, 11
 """Of a product of tiles: from one to the next, and to the next of the same sums; of loading a tile."""
@@ -44,10 +44,12 @@ def amx_kernel(layer: Grouped, target: Target, *, bias: bool, numbers: str, acti
         pixels=layer.batch * prod(geometry.size),
     )
     halves, twofold = source.dtype in FLOATS, numbers == HALF
-    if not rows.fill_tiles(2 if halves else 1, TERMS if twofold else 1) or source.strides[4] != 1:
+    depth = layer.in_channels * prod(geometry.kernel)
+    filled = rows.fill_tiles_thrice(depth) if twofold else rows.fill_tiles(2 if halves else 1)
+    if not filled or source.strides[4] != 1:
         return None
     split = source.dtype == WIDE
-    if split and layer.in_channels * prod(geometry.kernel) > DEEPEST:
+    if split and depth > DEEPEST:
         return None
     kernel = Amx(
         **layer.given(),
