@@ -40,6 +40,7 @@ from lowprec.schedules.fourier import Fourier
 from lowprec.schedules.fourier_depthwise import FourierDepthwise
 from lowprec.schedules.im2col import Im2col
 from lowprec.schedules.noise import Noise, build_noise
+from lowprec.schedules.plane_rows import PlaneRows, build_plane_rows, pack_plane_rows
 from lowprec.schedules.planes import Planes, build_planes, pack_planes
 from lowprec.schedules.popcount import Popcount, build_popcount, pack_popcount
 from lowprec.schedules.product import ProductRequest, pack_product, product_kernel
@@ -62,7 +63,7 @@ class KernelCall:
     identity: Hashable
     family: str
     arguments: tuple[Source | Array, ...]
-    kernel: ConvolutionKernel | Popcount | Planes | Copy | Noise | tirx.PrimFunc
+    kernel: ConvolutionKernel | Popcount | Planes | PlaneRows | Copy | Noise | tirx.PrimFunc
     declined: str = ""
     draws: bool = False
 
@@ -75,6 +76,8 @@ class KernelCall:
                 return build_popcount(self.kernel)
             case Planes():
                 return build_planes(self.kernel)
+            case PlaneRows():
+                return build_plane_rows(self.kernel)
             case Copy():
                 return build_copy(self.kernel)
             case Noise():
@@ -214,7 +217,8 @@ def _planes(reading: UnitReading, target: Target) -> KernelCall:
     batch, channels, *size = window.extents
     conv = _conv(operator, (batch, *size, channels), weights)
     kernel = planes_kernel(conv, window, reading.result, reading.epilogue, target)
-    arguments = (param, pack_planes(weights, kernel), *reading.sources)
+    packed = pack_plane_rows(weights) if isinstance(kernel, PlaneRows) else pack_planes(weights, kernel)
+    arguments = (param, packed, *reading.sources)
     return KernelCall(identity=kernel, family="depthwise", arguments=arguments, kernel=kernel)
 
 

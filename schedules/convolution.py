@@ -38,6 +38,7 @@ from lowprec.schedules.geometry import Geometry, Live, pointwise
 from lowprec.schedules.halo import Halo
 from lowprec.schedules.im2col import Im2col, build_im2col, pack_im2col
 from lowprec.schedules.microkernel import build_direct
+from lowprec.schedules.plane_rows import PlaneRows, fits_rows
 from lowprec.schedules.planes import Planes
 from lowprec.schedules.popcount import WORD, Popcount
 from lowprec.schedules.tiling import Workload, ceil_div, choose_tile
@@ -318,10 +319,11 @@ def popcount_kernel(
     )
 
 
-def planes_kernel(conv: Conv, source: Window, result: Window, epilogue: Epilogue, target: Target) -> Planes:
+def planes_kernel(conv: Conv, source: Window, result: Window, epilogue: Epilogue, target: Target) -> Planes | PlaneRows:
     """The kernel for images whose channels lie one after the other; `conv` has its padding."""
     frame = _framed(source, result, epilogue, target.lanes)
-    return Planes(**frame, conv=conv, registers=target.vector_registers)
+    kind = PlaneRows if fits_rows(conv) else Planes
+    return kind(**frame, conv=conv, registers=target.vector_registers)
 
 
 def build_convolution(kernel: Kernel) -> tirx.PrimFunc:

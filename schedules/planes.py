@@ -76,6 +76,11 @@ class Planes(Frame):
         return self.conv.pads_begin[1] + self.conv.size[1] + self.conv.pads_end[1]
 
     @property
+    def scratch(self) -> int:
+        """Bytes of what is turned, and of sums."""
+        return FLOAT_BYTES * (prod(self.sums.input.shape) + self.sums.tile[0] * prod(self.sums.output.shape))
+
+    @property
     def sums(self) -> "Sums":
         """The convolution of what is turned. A result's first row is its depth: results stand at the beginning."""
         width, line, reach = self.size[1], self.pitch * self.lanes, self.reach(self.band)
