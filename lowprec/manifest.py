@@ -134,7 +134,7 @@ class Manifest:
     seed: int = 0
     threads: int | None = None
     stochastic: bool = False
-    input_alignment: int = 1
+    input_alignment: int = ALIGNMENT
     probes: tuple[ProbeSpec, ...] = ()
     guards: tuple[GuardSpec, ...] = ()
     weights: tuple[WeightSpec, ...] = ()

@@ -28,6 +28,7 @@ from lowprec.layers import Cost, Layer
 from lowprec.manifest import CallSpec, Manifest, ModelSource, ProbeSpec, TargetNeeds, current_versions
 from lowprec.observing import observed_ranges, samples_of
 from lowprec.passes import PASSES
+from lowprec.passes.alignment import ANYWHERE
 from lowprec.passes.channels_last import leaving_planes
 from lowprec.passes.editing import Array
 from lowprec.passes.lowering import LoweredCall, lower_units
@@ -159,6 +160,7 @@ def _manifest(request: Mapping[str, Any], graph: Graph, target: Target, built: B
         seed=request["seed"],
         threads=request.get("threads"),
         stochastic=draws(graph),
+        input_alignment=ANYWHERE,
         probes=tuple(map(_probe_spec, built.probes)),
         guards=guards_of(graph),
     )

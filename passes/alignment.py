@@ -9,6 +9,9 @@ from collections.abc import Collection
 import tvm_ffi
 from tvm import tirx
 
+ANYWHERE = 1
+"""The alignment that such a parameter needs beside that of its elements."""
+
 
 def reading_anywhere(function: tirx.PrimFunc, places: Collection[int]) -> tirx.PrimFunc:
     """The kernel, whose parameters at these places need no more than their elements' alignment."""
