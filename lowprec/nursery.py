@@ -38,6 +38,8 @@ LEAVING = 10.0
 """Seconds that a nursery may take to end when it is told to."""
 
 MESSAGE_BYTES = 1 << 12
+DESCRIPTORS = 7
+"""Of a task: for its request, answer, place, what it prints, its folder and variables, and the line."""
 
 STARTING = ("GLIBC_", "LD_", "MALLOC_", "MKL_", "OMP_", "OPENBLAS_", "PYTHON", "TVM_LIBRARY")
 """How the variables begin that a process or a library reads when it starts: a change of these needs a new nursery."""
@@ -260,7 +262,9 @@ class _Keeper:
 
     def _asked(self) -> bool:
         """A task, or the end."""
-        message, descriptors, _, _ = socket.recv_fds(self._requests, MESSAGE_BYTES, 7, socket.MSG_CMSG_CLOEXEC)
+        message, descriptors, _, _ = socket.recv_fds(
+            self._requests, MESSAGE_BYTES, DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+        )
         if not message:
             return False
         task = message.decode()

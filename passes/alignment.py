@@ -15,26 +15,27 @@ ANYWHERE = 1
 
 def reading_anywhere(function: tirx.PrimFunc, places: Collection[int]) -> tirx.PrimFunc:
     """The kernel, whose parameters at these places need no more than their elements' alignment."""
-    params = list(function.params)
-    for place in places:
-        old = params[place]
-        new = tirx.decl_buffer(
-            old.shape,
-            old.dtype,
-            old.name,
-            strides=old.strides,
-            elem_offset=old.elem_offset,
-            scope=old.scope(),
-            data_alignment=max(1, old.dtype.itemsize),
-            offset_factor=old.offset_factor,
-        )
-        function = _renamed(function, place, new)
-    return function
+    if not places:
+        return function
+    params = [_anywhere(param) if place in places else param for place, param in enumerate(function.params)]
+    pairs = [(old, new) for old, new in zip(function.params, params, strict=True) if not new.same_as(old)]
 
+    def renamed(var: tirx.Var) -> tirx.Var:
+        return next((new for old, new in pairs if var.same_as(old)), var)
 
-def _renamed(function: tirx.PrimFunc, place: int, new: tirx.Var) -> tirx.PrimFunc:
-    """The kernel with another parameter there."""
-    old = function.params[place]
-    body = tvm_ffi.structural_map(function.body, (tirx.Var, lambda var: new if var.same_as(old) else var), order="post")
-    params = [*function.params[:place], new, *function.params[place + 1 :]]
+    body = tvm_ffi.structural_map(function.body, (tirx.Var, renamed), order="post")
     return tirx.PrimFunc(params, body, function.ret_type, function.attrs)
+
+
+def _anywhere(param: tirx.Var) -> tirx.Var:
+    """The same tensor, wherever it begins."""
+    return tirx.decl_buffer(
+        param.shape,
+        param.dtype,
+        param.name,
+        strides=param.strides,
+        elem_offset=param.elem_offset,
+        scope=param.scope(),
+        data_alignment=max(1, param.dtype.itemsize),
+        offset_factor=param.offset_factor,
+    )

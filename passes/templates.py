@@ -97,8 +97,8 @@ class Wish:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What is known of a unit's parameters: where the border of some ends, which have numbers of what
-    type alone, and which are random words, of what key, shape and order."""
+    """What is known of a unit's parameters: where the border of some ends, which have numbers of what type alone, and
+    which are random words, of what key, shape and order."""
 
     insides: Mapping[relax.Var, Window] = field(default_factory=dict)
     numbers: Mapping[relax.Var, str] = field(default_factory=dict)

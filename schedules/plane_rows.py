@@ -21,8 +21,9 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from lowprec.convolution import Conv
-from lowprec.schedules.buffers import Buffers, Frame, begin_kernel
+from lowprec.schedules.buffers import Buffers, begin_kernel
 from lowprec.schedules.depthwise import ENOUGH_TASKS
+from lowprec.schedules.planes import Lying
 from lowprec.schedules.prefetch import LINE, prefetch_stream
 from lowprec.schedules.tasks import all_of, decode, only_if, start_of
 from lowprec.schedules.tiling import ceil_div
@@ -40,22 +41,8 @@ BAND_BYTES = 24 << 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlaneRows(Frame):
-    """One kernel: `conv` with its padding, and views whose coordinates are (n, 0, channel, row, column)."""
-
-    conv: Conv
-    registers: int
-
-    @property
-    def bias_width(self) -> int:
-        """Elements of the bias, which is a step of the epilogue here."""
-        return 0
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Rows and columns of the result."""
-        height, width = self.conv.output_size
-        return height, width
+class PlaneRows(Lying):
+    """One kernel that turns nothing."""
 
     @property
     def begin(self) -> int:

@@ -36,8 +36,9 @@ L1_SHARE = 32 << 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Planes(Frame):
-    """One kernel: `conv` with its padding, and views whose coordinates are (n, 0, channel, row, column)."""
+class Lying(Frame):
+    """A kernel for images as they lie: `conv` with its padding, and views whose coordinates are (n, 0, channel, row,
+    column)."""
 
     conv: Conv
     registers: int
@@ -52,6 +53,11 @@ class Planes(Frame):
         """Rows and columns of the result."""
         height, width = self.conv.output_size
         return height, width
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planes(Lying):
+    """One kernel that turns them."""
 
     @property
     def blocks(self) -> int:
