@@ -3,11 +3,19 @@
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 Turns = Sequence[Sequence[float]]
+
+
+class Seconds(NamedTuple):
+    """What a round of layers took, all copies together."""
+
+    layers: float
+    whole: float
+    """With the changes of layout before and after."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,9 +1,10 @@
 """One engine on one bank of layers, in a process of its own: `python -m benchmarks.layer_engines`, driven by layers.py.
 
-What is timed is the layer alone, in the layout the engine would use inside a network: ONNX Runtime's, OpenVINO's and
-our own profilers time every operator apart, so the conversions at the bank's ends are left out by name; torch is handed
-tensors already in its layouts. A copy's input was just written by that conversion (for torch: copied there), as a
-producer would have left it; its weights come from beyond the second-level cache, as they do in a network.
+What is timed is the layer alone, in the layout the engine would use inside a network, and beside it the whole way from
+the bank's inputs to its outputs, as a caller has them. ONNX Runtime's, OpenVINO's and our own profilers time every
+operator apart, so the conversions at the bank's ends are left out of the first by name; torch is handed tensors in its
+layouts, and both its times are the layer's. A copy's input was just written by that conversion (for torch: copied
+there), as a producer would have left it; its weights come from beyond the second-level cache, as they do in a network.
 
 One JSON object a line, as `lowprec.engines` speaks it:
 
@@ -11,7 +12,8 @@ One JSON object a line, as `lowprec.engines` speaks it:
     {"do": "outputs", "file": "out.npz"}       what every copy answers
     {"do": "reference", "file": "out.npz"}     compare every later round with these
     {"do": "turn", "seconds": 0.1}             rounds over all copies until the time is over -> {"error": 3e-07}
-    {"do": "times"}                            -> {"turns": [[seconds of one copy, a mean for every round], ...]}
+    {"do": "times"}                            -> {"turns": [[seconds of one copy, a mean for every round], ...],
+                                                   "whole": the same, changes of layout included}
 """
 
 import json
@@ -28,6 +30,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.figures import Seconds
 from benchmarks.layer_suite import inputs
 from benchmarks.layer_suites import find
 from lowprec.artifact import CallTime
@@ -38,7 +41,8 @@ from lowprec.errors import LowprecError, UsageError
 Array = NDArray[np.generic]
 LAYOUT_OP = "permute_dims"
 LAYER_OPS = frozenset({"Conv", "ConvTranspose", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"})
-OPENVINO_LAYOUT_TYPES = frozenset({"Input", "Output", "Parameter", "Result", "Constant", "Reorder"})
+OPENVINO_ENDS = frozenset({"Input", "Output", "Parameter", "Result", "Constant"})
+OPENVINO_LAYOUT_TYPE = "Reorder"
 WARM_ROUNDS = 3
 LEAST_ROUNDS = 4
 PIECE = 1 << 16
@@ -56,8 +60,8 @@ class Bank(Protocol):
     def round(self) -> Sequence[Array]:
         """Run every copy once; what they answer."""
 
-    def times(self) -> list[float]:
-        """For every round so far, the layers' own seconds, all copies together."""
+    def times(self) -> list[Seconds]:
+        """For every round so far."""
 
 
 class OrtBank:
@@ -88,11 +92,13 @@ class OrtBank:
         outputs: list[Array] = self._session.run(None, self._feeds)
         return outputs
 
-    def times(self) -> list[float]:
+    def times(self) -> list[Seconds]:
         events = json.loads(Path(self._session.end_profiling()).read_text())
         kernels = [event for event in events if event["name"].endswith("_kernel_time")]
-        layers = [event["dur"] * 1e-6 for event in kernels if event["args"]["op_name"] in LAYER_OPS]
-        return [float(np.sum(part)) for part in np.array_split(layers, self._rounds)]
+        took = np.array([event["dur"] * 1e-6 for event in kernels])
+        of_layers = np.array([event["args"]["op_name"] in LAYER_OPS for event in kernels])
+        rounds = zip(np.array_split(took, self._rounds), np.array_split(of_layers, self._rounds), strict=True)
+        return [Seconds(float(took[of_layers].sum()), float(took.sum())) for took, of_layers in rounds]
 
 
 class OpenvinoBank:
@@ -114,14 +120,14 @@ class OpenvinoBank:
             model, "CPU", settings | {"INFERENCE_NUM_THREADS": threads}
         )
         self._feeds = dict(feeds)
-        self._times: list[float] = []
+        self._times: list[Seconds] = []
         self.begin_turn()
 
     def begin_turn(self) -> None:
         compiled = self._compile()
         self._ports = compiled.outputs
         self._request = compiled.create_infer_request()
-        self._rounds, self._total = 0, 0.0
+        self._rounds, self._total = 0, Seconds(0.0, 0.0)
         for _ in range(2):
             self._infer()
 
@@ -130,15 +136,18 @@ class OpenvinoBank:
         self._times.append(seconds)
         return outputs
 
-    def times(self) -> list[float]:
+    def times(self) -> list[Seconds]:
         return self._times
 
-    def _infer(self) -> tuple[Sequence[Array], float]:
+    def _infer(self) -> tuple[Sequence[Array], Seconds]:
         results = self._request.infer(self._feeds, share_inputs=True, share_outputs=True)
         self._rounds += 1
-        operators = [info for info in self._request.profiling_info if info.node_type not in OPENVINO_LAYOUT_TYPES]
-        total = self._rounds * sum(info.real_time.total_seconds() for info in operators)
-        seconds, self._total = max(total - self._total, 1e-9), total
+        work = [info for info in self._request.profiling_info if info.node_type not in OPENVINO_ENDS]
+        layers = [info for info in work if info.node_type != OPENVINO_LAYOUT_TYPE]
+        means = [sum(info.real_time.total_seconds() for info in part) for part in (layers, work)]
+        total = Seconds(*(self._rounds * mean for mean in means))
+        seconds = Seconds(*(max(now - before, 1e-9) for now, before in zip(total, self._total, strict=True)))
+        self._total = total
         return [results[port] for port in self._ports], seconds
 
 
@@ -152,7 +161,7 @@ class LowprecBank:
 
         self._artifact = load(path, threads)
         self._feeds = dict(feeds)
-        self._times: list[float] = []
+        self._times: list[Seconds] = []
 
     def begin_turn(self) -> None:
         pass
@@ -163,20 +172,20 @@ class LowprecBank:
         assert isinstance(outputs, dict)
         return list(outputs.values())
 
-    def times(self) -> list[float]:
+    def times(self) -> list[Seconds]:
         return self._times
 
 
-def own_seconds(calls: Sequence[CallTime]) -> float:
+def own_seconds(calls: Sequence[CallTime]) -> Seconds:
     """What our artifact spends on the copies themselves: the calls up to each that bears a copy's name, less the change
     of layout they begin with. What comes after the last is the outputs' change of layout."""
-    total, since = 0.0, list[CallTime]()
+    layers, since = 0.0, list[CallTime]()
     for call in calls:
         since.append(call)
         if call.layer:
-            total += sum(work.seconds for work in dropwhile(lambda work: work.op == LAYOUT_OP, since))
+            layers += sum(work.seconds for work in dropwhile(lambda work: work.op == LAYOUT_OP, since))
             since = []
-    return total
+    return Seconds(layers, sum(call.seconds for call in calls))
 
 
 def open_bank(request: Mapping[str, Any]) -> Bank:
@@ -228,7 +237,8 @@ class Worker:
             case "turn":
                 return self._turn(self._bank, float(request["seconds"]))
             case "times":
-                return {"turns": self._times(self._bank)}
+                layers, whole = zip(*self._bank.times(), strict=True)
+                return {"turns": self._turns(layers), "whole": self._turns(whole)}
             case other:
                 raise UsageError(f"unknown request {other!r}")
 
@@ -243,9 +253,10 @@ class Worker:
         self._turn_lengths.append(rounds)
         return {"error": min(worst, 1e30)}
 
-    def _times(self, bank: Bank) -> list[list[float]]:
-        times = iter([total / self._copies for total in bank.times()][self._warm_rounds :])
-        return [[next(times) for _ in range(length)][1:] for length in self._turn_lengths]
+    def _turns(self, rounds: Sequence[float]) -> list[list[float]]:
+        """Seconds of one copy, turn by turn."""
+        each = iter([total / self._copies for total in rounds[self._warm_rounds :]])
+        return [[next(each) for _ in range(length)][1:] for length in self._turn_lengths]
 
     def _compare(self, outputs: Sequence[Array]) -> float:
         pairs = zip(self._reference, outputs, strict=True)

@@ -14,6 +14,7 @@ import torch
 import torch.utils.mkldnn as onednn
 from numpy.typing import NDArray
 
+from benchmarks.figures import Seconds
 from benchmarks.layer_suite import BenchLayer, parameters
 from lowprec.convolution import Conv
 from lowprec.layers import Gemm
@@ -44,7 +45,7 @@ class TorchBank:
         forms = _forms(layer, modules, given)
         self.form = min(forms, key=lambda name: _trial(*forms[name]))
         self._calls, self._inputs = forms[self.form]
-        self._times: list[float] = []
+        self._times: list[Seconds] = []
 
     def begin_turn(self) -> None:
         pass
@@ -55,10 +56,10 @@ class TorchBank:
             seconds, output = _timed(call, given)
             total += seconds
             outputs.append(output)
-        self._times.append(total)
+        self._times.append(Seconds(total, total))
         return [(output.to_dense() if output.is_mkldnn else output).contiguous().numpy() for output in outputs]
 
-    def times(self) -> list[float]:
+    def times(self) -> list[Seconds]:
         return self._times
 
 

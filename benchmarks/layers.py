@@ -1,7 +1,8 @@
 """Single layers beside ONNX Runtime, OpenVINO and torch, in one run: `python -m benchmarks.layers --threads 1`.
 
 Every engine has a process of its own and runs a bank of copies of the layer (layer_suite.py); what is timed is the
-layer alone, in each engine's inner layout (layer_engines.py says how). Engines take turns of a fraction of a second,
+layer alone, in each engine's inner layout, and once more with the changes of layout that a caller's arrays need
+(layer_engines.py says how). Engines take turns of a fraction of a second,
 the others stopped; every round's outputs are compared with ONNX Runtime's.
 """
 
@@ -106,11 +107,11 @@ def measure_layer(
                 continue
             children[engine] = child
         errors = _take_turns(children, failures, folder, options.duration or DEFAULT_SECONDS)
-        turns = {engine: child.ask({"do": "times"})["turns"] for engine, child in children.items()}
-    for engine in [engine for engine in turns if not all(map(sum, turns[engine]))]:
+        times = {engine: child.ask({"do": "times"}) for engine, child in children.items()}
+    for engine in [engine for engine, found in times.items() if not all(map(sum, found["turns"]))]:
         failures[engine] = "its profile shows no operator that is this layer"
-        del turns[engine]
-    figures = [summarize(name, turns[name], turns.get(OURS), error=errors[name]) for name in turns]
+        del times[engine]
+    figures, in_all = (_figures(times, kind, errors) for kind in ("turns", "whole"))
     failures |= _wrong(figures)
     bound = peaks.bound_s(macs=layer.macs, read=layer.bytes, working_set=copies * layer.bytes)
     return {
@@ -121,8 +122,14 @@ def measure_layer(
         "copies": copies,
         "bound_ms": 1e3 * bound,
         "engines": {figure.engine: figure.to_json() for figure in figures},
+        "with_layout": {figure.engine: figure.to_json() for figure in in_all},
         "failures": failures,
     }
+
+
+def _figures(times: Mapping[str, Any], kind: str, errors: Mapping[str, float]) -> list[Figure]:
+    ours = times[OURS][kind] if OURS in times else None
+    return [summarize(name, found[kind], ours, error=errors[name]) for name, found in times.items()]
 
 
 def _make(
@@ -178,20 +185,31 @@ def _result_name(options: argparse.Namespace) -> str:
 
 def _summary(rows: Sequence[dict[str, Any]], options: argparse.Namespace) -> str:
     """How many times as fast as the best peer, over the layers that have both."""
-    gains = {}
-    for row in rows:
-        peers = [figure["p50_ms"] for name, figure in row["engines"].items() if name != OURS]
-        if OURS in row["engines"] and peers:
-            gains[row["layer"]] = min(peers) / row["engines"][OURS]["p50_ms"]
+    gains = _gains(rows, "engines")
     if not gains:
         return "nothing to compare with"
+    lines = [f"the best peer / ours: {_mean_and_least(gains)}"]
+    lines.append(f"with changes of layout: {_mean_and_least(_gains(rows, 'with_layout'))}")
+    if options.suite == "vgg-e":
+        theirs = LAVIN_GRAY[options.batch]
+        lines.append(f"Lavin & Gray at batch {options.batch}, F(2x2, 3x3) over their vendor's library: {theirs:.2f}")
+    return "\n".join(lines)
+
+
+def _gains(rows: Sequence[dict[str, Any]], kind: str) -> dict[str, float]:
+    return {row["layer"]: gain for row in rows if (gain := _gain(row[kind])) is not None}
+
+
+def _gain(figures: Mapping[str, Any]) -> float | None:
+    """The fastest peer's time over ours."""
+    peers = [figure["p50_ms"] for name, figure in figures.items() if name != OURS]
+    return min(peers) / float(figures[OURS]["p50_ms"]) if OURS in figures and peers else None
+
+
+def _mean_and_least(gains: Mapping[str, float]) -> str:
     worst = min(gains, key=lambda name: gains[name])
     mean = math.exp(sum(map(math.log, gains.values())) / len(gains))
-    line = f"the best peer / ours: geometric mean {mean:.2f}, least {gains[worst]:.2f} ({worst})"
-    if options.suite != "vgg-e":
-        return line
-    theirs = LAVIN_GRAY[options.batch]
-    return f"{line}; Lavin & Gray at batch {options.batch}, F(2x2, 3x3) over their vendor's library: {theirs:.2f}"
+    return f"geometric mean {mean:.2f}, least {gains[worst]:.2f} ({worst})"
 
 
 @contextmanager
@@ -218,15 +236,17 @@ def _wrong(figures: Sequence[Figure]) -> dict[str, str]:
 
 def _header(engines: Sequence[str]) -> str:
     columns = "".join(f"{name + ' ms':>16}{'±':>6}" + (f"{'ratio':>7}" if name != OURS else "") for name in engines)
-    return f"{'layer':<24}{'algorithm':<13}{'bound ms':>9}{'of bound':>9}{columns}"
+    return f"{'layer':<24}{'algorithm':<13}{'bound ms':>9}{'of bound':>9}{columns}{'with layout':>13}"
 
 
 def _line(row: dict[str, Any], engines: Sequence[str]) -> str:
     ours = row["engines"].get(OURS)
     share = f"{row['bound_ms'] / ours['p50_ms']:>9.0%}" if ours else f"{'':>9}"
     cells = "".join(_cell(row["engines"].get(name), ours=name == OURS) for name in engines)
+    gain = _gain(row["with_layout"])
+    whole = f"{'' if gain is None else f'{gain:.2f}':>13}"
     failed = "".join(f"\n    {name} failed: {reason}" for name, reason in row["failures"].items())
-    return f"{row['layer']:<24}{row['algorithm']:<13}{row['bound_ms']:>9.3f}{share}{cells}{failed}"
+    return f"{row['layer']:<24}{row['algorithm']:<13}{row['bound_ms']:>9.3f}{share}{cells}{whole}{failed}"
 
 
 def _cell(figure: dict[str, Any] | None, *, ours: bool) -> str:
