@@ -12,12 +12,14 @@ from lowprec.fourier import FACTORS, Segment, frequencies, operations
 from lowprec.phases import phase_count, taps_of
 from lowprec.predicting import (
     CHAIN,
+    FAR,
     FLOAT_BYTES,
     MEMORY_RATE,
     MULTIPLIERS,
     SCRATCH,
     UNIT,
     Prediction,
+    activations,
     far_cycles,
     rate_again,
     scratch_width,
@@ -33,6 +35,10 @@ BUTTERFLIES = 4.5
 
 ALONE = 0.9
 """So much of that a depthwise tile takes, which meets no other."""
+
+HOP, LONGEST_HOP = 0.054, 1536
+"""Cycles that a depthwise tile waits for a pixel beyond L2, for each byte from one pixel to the next: it takes one vector
+of each."""
 
 PRODUCTS_SHARE, SHARE_OF_ROW = 0.81, 0.71
 """Of the multipliers' peak in complex products: of high tiles, and for each row of lower ones."""
@@ -98,6 +104,13 @@ def _run(conv: Conv, count: int) -> int:
     return SCRATCH // (2 * FLOAT_BYTES * count * scratch_width(conv))
 
 
+def _hops(conv: Conv, target: Target) -> float:
+    """What a depthwise kernel waits for activations beyond L2."""
+    pixels = zip(activations(conv), (prod(conv.size), prod(conv.output_size)), strict=True)
+    far = conv.batch * sum(count for size, count in pixels if size > FAR)
+    return HOP * min(FLOAT_BYTES * conv.in_channels, LONGEST_HOP) * far * ceil(conv.in_channels / target.lanes)
+
+
 def predict_fourier(conv: Conv, sizes: tuple[int, int], target: Target) -> Prediction:
     """A kernel of tiles of those sizes."""
     high, wide = segments_of(conv, sizes)
@@ -113,6 +126,7 @@ def predict_fourier(conv: Conv, sizes: tuple[int, int], target: Target) -> Predi
     weight_bytes = 2 * FLOAT_BYTES * count * phases * channels * conv.out_channels
     if _is_plain_depthwise(conv):
         work = ALONE * tiles * ceil(conv.out_channels / target.lanes) * (forward + back)
+        work += _hops(conv, target)
         memory = weight_bytes / MEMORY_RATE
     else:
         widths = (channels, conv.out_channels // conv.groups)

@@ -3,7 +3,7 @@ them so, and what that takes. See `schedules.planes`.
 """
 
 from dataclasses import replace
-from math import hypot
+from math import hypot, prod
 
 from lowprec.convolution import Conv
 from lowprec.layers import Layer
@@ -11,7 +11,18 @@ from lowprec.predicting import FLOAT_BYTES, MEMORY_RATE, MULTIPLIERS, SCRATCH, P
 from lowprec.targets import Target
 
 SHARE, RATE = 0.78, 9.0
-"""Of the multipliers' peak, and bytes a cycle that are read and written beside."""
+"""Of the multipliers' peak, and bytes a cycle that are read and written beside, where images are turned."""
+
+SHARE_ALONG_ROWS = 0.9
+
+REGISTERS_BESIDE = 4
+"""Vectors that are in registers beside sums, of vectors along rows."""
+
+MOST_TAPS = 28 * 28
+"""Which are written out, along rows."""
+
+WASTED = 0.35
+"""Of the lanes: where more of them are computed twice, turning is faster."""
 
 TURNING_RATE = 4.3
 """Bytes a cycle, read and written, where images are turned so that channels lie side by side."""
@@ -34,11 +45,29 @@ def _has_kernel(conv: Conv, target: Target) -> bool:
     return FLOAT_BYTES * target.lanes * pitch * 3 * conv.reach[0] <= SCRATCH
 
 
+def lies_along_rows(conv: Conv, target: Target) -> bool:
+    """Whether vectors go along its rows, instead of along channels that are turned: as sums of all rows that see one
+    stay in registers, and most lanes are of use."""
+    rows = (conv.kernel[0] - 1) * conv.dilation[0] + 1
+    fits = prod(conv.kernel) <= MOST_TAPS and rows <= target.vector_registers - REGISTERS_BESIDE
+    return fits and set(conv.stride) == {1} and _filled(conv, target) > 1 - WASTED
+
+
 def predict_planes(conv: Conv, target: Target) -> Prediction:
-    """That kernel."""
-    work = conv.macs / (MULTIPLIERS * target.lanes * SHARE) + sum(activations(conv)) / RATE
+    """That kernel. Reading ahead hides one of two parts behind the other along rows."""
+    peak, moving = conv.macs / (MULTIPLIERS * target.lanes), sum(activations(conv)) / RATE
+    if lies_along_rows(conv, target):
+        work = hypot(peak / (_filled(conv, target) * SHARE_ALONG_ROWS), moving)
+    else:
+        work = peak / SHARE + moving
     direct = predict_direct(conv, target)
     return replace(direct, cycles=hypot(work, direct.weight_bytes / MEMORY_RATE))
+
+
+def _filled(conv: Conv, target: Target) -> float:
+    """The share of lanes along rows that are not computed twice."""
+    width = conv.output_size[1]
+    return width / (-(-width // target.lanes) * target.lanes)
 
 
 def turning_cycles(conv: Conv) -> float:

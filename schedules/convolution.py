@@ -20,6 +20,7 @@ from lowprec.convolution import Conv
 from lowprec.fourier import frequencies
 from lowprec.phases import phase_count, phases_of
 from lowprec.predicting_fourier import segments_of
+from lowprec.predicting_planes import lies_along_rows
 from lowprec.predicting_winograd import filterings
 from lowprec.schedules.amx import Amx, pack_amx
 from lowprec.schedules.amx_choices import amx_kernel
@@ -38,7 +39,7 @@ from lowprec.schedules.geometry import Geometry, Live, pointwise
 from lowprec.schedules.halo import Halo
 from lowprec.schedules.im2col import Im2col, build_im2col, pack_im2col
 from lowprec.schedules.microkernel import build_direct
-from lowprec.schedules.plane_rows import PlaneRows, fits_rows
+from lowprec.schedules.plane_rows import PlaneRows
 from lowprec.schedules.planes import Planes
 from lowprec.schedules.popcount import WORD, Popcount
 from lowprec.schedules.tiling import Workload, ceil_div, choose_tile
@@ -322,7 +323,7 @@ def popcount_kernel(
 def planes_kernel(conv: Conv, source: Window, result: Window, epilogue: Epilogue, target: Target) -> Planes | PlaneRows:
     """The kernel for images whose channels lie one after the other; `conv` has its padding."""
     frame = _framed(source, result, epilogue, target.lanes)
-    kind = PlaneRows if fits_rows(conv) else Planes
+    kind = PlaneRows if lies_along_rows(conv, target) else Planes
     return kind(**frame, conv=conv, registers=target.vector_registers)
 
 

@@ -1,26 +1,28 @@
-"""Depthwise convolution of images whose channels lie one after the other, by vectors along rows: for few taps.
+"""Depthwise convolution of images whose channels lie one after the other, by vectors along rows.
 
     before:  Y[n, c, p] = f(sum over taps t of X[n, c, p + t * dilation - pads] * W[c, t])
     after:   for some channels, or a band of rows, in parallel, for each channel:
                  its rows copied, with their padding
-                 for a few rows, a few vectors of each:  Y = f(sums), each vector that is read used for all its rows
+                 for a few vectors of every row, from the top down:
+                     sums of all results that see this row += its pixels * W;  Y = f(the sums that are done)
 
-Each tap reads a vector that begins elsewhere, most of them in two lines of the cache: up to nine taps that is cheaper
-than turning squares, as `planes` does.
+Nothing is turned, and a row is read once for all results that see it: their sums stay in registers, and move up by one
+as the next row comes. A tap reads a vector that begins elsewhere, mostly in two lines of the cache; a weight is read
+once for all vectors of the row.
 """
 
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, pairwise
 from math import prod
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from tvm import ir, tirx
+from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from lowprec.convolution import Conv
+from lowprec.predicting_planes import REGISTERS_BESIDE
 from lowprec.schedules.buffers import Buffers, begin_kernel
 from lowprec.schedules.depthwise import ENOUGH_TASKS
 from lowprec.schedules.planes import Lying
@@ -29,15 +31,10 @@ from lowprec.schedules.tasks import all_of, decode, only_if, start_of
 from lowprec.schedules.tiling import ceil_div
 from lowprec.schedules.views import FLOAT, FLOAT_BYTES, Index, load, named, register, splat, store, zeros
 
-MOST_TAPS = 9
-"""Whose weights stay in registers."""
+BAND_BYTES = 128 << 10
+"""Of copied rows."""
 
-TALL, SUMS = 4, 16
-"""Rows, and vectors of all of them, that are summed at once."""
-
-FEW_REGISTERS = 16
-BAND_BYTES = 24 << 10
-"""Of copied rows, which stay in L1."""
+Sums: TypeAlias = list[list[tirx.Buffer]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +64,8 @@ class PlaneRows(Lying):
     @property
     def band(self) -> int:
         """Rows of the result that are made of one copy."""
-        return min(self.size[0], max(TALL, BAND_BYTES // (FLOAT_BYTES * self.pitch) - self.reach))
+        fitting = max(self.reach + 1, BAND_BYTES // (FLOAT_BYTES * self.pitch) - self.reach)
+        return ceil_div(self.size[0], ceil_div(self.size[0], fitting))
 
     @property
     def scratch(self) -> int:
@@ -81,16 +79,10 @@ class PlaneRows(Lying):
         return ceil_div(self.conv.groups, ceil_div(ENOUGH_TASKS, others))
 
     @property
-    def tile(self) -> tuple[int, int]:
-        """Rows, and vectors of each, summed at once."""
-        sums = SUMS if self.registers > FEW_REGISTERS else SUMS // 2
-        tall = min(TALL, self.band)
-        return tall, min(sums // tall, ceil_div(self.size[1], self.lanes))
-
-
-def fits_rows(conv: Conv) -> bool:
-    """Whether taps are few, and results as near to each other as pixels."""
-    return prod(conv.kernel) <= MOST_TAPS and set(conv.stride) == {1}
+    def wide(self) -> int:
+        """Vectors of a row whose sums are made at once."""
+        vectors = ceil_div(self.size[1], self.lanes)
+        return ceil_div(vectors, ceil_div(vectors, (self.registers - REGISTERS_BESIDE) // (self.reach + 1)))
 
 
 def pack_plane_rows(weights: NDArray[Any]) -> NDArray[Any]:
@@ -147,45 +139,64 @@ class _Task:
 
     def sum(self) -> None:
         """The results of the band."""
-        spec = self.spec
-        (tall, wide), taps = spec.tile, prod(spec.conv.kernel)
-        vectors = ceil_div(spec.size[1], spec.lanes)
-        weights = [named(splat(load(self.buffers.w, self.channel * taps + tap, 1), spec.lanes)) for tap in range(taps)]
-        with T.serial(0, ceil_div(spec.band, tall)) as group, T.serial(0, ceil_div(vectors, wide)) as part:
-            self._fetch(group * ceil_div(vectors, wide) + part, ceil_div(spec.band, tall) * ceil_div(vectors, wide))
-            row, vector = start_of(group, tall, spec.band), start_of(part, wide, vectors)
-            columns = [start_of(vector + j, spec.lanes, spec.size[1]) for j in range(wide)]
-            self._sum_tile(weights, row, columns)
+        vectors = ceil_div(self.spec.size[1], self.spec.lanes)
+        with T.serial(0, self.parts) as part:
+            vector = start_of(part, self.spec.wide, vectors)
+            columns = [start_of(vector + j, self.spec.lanes, self.spec.size[1]) for j in range(self.spec.wide)]
+            self._sum_columns(part, columns)
 
-    def _fetch(self, step: Index, steps: int) -> None:
-        """At each step a share of what the next channel reads, and writes."""
-        spec = self.spec
-        for buffer, view, rows in (
-            (self.buffers.x, spec.input, spec.rows),
-            (self.buffers.y, spec.output, spec.band),
-        ):
-            row = self.first - spec.conv.pads_begin[0] if view is spec.input else self.first
-            start = view.address((self.n, 0, self.channel + 1, row, 0)) * FLOAT_BYTES
-            share = ceil_div(rows * view.strides[3] * FLOAT_BYTES, steps * LINE) * LINE
-            prefetch_stream(buffer, start=start + step * share, count=share, written=view is spec.output)
+    @property
+    def parts(self) -> int:
+        """Of every row: each takes its way from the top down."""
+        return ceil_div(ceil_div(self.spec.size[1], self.spec.lanes), self.spec.wide)
 
-    def _sum_tile(self, weights: list[ir.Expr], row: Index, columns: list[Index]) -> None:
+    def _sum_columns(self, part: Index, columns: list[Index]) -> None:
+        """Sums are of a result's row, counted from the one that sees this row with its last tap, and of a column."""
         spec, conv, lanes = self.spec, self.spec.conv, self.spec.lanes
-        tall = spec.tile[0]
-        sums = {place: register(lanes) for place in product(range(tall), range(len(columns)))}
-        for total in sums.values():
+        top, bottom = conv.pads_begin[0], conv.pads_end[0]
+        sums = [[register(lanes) for _ in columns] for _ in range(spec.reach + 1)]
+        for total in chain(*sums):
             store(total, 0, zeros(lanes), lanes)
-        users: dict[int, list[tuple[int, int]]] = {}
-        for r, tap in product(range(tall), range(conv.kernel[0])):
-            users.setdefault(r + tap * conv.dilation[0], []).append((r, tap))
-        for seen in sorted(users):
-            left = T.bind((row + seen) * spec.pitch + spec.begin - conv.pads_begin[1])
-            for t, (j, column) in product(range(conv.kernel[1]), enumerate(columns)):
-                pixel = named(load(self.pixels, left + column + t * conv.dilation[1], lanes))
-                for r, tap in users[seen]:
-                    total = sums[r, j]
-                    store(total, 0, load(total, 0, lanes) + pixel * weights[tap * conv.kernel[1] + t], lanes)
-        for (r, j), total in sums.items():
-            coordinates = (self.n, 0, self.channel, self.first + row + r, columns[j])
+        with T.serial(0, spec.rows) as seen:
+            self._fetch(part * spec.rows + seen)
+            row = T.bind(self.first + seen - top)
+            inside = all_of(row >= 0 if top else None, row < conv.size[0] if bottom else None)
+            only_if(inside, lambda: self._add(seen, columns, sums))
+            only_if(seen >= spec.reach if spec.reach else None, lambda: self._finish(seen, columns, sums[0]))
+            for old, new in pairwise(sums):
+                for total, next_total in zip(old, new, strict=True):
+                    store(total, 0, load(next_total, 0, lanes), lanes)
+            for total in sums[-1]:
+                store(total, 0, zeros(lanes), lanes)
+
+    def _add(self, seen: Index, columns: list[Index], sums: Sums) -> None:
+        """The pixels of a row, for all results that see it."""
+        spec, conv, lanes = self.spec, self.spec.conv, self.spec.lanes
+        left = T.bind(seen * spec.pitch + spec.begin - conv.pads_begin[1])
+        for t in range(conv.kernel[1]):
+            start = left + t * conv.dilation[1]
+            pixels = [named(load(self.pixels, start + column, lanes)) for column in columns]
+            for tap in range(conv.kernel[0]):
+                place = self.channel * prod(conv.kernel) + tap * conv.kernel[1] + t
+                weight = named(splat(load(self.buffers.w, place, 1), lanes))
+                for total, pixel in zip(sums[spec.reach - tap * conv.dilation[0]], pixels, strict=True):
+                    store(total, 0, load(total, 0, lanes) + pixel * weight, lanes)
+
+    def _finish(self, seen: Index, columns: list[Index], sums: list[tirx.Buffer]) -> None:
+        """The row of results that has seen all it sees."""
+        spec, lanes = self.spec, self.spec.lanes
+        for column, total in zip(columns, sums, strict=True):
+            coordinates = (self.n, 0, self.channel, self.first + seen - spec.reach, column)
             value = spec.epilogue.apply(load(total, 0, lanes), self.buffers.operands, coordinates, lanes)
             store(self.buffers.y, spec.output.address(coordinates), value, lanes)
+
+    def _fetch(self, step: Index) -> None:
+        """At each step a share of what the next channel reads, and writes."""
+        spec = self.spec
+        for buffer, view, first, rows in (
+            (self.buffers.x, spec.input, self.first - spec.conv.pads_begin[0], spec.rows),
+            (self.buffers.y, spec.output, self.first, spec.band),
+        ):
+            start = view.address((self.n, 0, self.channel + 1, first, 0)) * FLOAT_BYTES
+            share = ceil_div(rows * view.strides[3] * FLOAT_BYTES, self.parts * spec.rows * LINE) * LINE
+            prefetch_stream(buffer, start=start + step * share, count=share, written=view is spec.output)

@@ -35,7 +35,14 @@ def of(channels: int, **changes: Any) -> Conv:
 
 CASES = {
     "few taps": replace(CONV, size=(17, 70)),
-    "few taps in bands of rows": replace(CONV, size=(70, 150), dilation=(2, 1), pads_begin=(1, 2), pads_end=(2, 1)),
+    "bands of rows": replace(CONV, size=(150, 310), dilation=(2, 1), pads_begin=(1, 2), pads_end=(2, 1)),
+    "vectors of a row in two parts that overlap": replace(
+        CONV, size=(20, 70), kernel=(9, 9), pads_begin=(4, 4), pads_end=(4, 4)
+    ),
+    "sums of as many rows as there are registers for": replace(
+        CONV, size=(30, 16), kernel=(28, 3), pads_begin=(14, 1), pads_end=(13, 1)
+    ),
+    "one row more": replace(CONV, size=(30, 16), kernel=(29, 3), pads_begin=(14, 1), pads_end=(14, 1)),
     "one vector of everything": replace(CONV, size=(16, 16)),
     "images, and channels that overlap": of(37, batch=3, size=(17, 19)),
     "strides": replace(CONV, size=(40, 40), kernel=(5, 3), stride=(3, 2)),
