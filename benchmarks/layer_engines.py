@@ -3,8 +3,8 @@
 What is timed is the layer alone, in the layout the engine would use inside a network, and beside it the whole way from
 the bank's inputs to its outputs, as a caller has them. ONNX Runtime's, OpenVINO's and our own profilers time every
 operator apart, so the conversions at the bank's ends are left out of the first by name; torch is handed tensors in its
-layouts, and both its times are the layer's. A copy's input was just written by that conversion (for torch: copied
-there), as a producer would have left it; its weights come from beyond the second-level cache, as they do in a network.
+layouts, and both its times are the layer's. A copy's input was just written, by that conversion or by us, as a producer
+would have left it; its weights come from beyond the second-level cache, as they do in a network.
 
 One JSON object a line, as `lowprec.engines` speaks it:
 
@@ -64,6 +64,12 @@ class Bank(Protocol):
         """For every round so far."""
 
 
+def write_again(feeds: Mapping[str, Array]) -> None:
+    """The inputs as they are, just written."""
+    for array in feeds.values():
+        np.multiply(array, 1, out=array)
+
+
 class OrtBank:
     """ONNX Runtime; its profile can be read once, at the end."""
 
@@ -89,6 +95,7 @@ class OrtBank:
 
     def round(self) -> Sequence[Array]:
         self._rounds += 1
+        write_again(self._feeds)
         outputs: list[Array] = self._session.run(None, self._feeds)
         return outputs
 
@@ -140,6 +147,7 @@ class OpenvinoBank:
         return self._times
 
     def _infer(self) -> tuple[Sequence[Array], Seconds]:
+        write_again(self._feeds)
         results = self._request.infer(self._feeds, share_inputs=True, share_outputs=True)
         self._rounds += 1
         work = [info for info in self._request.profiling_info if info.node_type not in OPENVINO_ENDS]
@@ -167,6 +175,7 @@ class LowprecBank:
         pass
 
     def round(self) -> Sequence[Array]:
+        write_again(self._feeds)
         self._times.append(own_seconds(self._artifact.profile(self._feeds, repeats=1)))
         outputs = self._artifact(self._feeds)
         assert isinstance(outputs, dict)
