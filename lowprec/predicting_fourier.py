@@ -37,8 +37,8 @@ ALONE = 0.9
 """So much of that a depthwise tile takes, which meets no other."""
 
 HOP, LONGEST_HOP = 0.054, 1536
-"""Cycles that a depthwise tile, which takes one vector of each, waits for a pixel beyond L2, for each byte from one pixel
-to the next."""
+"""Cycles that a depthwise tile, which takes one vector of a pixel, waits for each pixel beyond L2, for each byte from
+one pixel to the next."""
 
 PRODUCTS_SHARE, SHARE_OF_ROW = 0.81, 0.71
 """Of the multipliers' peak in complex products: of high tiles, and for each row of lower ones."""

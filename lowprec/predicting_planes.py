@@ -15,8 +15,8 @@ SHARE, RATE = 0.78, 9.0
 
 SHARE_ALONG_ROWS = 0.9
 
-REGISTERS_BESIDE = 4
-"""Vectors that are in registers beside sums, of vectors along rows."""
+REGISTERS_BESIDE = 5
+"""Of vectors along rows, where those of sums and of pixels are: for a weight, and what is shifted in beside rows."""
 
 MOST_TAPS = 28 * 28
 """Which are written out, along rows."""
@@ -49,7 +49,7 @@ def lies_along_rows(conv: Conv, target: Target) -> bool:
     """Whether vectors go along its rows, instead of along channels that are turned: as sums of all rows that see one
     stay in registers, and most lanes are of use."""
     rows = (conv.kernel[0] - 1) * conv.dilation[0] + 1
-    fits = prod(conv.kernel) <= MOST_TAPS and rows <= target.vector_registers - REGISTERS_BESIDE
+    fits = prod(conv.kernel) <= MOST_TAPS and rows + 1 <= target.vector_registers - REGISTERS_BESIDE
     return fits and set(conv.stride) == {1} and _filled(conv, target) > 1 - WASTED
 
 

@@ -2,23 +2,23 @@
 
     before:  Y[n, c, p] = f(sum over taps t of X[n, c, p + t * dilation - pads] * W[c, t])
     after:   for some channels, or a band of rows, in parallel, for each channel:
-                 its rows copied, with their padding
                  for a few vectors of every row, from the top down:
                      sums of all results that see this row += its pixels * W;  Y = f(the sums that are done)
 
-Nothing is turned, and a row is read once for all results that see it: their sums stay in registers, and move up by one
-as the next row comes. A tap reads a vector that begins elsewhere, mostly in two lines of the cache; a weight is read
-once for all vectors of the row.
+Nothing is turned or copied, and a row is read once for all results that see it: their sums stay in registers, and move
+up by one as the next row comes. A tap reads a vector that begins elsewhere, mostly in two lines of the cache; beside a
+row it is shifted in a register. A weight is read once for all vectors.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain, pairwise
+from itertools import chain, groupby, pairwise
 from math import prod
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from tvm import tirx
+from tvm import ir, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
@@ -32,7 +32,7 @@ from lowprec.schedules.tiling import ceil_div
 from lowprec.schedules.views import FLOAT, FLOAT_BYTES, Index, load, named, register, splat, store, zeros
 
 BAND_BYTES = 128 << 10
-"""Of copied rows."""
+"""Of a channel's rows that one task reads."""
 
 Sums: TypeAlias = list[list[tirx.Buffer]]
 
@@ -42,35 +42,25 @@ class PlaneRows(Lying):
     """One kernel that turns nothing."""
 
     @property
-    def begin(self) -> int:
-        """Where a copied row begins, behind its padding: where vectors are aligned."""
-        return ceil_div(self.conv.pads_begin[1], self.lanes) * self.lanes
-
-    @property
-    def pitch(self) -> int:
-        """From one copied row to the next."""
-        return ceil_div(self.begin + self.conv.size[1] + self.conv.pads_end[1], self.lanes) * self.lanes
-
-    @property
-    def rows(self) -> int:
-        """Of a copy."""
-        return self.band + self.reach
-
-    @property
     def reach(self) -> int:
         """Rows that are seen beside the one in hand."""
         return (self.conv.kernel[0] - 1) * self.conv.dilation[0]
 
     @property
     def band(self) -> int:
-        """Rows of the result that are made of one copy."""
-        fitting = max(self.reach + 1, BAND_BYTES // (FLOAT_BYTES * self.pitch) - self.reach)
+        """Rows of the result that one task makes: many more than it sees beside, which are multiplied twice."""
+        fitting = max(4 * self.reach + 1, BAND_BYTES // (FLOAT_BYTES * self.conv.size[1]) - self.reach)
         return ceil_div(self.size[0], ceil_div(self.size[0], fitting))
 
     @property
+    def rows(self) -> int:
+        """That a task sees."""
+        return self.band + self.reach
+
+    @property
     def scratch(self) -> int:
-        """Bytes of a copy."""
-        return FLOAT_BYTES * self.rows * self.pitch
+        """Bytes: none."""
+        return 0
 
     @property
     def channels(self) -> int:
@@ -80,9 +70,28 @@ class PlaneRows(Lying):
 
     @property
     def wide(self) -> int:
-        """Vectors of a row whose sums are made at once."""
+        """Vectors of a row whose sums are made at once: registers hold a vector of pixels of each, and its sums."""
         vectors = ceil_div(self.size[1], self.lanes)
-        return ceil_div(vectors, ceil_div(vectors, (self.registers - REGISTERS_BESIDE) // (self.reach + 1)))
+        return ceil_div(vectors, ceil_div(vectors, (self.registers - REGISTERS_BESIDE) // (self.reach + 2)))
+
+    @property
+    def parts(self) -> list[list[int]]:
+        """Of every row: where the vectors of each begin. The last ones may overlap those before."""
+        width, vectors = self.size[1], ceil_div(self.size[1], self.lanes)
+        firsts = [min(part * self.wide, vectors - self.wide) for part in range(ceil_div(vectors, self.wide))]
+        return [[min((first + j) * self.lanes, width - self.lanes) for j in range(self.wide)] for first in firsts]
+
+    def is_inner(self, columns: list[int]) -> bool:
+        """Whether all that a part sees is inside of the row, and its vectors lie side by side."""
+        left, width = self.conv.pads_begin[1], self.conv.size[1]
+        seen = (self.conv.kernel[1] - 1) * self.conv.dilation[1] - left + self.lanes
+        regular = columns == [columns[0] + j * self.lanes for j in range(self.wide)]
+        return (
+            regular
+            and columns[0] % (self.wide * self.lanes) == 0
+            and left <= columns[0]
+            and columns[-1] + seen <= width
+        )
 
 
 def pack_plane_rows(weights: NDArray[Any]) -> NDArray[Any]:
@@ -98,59 +107,36 @@ def build_plane_rows(spec: PlaneRows) -> tirx.PrimFunc:
         extents = (conv.batch, ceil_div(conv.groups, spec.channels), ceil_div(height, spec.band))
         with T.parallel(0, prod(extents)) as number:
             n, part, band = decode(number, extents)
-            pixels = T.alloc_buffer((spec.rows * spec.pitch,), FLOAT, scope="global")
-            with T.serial(0, spec.rows * spec.pitch // spec.lanes) as vector:
-                store(pixels, vector * spec.lanes, zeros(spec.lanes), spec.lanes)
             first, row = start_of(part, spec.channels, conv.groups), start_of(band, spec.band, height)
             with T.serial(0, spec.channels) as index:
-                task = _Task(spec=spec, buffers=buffers, pixels=pixels, n=n, channel=T.bind(first + index), first=row)
-                task.copy()
-                task.sum()
+                _Task(spec=spec, buffers=buffers, n=n, channel=T.bind(first + index), first=row).sum()
     return builder.get()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Task:
-    """A channel, and the rows of its result from `first` on; `pixels` are those that they see."""
+    """A channel, and the rows of its result from `first` on."""
 
     spec: PlaneRows
     buffers: Buffers
-    pixels: tirx.Buffer
     n: Index
     channel: Index
     first: Index
 
-    def copy(self) -> None:
-        """The rows that are seen; where there are none, zeros stand already, as they do beside rows."""
-        spec, conv = self.spec, self.spec.conv
-        top, bottom, lanes = conv.pads_begin[0], conv.pads_end[0], spec.lanes
-        with T.serial(0, spec.rows) as i:
-            row = T.bind(self.first + i - top)
-            inside = all_of(row >= 0 if top else None, row < conv.size[0] if bottom else None)
-
-            def copy() -> None:
-                start = T.bind(spec.input.address((self.n, 0, self.channel, row, 0)))
-                with T.serial(0, ceil_div(conv.size[1], lanes)) as number:
-                    column = start_of(number, lanes, conv.size[1])
-                    store(self.pixels, place + column, load(self.buffers.x, start + column, lanes), lanes)
-
-            place = T.bind(i * spec.pitch + spec.begin)
-            only_if(inside, copy)
-
     def sum(self) -> None:
-        """The results of the band."""
-        vectors = ceil_div(self.spec.size[1], self.spec.lanes)
-        with T.serial(0, self.parts) as part:
-            vector = start_of(part, self.spec.wide, vectors)
-            columns = [start_of(vector + j, self.spec.lanes, self.spec.size[1]) for j in range(self.spec.wide)]
-            self._sum_columns(part, columns)
+        """The results of the band. Parts inside of the row have one code."""
+        parts, wide = self.spec.parts, self.spec.wide * self.spec.lanes
+        for inner, numbers in groupby(range(len(parts)), lambda part: self.spec.is_inner(parts[part])):
+            some = list(numbers)
+            if not inner or len(some) == 1:
+                for part in some:
+                    self._sum_columns(part, parts[part])
+                continue
+            with T.serial(0, len(some)) as index:
+                part = T.bind(some[0] + index)
+                self._sum_columns(part, [part * wide + j * self.spec.lanes for j in range(self.spec.wide)])
 
-    @property
-    def parts(self) -> int:
-        """Of every row: each takes its way from the top down."""
-        return ceil_div(ceil_div(self.spec.size[1], self.spec.lanes), self.spec.wide)
-
-    def _sum_columns(self, part: Index, columns: list[Index]) -> None:
+    def _sum_columns(self, part: Index, columns: Sequence[Index]) -> None:
         """Sums are of a result's row, counted from the one that sees this row with its last tap, and of a column."""
         spec, conv, lanes = self.spec, self.spec.conv, self.spec.lanes
         top, bottom = conv.pads_begin[0], conv.pads_end[0]
@@ -161,7 +147,7 @@ class _Task:
             self._fetch(part * spec.rows + seen)
             row = T.bind(self.first + seen - top)
             inside = all_of(row >= 0 if top else None, row < conv.size[0] if bottom else None)
-            only_if(inside, lambda: self._add(seen, columns, sums))
+            only_if(inside, lambda: self._add(row, columns, sums))
             only_if(seen >= spec.reach if spec.reach else None, lambda: self._finish(seen, columns, sums[0]))
             for old, new in pairwise(sums):
                 for total, next_total in zip(old, new, strict=True):
@@ -169,20 +155,34 @@ class _Task:
             for total in sums[-1]:
                 store(total, 0, zeros(lanes), lanes)
 
-    def _add(self, seen: Index, columns: list[Index], sums: Sums) -> None:
+    def _add(self, row: Index, columns: Sequence[Index], sums: Sums) -> None:
         """The pixels of a row, for all results that see it."""
         spec, conv, lanes = self.spec, self.spec.conv, self.spec.lanes
-        left = T.bind(seen * spec.pitch + spec.begin - conv.pads_begin[1])
+        start = T.bind(spec.input.address((self.n, 0, self.channel, row, 0)))
         for t in range(conv.kernel[1]):
-            start = left + t * conv.dilation[1]
-            pixels = [named(load(self.pixels, start + column, lanes)) for column in columns]
+            offset = t * conv.dilation[1] - conv.pads_begin[1]
+            pixels = [named(self._pixels(start, column, offset)) for column in columns]
             for tap in range(conv.kernel[0]):
                 place = self.channel * prod(conv.kernel) + tap * conv.kernel[1] + t
                 weight = named(splat(load(self.buffers.w, place, 1), lanes))
                 for total, pixel in zip(sums[spec.reach - tap * conv.dilation[0]], pixels, strict=True):
                     store(total, 0, load(total, 0, lanes) + pixel * weight, lanes)
 
-    def _finish(self, seen: Index, columns: list[Index], sums: list[tirx.Buffer]) -> None:
+    def _pixels(self, start: Index, column: Index, offset: int) -> ir.Expr:
+        """A vector of the row that begins at `start`; zeros beside the row."""
+        lanes, width = self.spec.lanes, self.spec.conv.size[1]
+        first = column + offset if isinstance(column, int) else 0
+        last = width - lanes
+        if 0 <= first <= last:
+            return load(self.buffers.x, start + column + offset, lanes)
+        if not -lanes < first < width:
+            return zeros(lanes)
+        nearest = named(load(self.buffers.x, start + min(max(first, 0), last), lanes))
+        pair = [zeros(lanes), nearest] if first < 0 else [nearest, zeros(lanes)]
+        begin = lanes + first if first < 0 else first - last
+        return tirx.Shuffle(pair, list(range(begin, begin + lanes)))
+
+    def _finish(self, seen: Index, columns: Sequence[Index], sums: list[tirx.Buffer]) -> None:
         """The row of results that has seen all it sees."""
         spec, lanes = self.spec, self.spec.lanes
         for column, total in zip(columns, sums, strict=True):
@@ -198,5 +198,5 @@ class _Task:
             (self.buffers.y, spec.output, self.first, spec.band),
         ):
             start = view.address((self.n, 0, self.channel + 1, first, 0)) * FLOAT_BYTES
-            share = ceil_div(rows * view.strides[3] * FLOAT_BYTES, self.parts * spec.rows * LINE) * LINE
+            share = ceil_div(rows * view.strides[3] * FLOAT_BYTES, len(spec.parts) * spec.rows * LINE) * LINE
             prefetch_stream(buffer, start=start + step * share, count=share, written=view is spec.output)
