@@ -10,7 +10,7 @@ from tvm.script.ir_builder import tirx as T
 from lowprec.schedules.amx import Amx
 from lowprec.schedules.amx_parts import split_bytes, upper_halves
 from lowprec.schedules.amx_tiles import PRODUCTS, TILES, address, call, configure, distance, release, tile
-from lowprec.schedules.amx_words import Words, words_of
+from lowprec.schedules.amx_words import Drawing, Words, words_of
 from lowprec.schedules.arithmetic import BITS, doubles
 from lowprec.schedules.buffers import Buffers, begin_kernel
 from lowprec.schedules.direct import vector_starts
@@ -134,9 +134,12 @@ class _Task:
             sources = self._sources(here)
             with T.If(item < count), T.Then():
                 self._start(here)
+                for words in self.words.values():
+                    words.begin(self.offsets[words.view], here.number * spec.pixels, item % 2)
             with T.serial(0, spec.steps) as step:
                 with T.If(item < count), T.Then():
                     self._multiply(here, sources, step)
+                    self._draw(here, item, step)
                 begin = T.bind(tirx.min(step * share, bundles))
                 end = tirx.Select(item > 0, tirx.min(begin + share, bundles), begin)
                 self._finish(before, item - 1, begin, T.bind(end))
@@ -275,15 +278,33 @@ class _Task:
                 start = following * used + part * prod(spec.packed_shape[1:]) * spec.item
                 prefetch(weights, start=start, count=used, step=visit * spec.steps + step, steps=steps)
 
+    def _draw(self, place: _Place, item: Index, step: Index) -> None:
+        """A step's share of the random words of a grid."""
+        spec = self.spec
+        if not self.words:
+            return
+        channel, vectors = self._channels(place)
+        for words in self.words.values():
+            count = spec.grid.high * words.draws
+            share = ceil_div(count, spec.steps)
+            at = Drawing(
+                table=self.offsets[words.view],
+                pixel=place.number * spec.pixels,
+                channel=channel,
+                vectors=vectors,
+                width=min(LANES, spec.out_channels),
+                half=T.bind(item % 2),
+            )
+            begin = T.bind(tirx.min(step * share, count))
+            with T.serial(begin, T.bind(tirx.min(begin + share, count))) as number:
+                words.draw(number, at)
+
     def _finish(self, place: _Place, item: Index, begin: Index, end: Index) -> None:
         """Bundles of rows of kept sums through the epilogue, to where they belong."""
         spec, buffers = self.spec, self.buffers
         width = min(LANES, spec.out_channels)
         kept = T.bind(self._kept_at(item))
         channel, vectors = self._channels(place)
-        for words in self.words.values():
-            with T.If(tirx.And(begin == 0, end > begin)), T.Then():
-                words.draw(self.offsets[words.view], place.number * spec.pixels, channel, vectors, width)
         with T.serial(begin, end) as bundle:
             first = start_of(bundle, spec.bundle, spec.pixels)
             rows = [T.bind(first + index) for index in range(spec.bundle)]
@@ -294,7 +315,7 @@ class _Task:
                 for j, vector in enumerate(vectors)
             ]
             places = [
-                self._in_tensors(pixel, channel + vector, (row, j))
+                self._in_tensors(pixel, channel + vector, (row, j, item % 2))
                 for row, pixel in zip(rows, pixels, strict=True)
                 for j, vector in enumerate(vectors)
             ]
@@ -324,14 +345,15 @@ class _Task:
         exact = exact if bias is None else exact + doubles(bias, width)
         return tirx.Cast(FLOAT if width == 1 else f"{FLOAT}x{width}", exact)
 
-    def _in_tensors(self, pixel: Index, channel: Index, slot: tuple[Index, int]) -> Place:
-        """Where a pixel's channel lies in a tensor; random words have their `slot`, a row of the grid and a vector."""
-        row, vector = slot
+    def _in_tensors(self, pixel: Index, channel: Index, slot: tuple[Index, int, Index]) -> Place:
+        """Where a pixel's channel lies in a tensor; random words have their `slot`: a row of the grid, a vector, and
+        the half they are in."""
+        row, vector, half = slot
         words = next(iter(self.words.values()), None)  # those of other operands lie alike
 
         def place(view: View) -> Index:
             if isinstance(view, Drawn) and words is not None:
-                return words.at(row, vector, load(self.offsets[view], pixel, 1))
+                return words.at(row, vector, load(self.offsets[view], pixel, 1), half)
             if view not in self.offsets:
                 return view.address((0, 0, 0, 0, channel))
             return load(self.offsets[view], pixel, 1) + channel * view.strides[4]

@@ -10,7 +10,7 @@ from lowprec.schedules.amx import Amx
 from lowprec.schedules.buffers import Buffers
 from lowprec.schedules.noise import positions, quads, source_of
 from lowprec.schedules.philox import Stream, element_word
-from lowprec.schedules.tasks import start_of
+from lowprec.schedules.tasks import decode, start_of
 from lowprec.schedules.tiling import ceil_div
 from lowprec.schedules.views import WORDS, Drawn, Index, load, named, store
 from lowprec.tiles import LANES
@@ -22,6 +22,9 @@ BLOCKS = 2
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Words:
     """Random words for a grid, vector by vector of each tile; `begins` are the places of the first of each tile's.
+
+    They are drawn bit by bit while the grid's products are computed, by units that otherwise wait for these: `kept` and
+    `begins` have two halves, one for the grid before.
 
     A tile's pixels follow each other, as blocks do, which have the words of four pixels each if planes have whole ones:
     then all that a tile may touch are computed, several at once. Else each element has a block of its own.
@@ -35,56 +38,89 @@ class Words:
 
     @staticmethod
     def rows(spec: Amx) -> int:
-        """Of words that a tile has room for."""
-        return BLOCK * (ceil_div(spec.line.rows - 1, BLOCK) + 1)
+        """Of words that a tile has room for: one block more than its pixels fill where it may begin inside of one."""
+        line = spec.line
+        aligned = line.pitch == line.width and line.length % BLOCK == 0 and line.rows % BLOCK == 0
+        return line.rows if aligned else BLOCK * (ceil_div(line.rows - 1, BLOCK) + 1)
+
+    @staticmethod
+    def size(spec: Amx) -> int:
+        """Of a half."""
+        return Words.rows(spec) * spec.grid.high * spec.panel
 
     @property
     def whole(self) -> bool:
         """Whether pixels follow each other in planes, and images, of whole blocks."""
         return self.view.strides[3] == 1 and all(self.view.strides[axis] % BLOCK == 0 for axis in (0, 4))
 
-    def _place(self, tile: int, vector: int) -> int:
-        return (tile * self.spec.grid.wide + vector) * self.rows(self.spec)
+    @property
+    def together(self) -> int:
+        """Blocks of a channel, or elements, that are drawn at once."""
+        return max(1, BLOCKS // self.spec.grid.wide) if self.whole else 1
 
-    def at(self, pixel: Index, vector: int, place: Index) -> Index:
+    @property
+    def draws(self) -> int:
+        """Of a tile."""
+        return ceil_div(self.rows(self.spec) // BLOCK, self.together) if self.whole else self.spec.line.rows
+
+    def _place(self, tile: Index, vector: int, half: Index) -> Index:
+        return half * self.size(self.spec) + (tile * self.spec.grid.wide + vector) * self.rows(self.spec) * LANES
+
+    def at(self, pixel: Index, vector: int, place: Index, half: Index) -> Index:
         """Where the words of a pixel of the grid are, whose element is at `place`, for a vector of its tile."""
         tile = tirx.floordiv(pixel, self.spec.line.rows)
-        row = place - load(self.begins, tile, 1) if self.whole else tirx.floormod(pixel, self.spec.line.rows)
-        return ((tile * self.spec.grid.wide + vector) * self.rows(self.spec) + row) * LANES
+        row = tirx.floormod(pixel, self.spec.line.rows)
+        if self.whole:
+            row = place - load(self.begins, half * self.spec.grid.high + tile, 1)
+        return self._place(tile, vector, half) + row * LANES
 
-    def draw(self, table: tirx.Buffer, pixel: Index, channel: Index, vectors: list[int], width: int) -> None:
-        """For the grid whose first pixel is number `pixel` of the table."""
-        stride, rows = self.view.strides[4], self.spec.line.rows
-        channels = [tirx.Cast("int64", channel + vector) * stride for vector in vectors]
-        for number in range(self.spec.grid.high):
-            first = T.bind(load(table, pixel + number * rows, 1))
-            if self.whole:
-                begin = T.bind(tirx.bitwise_and(first, tirx.const(-BLOCK, "int32")))
-                store(self.begins, number, begin, 1)
-                self._draw_blocks(number, begin, channels, width)
-                continue
-            with T.serial(0, rows) as row:
-                place = T.bind(load(table, pixel + number * rows + row, 1))
-                for j, start in enumerate(channels):
-                    element = positions(tirx.Cast("int64", place) + start, stride, width)
-                    word = element_word(self.source, named(element))
-                    store(self.kept, (self._place(number, j) + row) * LANES, word, width)
+    def begin(self, table: tirx.Buffer, pixel: Index, half: Index) -> None:
+        """Before the draws of the grid whose first pixel is number `pixel` of the table."""
+        for tile in range(self.spec.grid.high) if self.whole else ():
+            first = load(table, pixel + tile * self.spec.line.rows, 1)
+            begin = tirx.bitwise_and(first, tirx.const(-BLOCK, "int32"))
+            store(self.begins, half * self.spec.grid.high + tile, begin, 1)
 
-    def _draw_blocks(self, tile: int, begin: ir.Expr, channels: list[ir.Expr], width: int) -> None:
+    def draw(self, number: Index, at: "Drawing") -> None:
+        """One of all draws of a grid."""
+        tile, part = decode(number, (self.spec.grid.high, self.draws))
+        channels = [tirx.Cast("int64", at.channel + vector) * self.view.strides[4] for vector in at.vectors]
+        if self.whole:
+            self._draw_blocks(tile, part, channels, at)
+            return
+        place = T.bind(load(at.table, at.pixel + tile * self.spec.line.rows + part, 1))
+        for j, start in enumerate(channels):
+            element = positions(tirx.Cast("int64", place) + start, self.view.strides[4], at.width)
+            word = element_word(self.source, named(element))
+            store(self.kept, self._place(tile, j, at.half) + part * LANES, word, at.width)
+
+    def _draw_blocks(self, tile: Index, part: Index, channels: list[ir.Expr], at: "Drawing") -> None:
         stride, count = self.view.strides[4] // BLOCK, self.rows(self.spec) // BLOCK
-        together = max(1, BLOCKS // len(channels))
-        with T.serial(0, ceil_div(count, together)) as group:
-            numbers = [start_of(group, together, count) + i for i in range(min(together, count))]
-            starts = [
-                tirx.Cast("int64", tirx.floordiv(begin, BLOCK) + number) + tirx.floordiv(start, BLOCK)
-                for number in numbers
-                for start in channels
-            ]
-            found = iter(quads(self.source, [positions(start, stride, width) for start in starts]))
-            for number in numbers:
-                for j in range(len(channels)):
-                    for row, word in enumerate(next(found)):
-                        store(self.kept, (self._place(tile, j) + number * BLOCK + row) * LANES, word, width)
+        begin = load(self.begins, at.half * self.spec.grid.high + tile, 1)
+        numbers = [start_of(part, self.together, count) + i for i in range(min(self.together, count))]
+        starts = [
+            tirx.Cast("int64", tirx.floordiv(begin, BLOCK) + number) + tirx.floordiv(start, BLOCK)
+            for number in numbers
+            for start in channels
+        ]
+        found = iter(quads(self.source, [positions(start, stride, at.width) for start in starts]))
+        for number in numbers:
+            for j in range(len(channels)):
+                for row, word in enumerate(next(found)):
+                    store(self.kept, self._place(tile, j, at.half) + (number * BLOCK + row) * LANES, word, at.width)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawing:
+    """For what a grid's words are drawn: its first pixel is number `pixel` of the table, its vectors of channels begin
+    at `channel`; and the half that they go to."""
+
+    table: tirx.Buffer
+    pixel: Index
+    channel: Index
+    vectors: list[int]
+    width: int
+    half: Index
 
 
 def words_of(spec: Amx, buffers: Buffers, task: ir.Expr) -> dict[int, Words]:
@@ -96,7 +132,7 @@ def words_of(spec: Amx, buffers: Buffers, task: ir.Expr) -> dict[int, Words]:
                 spec=spec,
                 view=view,
                 source=source_of(key, buffers.step, task),
-                kept=T.alloc_buffer((Words.rows(spec) * spec.grid.high * spec.panel,), WORDS, scope="global"),
-                begins=T.alloc_buffer((spec.grid.high,), "int32", scope="global"),
+                kept=T.alloc_buffer((2 * Words.size(spec),), WORDS, scope="global"),
+                begins=T.alloc_buffer((2 * spec.grid.high,), "int32", scope="global"),
             )
     return found

@@ -166,7 +166,13 @@ def _product(word: Expr, factor: int) -> Expr:
 
 
 def _high(word: Expr) -> Expr:
-    return word >> splat(tirx.const(32, "uint64"), lanes_of(word))
+    """The high half where the low one was. Of vectors it stands in both: x86 shifts where it multiplies, and shuffles
+    elsewhere."""
+    lanes = lanes_of(word)
+    if lanes == 1:
+        return word >> tirx.const(32, "uint64")
+    halves = tirx.reinterpret(_kind("uint32", 2 * lanes), word)
+    return tirx.reinterpret(_kind("uint64", lanes), _shuffled([halves], [lane | 1 for lane in range(2 * lanes)]))
 
 
 def _xor(*words: Expr) -> Expr:
