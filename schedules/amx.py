@@ -38,7 +38,8 @@ from lowprec.schedules.views import FLOAT, UPPER_HALVES, View
 from lowprec.tiles import LANES, ROW_BYTES, WORD_BYTES, row_depth
 
 CHAINS = 8
-"""Vectors that go through the epilogue together: one's steps wait for each other."""
+"""Vectors that go through the epilogue together, half as many where each is made of several sums: one's steps wait for
+each other. More would keep tiles waiting: the processor looks only so many instructions ahead."""
 
 SPLIT = ("int8", "uint8")
 """The higher byte of a number of 16 bits, and the lower one."""
@@ -200,7 +201,7 @@ class Amx(Grouped):
     @property
     def bundle(self) -> int:
         """Rows that go through the epilogue together."""
-        return min(self.pixels, CHAINS // self.grid.wide)
+        return min(self.pixels, CHAINS // (self.grid.wide * self.parts))
 
     @property
     def tile_bytes(self) -> int:
