@@ -106,6 +106,36 @@ def test_products_of_many_rows_draw(precision: str, tmp_path: Path) -> None:
     assert not np.array_equal(art(samples[0], step=0), art(samples[0], step=1))
 
 
+PLACES = {
+    "whole blocks at every tile": ((8, 8), 1, 1),
+    "blocks that tiles cut": ((10, 10), 1, 1),
+    "lines with borders between": ((12, 12), 3, 1),
+    "planes of no whole blocks": ((7, 7), 3, 1),
+    "strides": ((16, 24), 3, 2),
+}
+
+
+@pytest.mark.parametrize("precision", ["int8", "q2.14"])
+@pytest.mark.parametrize("name", PLACES)
+def test_tiles_draw_the_words_of_their_places(name: str, precision: str, tmp_path: Path) -> None:
+    size, kernel, stride = PLACES[name]
+    model, samples = tiled(size, kernel, stride), random(2, 64, *size, seed=6)
+    art = compiled(model, precision, calibration=[sample[None] for sample in samples])
+    for step in STEPS[:2]:
+        known = evaluate(network(art, model, tmp_path), {"x": samples[:1]}, step=step)["y"]
+        assert np.array_equal(art(samples[:1], step=step), known)
+
+
+def tiled(size: tuple[int, int], kernel: int, stride: int) -> onnx.ModelProto:
+    """y = relu(conv(x) + conv(x)), of 64 channels and 40: two tensors are drawn beside the sum."""
+    weights = {name: random(40, 64, kernel, kernel, seed=seed) / 24 for seed, name in enumerate("vw")}
+    pads = [kernel // 2] * 4
+    nodes = [helper.make_node("Conv", ["x", name], [f"{name}_y"], pads=pads, strides=[stride] * 2) for name in weights]
+    nodes.append(helper.make_node("Add", ["v_y", "w_y"], ["s"]))
+    nodes.append(helper.make_node("Relu", ["s"], ["y"]))
+    return chain(nodes, weights, [1, 64, *size])
+
+
 def test_batches_are_one_tensor() -> None:
     """The second image's words are not the first one's."""
     nodes = [helper.make_node("Conv", ["x", "w"], ["y"])]
