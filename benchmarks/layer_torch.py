@@ -88,7 +88,7 @@ def _trial(calls: Sequence[Call], given: Sequence[Tensor]) -> float:
 
 
 def _timed(call: Call, given: Tensor) -> tuple[float, Tensor]:
-    """The call alone, on an input that was just written."""
+    """The call alone, on an input that was just written; one of oneDNN's own tensors, which cannot be, is as it was."""
     x = given if given.is_mkldnn else given.clone(memory_format=torch.preserve_format)
     began = time.perf_counter()
     output = call(x)

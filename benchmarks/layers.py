@@ -1,9 +1,9 @@
 """Single layers beside ONNX Runtime, OpenVINO and torch, in one run: `python -m benchmarks.layers --threads 1`.
 
 Every engine has a process of its own and runs a bank of copies of the layer (layer_suite.py); what is timed is the
-layer alone, in each engine's inner layout, and once more with the changes of layout that a caller's arrays need
-(layer_engines.py says how). Engines take turns of a fraction of a second,
-the others stopped; every round's outputs are compared with ONNX Runtime's.
+layer alone, in each engine's inner layout, and once more with the changes of layout that a caller's arrays need: the
+last column is the fastest peer's time over ours then (layer_engines.py says how). Engines take turns of a fraction of a
+second, the others stopped; every round's outputs are compared with ONNX Runtime's.
 """
 
 import argparse
@@ -111,7 +111,7 @@ def measure_layer(
     for engine in [engine for engine, found in times.items() if not all(map(sum, found["turns"]))]:
         failures[engine] = "its profile shows no operator that is this layer"
         del times[engine]
-    figures, in_all = (_figures(times, kind, errors) for kind in ("turns", "whole"))
+    figures, whole = (_figures(times, kind, errors) for kind in ("turns", "whole"))
     failures |= _wrong(figures)
     bound = peaks.bound_s(macs=layer.macs, read=layer.bytes, working_set=copies * layer.bytes)
     return {
@@ -122,7 +122,7 @@ def measure_layer(
         "copies": copies,
         "bound_ms": 1e3 * bound,
         "engines": {figure.engine: figure.to_json() for figure in figures},
-        "with_layout": {figure.engine: figure.to_json() for figure in in_all},
+        "with_layout": {figure.engine: figure.to_json() for figure in whole},
         "failures": failures,
     }
 

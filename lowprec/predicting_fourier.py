@@ -38,7 +38,7 @@ ALONE = 0.9
 
 HOP, LONGEST_HOP = 0.054, 1536
 """Cycles that a depthwise tile, which takes one vector of a pixel, waits for each pixel beyond L2, for each byte from
-one pixel to the next."""
+one pixel to the next; after so many bytes it takes no longer."""
 
 PRODUCTS_SHARE, SHARE_OF_ROW = 0.81, 0.71
 """Of the multipliers' peak in complex products: of high tiles, and for each row of lower ones."""

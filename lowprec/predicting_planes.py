@@ -3,23 +3,24 @@ them so, and what that takes. See `schedules.planes`.
 """
 
 from dataclasses import replace
-from math import hypot, prod
+from math import ceil, hypot, prod
 
 from lowprec.convolution import Conv
 from lowprec.layers import Layer
 from lowprec.predicting import FLOAT_BYTES, MEMORY_RATE, MULTIPLIERS, SCRATCH, Prediction, activations, predict_direct
 from lowprec.targets import Target
 
-SHARE, RATE = 0.78, 9.0
-"""Of the multipliers' peak, and bytes a cycle that are read and written beside, where images are turned."""
+SHARE, SHARE_ALONG_ROWS = 0.78, 0.9
+"""Of the multipliers' peak, where images are turned, and where vectors go along rows."""
 
-SHARE_ALONG_ROWS = 0.9
+RATE = 9.0
+"""Bytes a cycle that are read and written beside."""
 
 REGISTERS_BESIDE = 5
 """Of vectors along rows, where those of sums and of pixels are: for a weight, and what is shifted in beside rows."""
 
-MOST_TAPS = 28 * 28
-"""Which are written out, along rows."""
+MOST_WRITTEN_OUT = 5000
+"""Multiply-adds of vectors along rows, each of which takes LLVM a millisecond and a half."""
 
 WASTED = 0.35
 """Of the lanes: where more of them are computed twice, turning is faster."""
@@ -48,9 +49,17 @@ def _has_kernel(conv: Conv, target: Target) -> bool:
 def lies_along_rows(conv: Conv, target: Target) -> bool:
     """Whether vectors go along its rows, instead of along channels that are turned: as sums of all rows that see one
     stay in registers, and most lanes are of use."""
-    rows = (conv.kernel[0] - 1) * conv.dilation[0] + 1
-    fits = prod(conv.kernel) <= MOST_TAPS and rows + 1 <= target.vector_registers - REGISTERS_BESIDE
+    written_out = prod(conv.kernel) * min(
+        _vectors(conv, target), (conv.pads_begin[1] + conv.pads_end[1]) // target.lanes + 3
+    )
+    fits = vectors_at_once(conv, target.vector_registers) > 0 and written_out <= MOST_WRITTEN_OUT
     return fits and set(conv.stride) == {1} and _filled(conv, target) > 1 - WASTED
+
+
+def vectors_at_once(conv: Conv, registers: int) -> int:
+    """Of a row, whose sums, for all rows of the result that see it, stay in registers beside their pixels."""
+    rows = (conv.kernel[0] - 1) * conv.dilation[0] + 1
+    return (registers - REGISTERS_BESIDE) // (rows + 1)
 
 
 def predict_planes(conv: Conv, target: Target) -> Prediction:
@@ -66,8 +75,12 @@ def predict_planes(conv: Conv, target: Target) -> Prediction:
 
 def _filled(conv: Conv, target: Target) -> float:
     """The share of lanes along rows that are not computed twice."""
-    width = conv.output_size[1]
-    return width / (-(-width // target.lanes) * target.lanes)
+    return conv.output_size[1] / (_vectors(conv, target) * target.lanes)
+
+
+def _vectors(conv: Conv, target: Target) -> int:
+    """Of a row of the result."""
+    return ceil(conv.output_size[1] / target.lanes)
 
 
 def turning_cycles(conv: Conv) -> float:

@@ -33,8 +33,8 @@ from lowprec.schedules.walks import Walk
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackedWeights:
-    """Weights as panels [group][panel][chunk][tap d][tap h][tap w][word of the chunk][vectors * lanes]; those of a word
-    lie as its arithmetic has them."""
+    """Weights as panels [group][panel][stream][chunk][tap d][tap h][tap w][word of the chunk][vectors * lanes], vectors
+    of a stream; those of a word lie as its arithmetic has them."""
 
     bias: bool
 
@@ -79,6 +79,8 @@ class Direct(Grouped):
     tile: Tile
     walk: Walk
     arithmetic: Arithmetic = FLOATS
+    streams: int = 1
+    """Parts of a panel, each of which lies together: memory is read faster at several places at once."""
 
     @property
     def panel(self) -> int:
@@ -131,7 +133,8 @@ class Direct(Grouped):
     @property
     def lane_shape(self) -> tuple[int, ...]:
         """Extents in lanes."""
-        return (self.groups, self.panels, self.walk.chunks, *self.geometry.kernel, self.chunk, self.panel)
+        each = self.panel // self.streams
+        return (self.groups, self.panels, self.streams, self.walk.chunks, *self.geometry.kernel, self.chunk, each)
 
 
 def panel_starts(out_channels: int, panel: int) -> list[int]:
@@ -168,8 +171,9 @@ def pack_weights(weights: NDArray[np.generic], kernel: Direct) -> NDArray[np.gen
     if per_group < lanes:
         grouped = np.pad(grouped, ((0, 0),) * 5 + ((0, lanes - per_group),))
     columns = packed_columns(per_group, panel, lanes)
-    packed = grouped[..., columns].reshape(groups, chunks, taps, kernel.chunk, arithmetic.word, -1, panel)
-    return arithmetic.pack(packed.transpose(0, 5, 1, 2, 3, 4, 6), lanes).reshape(kernel.packed_shape)
+    panels = (kernel.panels, kernel.streams, panel // kernel.streams)
+    packed = grouped[..., columns].reshape(groups, chunks, taps, kernel.chunk, arithmetic.word, *panels)
+    return arithmetic.pack(packed.transpose(0, 5, 6, 1, 2, 3, 4, 7), lanes).reshape(kernel.packed_shape)
 
 
 def _in_words(weights: NDArray[np.generic], kernel: Direct) -> NDArray[np.generic]:

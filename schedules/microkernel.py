@@ -224,7 +224,8 @@ class _Micro:
         spec, columns = self.spec, self.tile.columns
         match spec.weights:
             case PackedWeights():
-                indices = (columns.group, columns.panel, self.tile.chunk, *taps, word, j * spec.lanes)
+                stream, lane = divmod(j * spec.lanes, spec.panel // spec.streams)
+                indices = (columns.group, columns.panel, stream, self.tile.chunk, *taps, word, lane)
                 return sum(index * stride for index, stride in zip(indices, row_major(spec.lane_shape), strict=True))
             case StridedWeights(view=view, channel_stride=stride):
                 return view.address((*self.at[:3], 0, self.base + self.vectors[j])) + word * stride

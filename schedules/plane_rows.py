@@ -5,9 +5,9 @@
                  for a few vectors of every row, from the top down:
                      sums of all results that see this row += its pixels * W;  Y = f(the sums that are done)
 
-Nothing is turned or copied, and a row is read once for all results that see it: their sums stay in registers, and move
-up by one as the next row comes. A tap reads a vector that begins elsewhere, mostly in two lines of the cache; beside a
-row it is shifted in a register. A weight is read once for all vectors.
+Nothing is turned or copied, and a row is read once for all results of a band that see it: their sums stay in registers,
+and move up by one as the next row comes. A tap reads a vector that begins elsewhere, mostly in two lines of the cache;
+beside a row it is shifted in a register. A weight is read once a row for the vectors of a part.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from tvm import ir, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from lowprec.predicting_planes import REGISTERS_BESIDE
+from lowprec.predicting_planes import vectors_at_once
 from lowprec.schedules.buffers import Buffers, begin_kernel
 from lowprec.schedules.depthwise import ENOUGH_TASKS
 from lowprec.schedules.planes import Lying
@@ -70,9 +70,9 @@ class PlaneRows(Lying):
 
     @property
     def wide(self) -> int:
-        """Vectors of a row whose sums are made at once: registers hold a vector of pixels of each, and its sums."""
+        """Vectors of a row whose sums are made at once."""
         vectors = ceil_div(self.size[1], self.lanes)
-        return ceil_div(vectors, ceil_div(vectors, (self.registers - REGISTERS_BESIDE) // (self.reach + 2)))
+        return ceil_div(vectors, ceil_div(vectors, vectors_at_once(self.conv, self.registers)))
 
     @property
     def parts(self) -> list[list[int]]:
@@ -82,7 +82,8 @@ class PlaneRows(Lying):
         return [[min((first + j) * self.lanes, width - self.lanes) for j in range(self.wide)] for first in firsts]
 
     def is_inner(self, columns: list[int]) -> bool:
-        """Whether all that a part sees is inside of the row, and its vectors lie side by side."""
+        """Whether all that a part sees is inside of the row, its vectors lie side by side, and it begins where its
+        number says."""
         left, width = self.conv.pads_begin[1], self.conv.size[1]
         seen = (self.conv.kernel[1] - 1) * self.conv.dilation[1] - left + self.lanes
         regular = columns == [columns[0] + j * self.lanes for j in range(self.wide)]
@@ -169,12 +170,12 @@ class _Task:
                     store(total, 0, load(total, 0, lanes) + pixel * weight, lanes)
 
     def _pixels(self, start: Index, column: Index, offset: int) -> ir.Expr:
-        """A vector of the row that begins at `start`; zeros beside the row."""
+        """A vector of the row that begins at `start`; zeros beside it, which only columns of known number reach."""
         lanes, width = self.spec.lanes, self.spec.conv.size[1]
-        first = column + offset if isinstance(column, int) else 0
         last = width - lanes
-        if 0 <= first <= last:
+        if not isinstance(column, int) or 0 <= column + offset <= last:
             return load(self.buffers.x, start + column + offset, lanes)
+        first = column + offset
         if not -lanes < first < width:
             return zeros(lanes)
         nearest = named(load(self.buffers.x, start + min(max(first, 0), last), lanes))

@@ -112,28 +112,31 @@ PLACES = {
     "lines with borders between": ((12, 12), 3, 1),
     "planes of no whole blocks": ((7, 7), 3, 1),
     "strides": ((16, 24), 3, 2),
+    "two images": ((9, 12), 1, 1),
 }
 
 
 @pytest.mark.parametrize("precision", ["int8", "q2.14"])
 @pytest.mark.parametrize("name", PLACES)
 def test_tiles_draw_the_words_of_their_places(name: str, precision: str, tmp_path: Path) -> None:
+    """Where the CPU has tiles."""
     size, kernel, stride = PLACES[name]
-    model, samples = tiled(size, kernel, stride), random(2, 64, *size, seed=6)
-    art = compiled(model, precision, calibration=[sample[None] for sample in samples])
+    shape = (2 if name == "two images" else 1, 64, *size)
+    model, samples = tiled(shape, kernel, stride), random(2, *shape, seed=6)
+    art = compiled(model, precision, calibration=list(samples))
     for step in STEPS[:2]:
-        known = evaluate(network(art, model, tmp_path), {"x": samples[:1]}, step=step)["y"]
-        assert np.array_equal(art(samples[:1], step=step), known)
+        known = evaluate(network(art, model, tmp_path), {"x": samples[0]}, step=step)["y"]
+        assert np.array_equal(art(samples[0], step=step), known)
 
 
-def tiled(size: tuple[int, int], kernel: int, stride: int) -> onnx.ModelProto:
+def tiled(shape: tuple[int, ...], kernel: int, stride: int) -> onnx.ModelProto:
     """y = relu(conv(x) + conv(x)), of 64 channels and 40: two tensors are drawn beside the sum."""
     weights = {name: random(40, 64, kernel, kernel, seed=seed) / 24 for seed, name in enumerate("vw")}
     pads = [kernel // 2] * 4
     nodes = [helper.make_node("Conv", ["x", name], [f"{name}_y"], pads=pads, strides=[stride] * 2) for name in weights]
     nodes.append(helper.make_node("Add", ["v_y", "w_y"], ["s"]))
     nodes.append(helper.make_node("Relu", ["s"], ["y"]))
-    return chain(nodes, weights, [1, 64, *size])
+    return chain(nodes, weights, list(shape))
 
 
 def test_batches_are_one_tensor() -> None:

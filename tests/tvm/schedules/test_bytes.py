@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from lowprec.convolution import Conv
-from lowprec.schedules import depthwise
+from lowprec.schedules import depthwise, direct_choices
 from lowprec.schedules.arithmetic import Way, arithmetic_of
 from lowprec.schedules.convolution import (
     ConvolutionRequest,
@@ -328,6 +328,15 @@ def test_two_rows_at_once_sum_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(depthwise, "L2_SHARE", 0)
     for dtype in ("uint8", "int8"):
         check(Case(conv=LAYERS["depthwise"], dtype=dtype, wide=True, border=1, number=3), native(), threads=3)
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_streams_of_weights_sum_exactly(monkeypatch: pytest.MonkeyPatch, wide: bool) -> None:
+    """What layers of few pixels do whose weights come from memory."""
+    monkeypatch.setattr(direct_choices, "LEAST_BYTES", 0)
+    conv = replace(PLAIN, batch=1, in_channels=22, out_channels=150, size=(3, 4), kernel=(3, 3))
+    for target in HERE:
+        check(Case(conv=conv, dtype="uint8", wide=wide, border=1, number=3), target)
 
 
 def test_a_depthwise_kernel_takes_no_more_taps_than_float32_can_sum() -> None:

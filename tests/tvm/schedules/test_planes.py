@@ -15,7 +15,7 @@ from lowprec.passes.channels_last import leaving_planes
 from lowprec.passes.editing import Emitter
 from lowprec.pipeline import rewrite
 from lowprec.predicting import SCRATCH
-from lowprec.predicting_planes import may_lie_as_planes
+from lowprec.predicting_planes import lies_along_rows, may_lie_as_planes
 from lowprec.schedules.convolution import planes_kernel
 from lowprec.schedules.epilogue import Epilogue
 from lowprec.schedules.windows import whole
@@ -36,13 +36,18 @@ def of(channels: int, **changes: Any) -> Conv:
 CASES = {
     "few taps": replace(CONV, size=(17, 70)),
     "bands of rows": replace(CONV, size=(150, 310), dilation=(2, 1), pads_begin=(1, 2), pads_end=(2, 1)),
-    "vectors of a row in two parts that overlap": replace(
+    "vectors of a row in parts that overlap": replace(
         CONV, size=(20, 70), kernel=(9, 9), pads_begin=(4, 4), pads_end=(4, 4)
     ),
     "sums of as many rows as there are registers for": replace(
-        CONV, size=(30, 16), kernel=(28, 3), pads_begin=(14, 1), pads_end=(13, 1)
+        CONV, size=(30, 32), kernel=(26, 3), pads_begin=(13, 1), pads_end=(12, 1)
     ),
-    "one row more": replace(CONV, size=(30, 16), kernel=(29, 3), pads_begin=(14, 1), pads_end=(14, 1)),
+    "one row more": replace(CONV, size=(30, 32), kernel=(27, 3), pads_begin=(13, 1), pads_end=(13, 1)),
+    "images along rows": of(37, batch=3, size=(17, 29), kernel=(5, 5), pads_begin=(2, 2), pads_end=(2, 2)),
+    "more taps than rows, along rows": replace(CONV, size=(3, 32), kernel=(9, 9), pads_begin=(4, 4), pads_end=(4, 4)),
+    "no pads, along rows": of(18, size=(20, 31), pads_begin=(0, 0), pads_end=(0, 0)),
+    "pads wider than a vector": replace(CONV, size=(20, 24), pads_begin=(7, 21), pads_end=(5, 20)),
+    "many parts inside of a row": replace(CONV, size=(9, 400), kernel=(9, 9), pads_begin=(4, 4), pads_end=(4, 4)),
     "one vector of everything": replace(CONV, size=(16, 16)),
     "images, and channels that overlap": of(37, batch=3, size=(17, 19)),
     "strides": replace(CONV, size=(40, 40), kernel=(5, 3), stride=(3, 2)),
@@ -103,6 +108,28 @@ def check(conv: Conv, target: Target) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_every_shape(name: str) -> None:
     check(CASES[name], parse_target("native"))
+
+
+def test_vectors_go_along_rows_where_they_fill_them() -> None:
+    target = parse_target("sapphirerapids")
+    along = {name for name, conv in CASES.items() if lies_along_rows(conv, target)}
+    assert along >= {
+        "vectors of a row in parts that overlap",
+        "sums of as many rows as there are registers for",
+        "images along rows",
+        "more taps than rows, along rows",
+        "no pads, along rows",
+        "many parts inside of a row",
+        "bands of rows",
+    }
+    turned = set(CASES) - along
+    assert turned >= {
+        "one row more",
+        "strides",
+        "bands of strides",
+        "more taps than rows",
+        "images, and channels that overlap",
+    }
 
 
 @pytest.mark.parametrize("target", ["x86-64-v3", "x86-64"])

@@ -1,10 +1,14 @@
 """Matrix products against float64, packed and in place, at every rank."""
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lowprec.schedules.convolution import build_convolution
+from lowprec.schedules.direct import Direct
 from lowprec.schedules.epilogue import Constant, Epilogue, Operand, Step, Value
 from lowprec.schedules.product import ProductRequest, pack_product, product_kernel
 from lowprec.schedules.windows import whole
@@ -58,3 +62,36 @@ def test_products_equal_float64(
     expected = np.maximum((left.astype(np.float64) @ right + start) * scale, -0.5)
     sizes = (np.abs(left).astype(np.float64) @ np.abs(right) + np.abs(start)) * np.abs(scale) + 0.5
     assert (np.abs(got - expected) <= sum_bound(depth + 2, sizes)).all()
+
+
+@pytest.mark.parametrize("target_name", TARGETS)
+@pytest.mark.parametrize("stored", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1000), (3, 773)])
+def test_streams_of_weights_change_no_bit(rows: int, columns: int, stored: str, target_name: str) -> None:
+    target, rng, depth = parse_target(target_name), np.random.default_rng(5), 701
+    left, bias = rng.standard_normal((rows, depth), np.float32), rng.standard_normal(columns, np.float32)
+    right = rng.integers(-99, 99, (depth, columns)).astype(np.float32) / 64
+    request = ProductRequest(
+        depth=depth,
+        left=whole(left.shape),
+        right=None,
+        result=whole((rows, columns)),
+        epilogue=Epilogue(),
+        bias=True,
+        stored=stored,
+    )
+    kernel = product_kernel(request, target)
+    assert isinstance(kernel, Direct)
+    assert kernel.streams > 1, "weights of over 1 MiB, read once"
+    first, second = (
+        run_kernel(
+            build_convolution(which),
+            target,
+            [left, *pack_product(which, right, bias)],
+            np.full((rows, columns), np.nan, np.float32),
+        )
+        for which in (kernel, replace(kernel, streams=1))
+    )
+    assert np.array_equal(first, second)
+    exact = left.astype(np.float64) @ right + bias
+    assert np.abs(first - exact).max() <= 1e-3
