@@ -105,7 +105,7 @@ class OrtBank:
         took = np.array([event["dur"] * 1e-6 for event in kernels])
         of_layers = np.array([event["args"]["op_name"] in LAYER_OPS for event in kernels], np.bool_)
         rounds = zip(np.array_split(took, self._rounds), np.array_split(of_layers, self._rounds), strict=True)
-        return [Seconds(float(all_[mine].sum()), float(all_.sum())) for all_, mine in rounds]
+        return [Seconds(float(whole[layers].sum()), float(whole.sum())) for whole, layers in rounds]
 
 
 class OpenvinoBank:

@@ -2,8 +2,8 @@
 
 A 32-bit word lives in the low half of a 64-bit lane, and what stands in the high half does not matter: multiplication
 looks at low halves alone, and a product's high half is its next use's garbage. So a round is two multiplications, two
-shuffles and two three-way xors for as many blocks as a vector has 64-bit lanes. Words that all lanes
-share (the step, and what the first rounds make of it) stay scalars until a lane differs.
+shuffles and two three-way xors for as many blocks as a vector has 64-bit lanes. Words that all lanes share (the step,
+and what the first rounds make of it) stay scalars until a lane differs.
 """
 
 from collections.abc import Sequence

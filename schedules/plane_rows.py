@@ -81,18 +81,15 @@ class PlaneRows(Lying):
         firsts = [min(part * self.wide, vectors - self.wide) for part in range(ceil_div(vectors, self.wide))]
         return [[min((first + j) * self.lanes, width - self.lanes) for j in range(self.wide)] for first in firsts]
 
-    def is_inner(self, columns: list[int]) -> bool:
-        """Whether all that a part sees is inside of the row, its vectors lie side by side, and it begins where its
-        number says."""
-        left, width = self.conv.pads_begin[1], self.conv.size[1]
+    def usual(self, part: Index) -> list[Index]:
+        """Where the vectors of a part begin if none overlaps those before."""
+        return [(part * self.wide + j) * self.lanes for j in range(self.wide)]
+
+    def is_inner(self, part: int) -> bool:
+        """Whether all that a part sees is inside of the row, and no vector of it overlaps those before."""
+        columns, left = self.parts[part], self.conv.pads_begin[1]
         seen = (self.conv.kernel[1] - 1) * self.conv.dilation[1] - left + self.lanes
-        regular = columns == [columns[0] + j * self.lanes for j in range(self.wide)]
-        return (
-            regular
-            and columns[0] % (self.wide * self.lanes) == 0
-            and left <= columns[0]
-            and columns[-1] + seen <= width
-        )
+        return columns == self.usual(part) and left <= columns[0] and columns[-1] + seen <= self.conv.size[1]
 
 
 def pack_plane_rows(weights: NDArray[Any]) -> NDArray[Any]:
@@ -126,8 +123,8 @@ class _Task:
 
     def sum(self) -> None:
         """The results of the band. Parts inside of the row have one code."""
-        parts, wide = self.spec.parts, self.spec.wide * self.spec.lanes
-        for inner, numbers in groupby(range(len(parts)), lambda part: self.spec.is_inner(parts[part])):
+        parts = self.spec.parts
+        for inner, numbers in groupby(range(len(parts)), self.spec.is_inner):
             some = list(numbers)
             if not inner or len(some) == 1:
                 for part in some:
@@ -135,7 +132,7 @@ class _Task:
                 continue
             with T.serial(0, len(some)) as index:
                 part = T.bind(some[0] + index)
-                self._sum_columns(part, [part * wide + j * self.spec.lanes for j in range(self.spec.wide)])
+                self._sum_columns(part, self.spec.usual(part))
 
     def _sum_columns(self, part: Index, columns: Sequence[Index]) -> None:
         """Sums are of a result's row, counted from the one that sees this row with its last tap, and of a column."""
