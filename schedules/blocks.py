@@ -2,12 +2,14 @@
 
 A block's transforms, V before the products and M after them, should stay in L2 beside the weights in use; but every
 block reads all weights once, and those that do not stay in L2 come from L3 or memory each time. So blocks are short
-where weights are few, and as long as the scratch allows where they are many.
+where weights are few, and as long as the scratch allows where they are many. Threads share blocks, or the output
+channels of each: the first reads more weights, the second transforms more tiles.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from math import prod
+from itertools import chain
+from math import hypot, prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +17,8 @@ from tvm import ir, tirx
 from tvm.script.ir_builder import tirx as T
 
 from lowprec.phases import Phases
-from lowprec.predicting import PATCHES, SCRATCH
-from lowprec.predicting_winograd import SHORT, WHOLE
+from lowprec.predicting import MEMORY_RATE, MULTIPLIERS, PATCHES, SCRATCH, rate_again
+from lowprec.predicting_winograd import PRODUCTS_SHARE, SHORT, WHOLE
 from lowprec.schedules.direct import packed_columns
 from lowprec.schedules.tasks import any_of, decode, start_of
 from lowprec.schedules.tiling import Pace, Tile, Workload, ceil_div, choose_tile, divisors
@@ -31,8 +33,8 @@ CROWDED = Pace(l2_rate=14.0, issue=3.0)
 WIDEST = 2
 """Vectors of a panel: wider ones would want more scratch for M."""
 
-REPEATED = 0.045
-"""What one more part costs, over the whole: the tiles are transformed again for it."""
+INTO, OUT_OF = 11.0, 7.0
+"""Cycles for a vector of one frequency into the transforms, and out of them, where threads are weighed."""
 
 ALIASED = 256
 """Bytes of which a multiple, as the distance between rows, would put them all into a few sets of L1."""
@@ -221,33 +223,42 @@ def choose_patches(work: Products, *, lanes: int, registers: int, threads: int) 
     """The cut where rows are patches of pixels, which are multiplied once."""
     longest = max(1, PATCHES // (FLOAT_BYTES * work.channels[0]))
     run = ceil_div(work.tiles, ceil_div(work.tiles, min(longest, work.tiles)))
-    return _cut(work, run, lanes=lanes, registers=registers, threads=threads)
+    return _least(work, _cuts(work, run, lanes=lanes, registers=registers), threads)
 
 
 def choose_blocks(work: Products, *, lanes: int, registers: int, threads: int) -> Blocks:
-    """The cut for a target and a number of threads."""
-    return _cut(work, _run(work, lanes), lanes=lanes, registers=registers, threads=threads)
+    """The cut for a target and a number of threads, which share tiles or output channels, whichever takes less time:
+    whoever has all channels reads all weights, and whoever has all tiles transforms them all."""
+    fewest = ceil_div(work.tiles, _run(work, lanes))
+    runs = {ceil_div(work.tiles, blocks) for blocks in range(fewest, fewest + threads)}
+    cuts = (_cuts(work, run, lanes=lanes, registers=registers) for run in sorted(runs, reverse=True))
+    return _least(work, chain.from_iterable(cuts), threads)
 
 
-def _cut(work: Products, run: int, *, lanes: int, registers: int, threads: int) -> Blocks:
+def _cuts(work: Products, run: int, *, lanes: int, registers: int) -> Iterator[Blocks]:
+    """All ways to share out the channels of blocks of so many tiles, those of wide turns first."""
     depth, columns = work.channels
     load = Workload(lines=1, pixels=run, columns=min(columns, WIDEST * lanes), taps=1, channels=depth, activations=0)
     tile = choose_tile(load, lanes=lanes, registers=registers // work.parts, pace=CROWDED)
     panel = tile.vectors * lanes
     panels = ceil_div(columns, panel)
-    blocks = work.groups * ceil_div(work.tiles, run)
-    pair = panels % 2 == 0 and blocks * (panels // 2) >= threads and _scratch(work, 2 * panel, lanes) * run <= SCRATCH
-    turns = panels // 2 if pair else panels
-    parts = _parts(turns, blocks, threads)
-    return Blocks(
-        groups=work.groups,
-        channels=work.channels,
-        lanes=lanes,
-        run=run,
-        tile=tile,
-        at_once=2 if pair else 1,
-        parts=parts,
-    )
+    pair = panels % 2 == 0 and _scratch(work, 2 * panel, lanes) * run <= SCRATCH
+    for at_once in (2, 1) if pair else (1,):
+        for parts in divisors(panels // at_once):
+            yield Blocks(
+                groups=work.groups,
+                channels=work.channels,
+                lanes=lanes,
+                run=run,
+                tile=tile,
+                at_once=at_once,
+                parts=parts,
+            )
+
+
+def _least(work: Products, cuts: Iterable[Blocks], threads: int) -> Blocks:
+    """The first of those that take the least time."""
+    return min(cuts, key=lambda cut: _cycles(work, cut, threads))
 
 
 def _scratch(work: Products, columns: int, lanes: int) -> int:
@@ -265,11 +276,14 @@ def _run(work: Products, lanes: int) -> int:
     return ceil_div(work.tiles, ceil_div(work.tiles, wanted))
 
 
-def _parts(turns: int, tasks: int, threads: int) -> int:
-    """Parts that share the tasks out evenly, unless that repeats too much."""
-
-    def cost(parts: int) -> float:
-        rounds = ceil_div(parts * tasks, threads)
-        return rounds / parts * (1 + REPEATED * (parts - 1))
-
-    return min(divisors(turns), key=cost)
+def _cycles(work: Products, cut: Blocks, threads: int) -> float:
+    """What the thread with most to do will take."""
+    blocks, numbers = ceil_div(work.tiles, cut.run), work.frequencies * work.parts
+    tasks = ceil_div(blocks * cut.groups * cut.parts, threads)
+    inward, outward = ceil_div(work.channels[0], cut.lanes), cut.panels // cut.parts * cut.tile.vectors
+    transforms = cut.run * numbers * (INTO * inward + OUT_OF * outward)
+    products = cut.visits * cut.tile.rows * numbers * work.parts * work.channels[0] * outward
+    weights = FLOAT_BYTES * numbers * work.channels[0] * outward * cut.lanes
+    first = ceil_div(tasks, blocks)
+    memory = weights * (first / MEMORY_RATE + (tasks - first) / rate_again(weights))
+    return hypot(tasks * (transforms + products / (MULTIPLIERS * PRODUCTS_SHARE)), memory)
