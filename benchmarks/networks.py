@@ -32,7 +32,7 @@ from lowprec.benchmarking import INPUT_SETS, TOLERANCES, BenchReport, Engine, Ro
 from lowprec.compilation import Options, compile_to, run_on_model
 from lowprec.errors import LowprecError, UsageError
 from lowprec.peaks import measure_peaks
-from lowprec.profiling import WORD_STEPS
+from lowprec.profiling import BFLOAT_STEPS, HALF_STEPS, WORD_STEPS
 from lowprec.samples import sample_inputs
 from lowprec.targets import parse_target
 from lowprec.tensors import TensorSpec
@@ -104,13 +104,22 @@ def measure_all(options: argparse.Namespace) -> int:
 
 
 def _limits(peaks: machine.Peaks, options: argparse.Namespace) -> machine.Peaks:
-    """The peaks that bounds are made of: of integers that of products of bytes, or of what 16 bits take of them."""
-    if options.precision in ("fp32", "bf16", "fp16"):
+    """The peaks that bounds are made of: of integers, and of 16-bit floats on tiles, what they take of the peak of
+    products of bytes."""
+    steps = _byte_steps(options)
+    if not steps:
         return peaks
-    steps = 1 if options.precision == "int8" else WORD_STEPS
     found = replace(peaks, flops=measure_peaks(options.threads).byte_operations / steps)
-    print(f"bounds are by the peak of products of integers: {found.flops / 1e9:.0f} GOPS")
+    print(f"bounds are by the peak of products in {options.precision}: {found.flops / 1e9:.0f} G a second")
     return found
+
+
+def _byte_steps(options: argparse.Namespace) -> int:
+    """Products of bytes that take as long as one of the precision; 0 where float32 is multiplied."""
+    floats = {"fp32": 0, "bf16": BFLOAT_STEPS, "fp16": HALF_STEPS}
+    if options.precision in floats:
+        return floats[options.precision] if "amx_bf16" in parse_target(options.target).features else 0
+    return 1 if options.precision == "int8" else WORD_STEPS
 
 
 def _label(peer: str, kind: str) -> str:

@@ -1,7 +1,9 @@
 """Weights fetched from memory ahead of their use, a little at each step of the work before."""
 
 from collections.abc import Callable
+from math import prod
 
+import numpy as np
 from tvm import ir, tirx
 from tvm.script.ir_builder import tirx as T
 
@@ -12,6 +14,11 @@ LINE = 64
 """Bytes of a cache line."""
 PREFETCH_BYTES = 1 << 20
 """The most that is fetched ahead: it must stay in L2 until it is used."""
+
+STREAMS = 4
+"""Places at which memory is read at a time: one alone gives less than several, eight no more than four."""
+FAR_BYTES, SEVERAL = 1 << 20, 3
+"""Of weights from which on they come from memory; and lines a step, from which on memory is waited for."""
 
 _READ, _WRITE = 0, 1
 _INTO_L2, _INTO_L1 = 2, 3
@@ -28,8 +35,15 @@ def prefetch(buffer: tirx.Buffer, *, start: Index, count: int, step: Index, step
     """At step `step` of `steps`: the step's share of the `count` bytes from byte `start`; may run past the buffer."""
     share = ceil_div(count, steps)
     lines = ceil_div(share, LINE)
-    first = T.bind(start + step * (share if lines == 1 else lines * LINE))
-    _fetch(buffer, first, lines, (_READ, _INTO_L2))
+    width = share if lines == 1 else lines * LINE
+    size = prod(map(int, buffer.shape)) * np.dtype(buffer.dtype).itemsize
+    streams = STREAMS if lines >= SEVERAL and size >= FAR_BYTES else 1
+    _fetch(buffer, T.bind(start + share_of(step, steps, streams) * width), lines, (_READ, _INTO_L2))
+
+
+def share_of(step: Index, steps: int, streams: int) -> Index:
+    """Which share is for a step, where they are cut into `streams` runs that take turns."""
+    return step % streams * ceil_div(steps, streams) + step // streams
 
 
 def panel_ahead(
