@@ -17,8 +17,13 @@ LANES = 16
 """Columns of a tile of sums."""
 TERMS = 3
 """Products of bfloat16 in one of float16: of higher and lower parts, but for lower ones with each other."""
-LEAST_SHARE = {1: 0.16, 2: 0.1}
+LEAST_SHARE = {1: 0.16, 2: 0.3}
 """Of the bytes of tiles, that are to be channels, for numbers of so many bytes: below it others are as fast."""
+STEP, REST, CROSSING = 24.0, 110.0, 120.0
+"""Cycles that a tile of sums takes: a product of tiles, with tiles loaded; all around them; and what there is more if
+rows of a group, of several tiles, begin anywhere in a line of memory."""
+ON_VECTORS = {1: 2.0, 2: 8.0}
+"""Cycles that as many sums take on vectors for each product, of numbers of so many bytes."""
 LEAST_PIXELS = 4
 LEAST_PRODUCTS = 8192
 """Of a pixel in float16: fewer do not make up for taking numbers apart."""
@@ -46,6 +51,13 @@ class Rows:
             return False
         blocks = ceil(row / row_depth(row, item))
         return row * item >= LEAST_SHARE[item] * blocks * ROW_BYTES
+
+    def beat_vectors(self, item: int, depth: int) -> bool:
+        """Whether tiles that are filled are faster than vectors, with `depth` products in a sum."""
+        row = self.channels[0] * self.taps
+        steps = ceil(row * item / ROW_BYTES) * depth // row
+        crossing = self.groups > 1 and row * item > ROW_BYTES and row * item % ROW_BYTES > 0
+        return STEP * steps + REST + CROSSING * crossing <= ON_VECTORS[item] * depth
 
     def fill_tiles_thrice(self, depth: int) -> bool:
         """Whether numbers of float16 do, with `depth` products in a sum: so well that three for one are as fast as
@@ -80,7 +92,7 @@ def multiplies_halves(rows: Rows, depth: int, name: str, target: Target) -> bool
     """Whether a product of bf16 or fp16 is computed on tiles; `depth` are the products of one sum."""
     if name not in TIMES_FASTER or not target.has("amx_bf16") or target.lanes != LANES:
         return False
-    return rows.fill_tiles_thrice(depth) if name == "fp16" else rows.fill_tiles(2)
+    return rows.fill_tiles_thrice(depth) if name == "fp16" else rows.fill_tiles(2) and rows.beat_vectors(2, depth)
 
 
 def multiplies_integers(rows: Rows, depth: int, words: tuple[str, str], target: Target) -> bool:
@@ -89,4 +101,6 @@ def multiplies_integers(rows: Rows, depth: int, words: tuple[str, str], target: 
     if not target.has("amx_int8") or target.lanes != LANES or not rows.fill_tiles(1):
         return False
     weights, pixels = words
-    return depth <= DEEPEST if pixels == "int16" else pixels in ("int8", "uint8") and weights == "int8"
+    if pixels == "int16":
+        return depth <= DEEPEST
+    return pixels in ("int8", "uint8") and weights == "int8" and rows.beat_vectors(1, depth)

@@ -45,11 +45,11 @@ def amx_kernel(layer: Grouped, target: Target, *, bias: bool, numbers: str, acti
     )
     halves, twofold = source.dtype in FLOATS, numbers == HALF
     depth = layer.in_channels * prod(geometry.kernel)
-    filled = rows.fill_tiles_thrice(depth) if twofold else rows.fill_tiles(2 if halves else 1)
-    if not filled or source.strides[4] != 1:
+    split, item = source.dtype == WIDE, 2 if halves else 1
+    if source.strides[4] != 1 or (split and depth > DEEPEST):
         return None
-    split = source.dtype == WIDE
-    if split and depth > DEEPEST:
+    filled = rows.fill_tiles_thrice(depth) if twofold else rows.fill_tiles(item)
+    if not filled or not (twofold or split or rows.beat_vectors(item, depth)):
         return None
     kernel = Amx(
         **layer.given(),

@@ -45,8 +45,8 @@ def chain(e: Emitter, x: list[relax.Var]) -> relax.Expr:
 
 
 def product(e: Emitter, x: list[relax.Var]) -> relax.Expr:
-    rows = e.emit(op.reshape(x[0], (90, 32)))
-    columns = np.where(np.random.default_rng(8).random((32, 20)) < 0.5, -0.75, 0.75)
+    rows = e.emit(op.reshape(x[0], (30, 96)))
+    columns = np.where(np.random.default_rng(8).random((96, 20)) < 0.5, -0.75, 0.75)
     return e.emit(op.matmul(signs(e, rows), relax.const(columns.astype(np.float32))), "y")
 
 
@@ -57,7 +57,7 @@ def read_elsewhere(e: Emitter, x: list[relax.Var]) -> relax.Expr:
 
 def shared(e: Emitter, x: list[relax.Var]) -> relax.Expr:
     source = signs(e, x[0])
-    both = [e.emit(nn.conv2d(source, weights(16, 32, 1, 1, seed=i)), f"y{i}") for i in range(2)]
+    both = [e.emit(nn.conv2d(source, weights(16, 32, 3, 3, seed=i)), f"y{i}") for i in range(2)]
     return relax.Tuple(both)
 
 

@@ -1,5 +1,6 @@
 """Kernels on AMX: every bit of layers around tiles, grids, blocks and lines, and what they are chosen for."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -59,6 +60,14 @@ def cases(draw: st.DrawFn) -> Case:
 def on_tiles() -> st.SearchStrategy[Case]:
     """Those whose rows of channels are words; the others are not for tiles."""
     return cases().filter(lambda case: isinstance(kernel_of(case), Amx))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def whether_worth_it_or_not() -> Iterator[None]:
+    """Small layers are computed on tiles here, which vectors are faster with."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Rows, "beat_vectors", lambda self, item, depth: True)
+        yield
 
 
 @needs_amx
