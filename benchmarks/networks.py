@@ -32,7 +32,7 @@ from lowprec.benchmarking import INPUT_SETS, TOLERANCES, BenchReport, Engine, Ro
 from lowprec.compilation import Options, compile_to, run_on_model
 from lowprec.errors import LowprecError, UsageError
 from lowprec.peaks import measure_peaks
-from lowprec.profiling import BFLOAT_STEPS, HALF_STEPS, WORD_STEPS
+from lowprec.profiling import BYTE_STEPS, WORD_STEPS
 from lowprec.samples import sample_inputs
 from lowprec.targets import parse_target
 from lowprec.tensors import TensorSpec
@@ -116,9 +116,8 @@ def _limits(peaks: machine.Peaks, options: argparse.Namespace) -> machine.Peaks:
 
 def _byte_steps(options: argparse.Namespace) -> int:
     """Products of bytes that take as long as one of the precision; 0 where float32 is multiplied."""
-    floats = {"fp32": 0, "bf16": BFLOAT_STEPS, "fp16": HALF_STEPS}
-    if options.precision in floats:
-        return floats[options.precision] if "amx_bf16" in parse_target(options.target).features else 0
+    if options.precision in ("fp32", "bf16", "fp16"):
+        return BYTE_STEPS.get(options.precision, 0) if parse_target(options.target).has("amx_bf16") else 0
     return 1 if options.precision == "int8" else WORD_STEPS
 
 

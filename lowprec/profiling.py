@@ -96,7 +96,7 @@ class Profile:
 WORD_STEPS, BFLOAT_STEPS, HALF_STEPS = 4, 2, 2 * TERMS
 """Products of bytes that take as long as one of 16-bit integers, and on tiles as one of bf16, or of fp16."""
 
-_STEPS = {"int16": WORD_STEPS, "bf16": BFLOAT_STEPS, "fp16": HALF_STEPS}
+BYTE_STEPS = {"int16": WORD_STEPS, "bf16": BFLOAT_STEPS, "fp16": HALF_STEPS}
 _NUMBERS = ("ms", "spread", "share", "GMAC", "MB", "GOP/s", "GB/s")
 _HEADER = ("layer", "operators", "family", *_NUMBERS, "bound", "of bound", "")
 
@@ -132,7 +132,7 @@ def byte_steps(plan: Plan, calls: Sequence[CallSpec]) -> dict[str, int]:
     """Of layers that multiply integers, or floats on tiles: products of bytes that take as long as one of theirs."""
     on_tiles = {call.layer for call in calls if call.family == "amx"}
     products = (choice for choice in plan.choices if choice.formats.integers or choice.layer in on_tiles)
-    return {choice.layer: _STEPS.get(choice.formats.activations, 1) for choice in products}
+    return {choice.layer: BYTE_STEPS.get(choice.formats.activations, 1) for choice in products}
 
 
 def layer_times(

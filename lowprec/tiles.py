@@ -44,26 +44,29 @@ class Rows:
     taps: int
     pixels: int
 
+    @property
+    def row(self) -> int:
+        """Channels that lie side by side."""
+        return self.channels[0] * self.taps
+
     def fill_tiles(self, item: int) -> bool:
         """Whether they do, of numbers of `item` bytes."""
-        row = self.channels[0] * self.taps
-        if row * item < WORD_BYTES or (self.groups > 1 and self.channels[1] < LANES) or self.pixels < LEAST_PIXELS:
+        if self.row * item < WORD_BYTES or (self.groups > 1 and self.channels[1] < LANES) or self.pixels < LEAST_PIXELS:
             return False
-        blocks = ceil(row / row_depth(row, item))
-        return row * item >= LEAST_SHARE[item] * blocks * ROW_BYTES
+        blocks = ceil(self.row / row_depth(self.row, item))
+        return self.row * item >= LEAST_SHARE[item] * blocks * ROW_BYTES
 
     def beat_vectors(self, item: int, depth: int) -> bool:
         """Whether tiles that are filled are faster than vectors, with `depth` products in a sum."""
-        row = self.channels[0] * self.taps
-        steps = ceil(row * item / ROW_BYTES) * depth // row
-        crossing = self.groups > 1 and row * item > ROW_BYTES and row * item % ROW_BYTES > 0
+        size = self.row * item
+        steps = ceil(size / ROW_BYTES) * depth // self.row
+        crossing = self.groups > 1 and size > ROW_BYTES and size % ROW_BYTES > 0
         return STEP * steps + REST + CROSSING * crossing <= ON_VECTORS[item] * depth
 
     def fill_tiles_thrice(self, depth: int) -> bool:
         """Whether numbers of float16 do, with `depth` products in a sum: so well that three for one are as fast as
         products of float32."""
-        row = self.channels[0] * self.taps
-        whole = self.groups == 1 and 2 * row >= ROW_BYTES
+        whole = self.groups == 1 and 2 * self.row >= ROW_BYTES
         return whole and self.fill_tiles(2) and depth * self.channels[1] >= LEAST_PRODUCTS
 
 

@@ -218,6 +218,11 @@ class Products:
     channels: tuple[int, int]
     parts: int = 1
 
+    @property
+    def floats(self) -> int:
+        """Of a tile and channel, between the transforms."""
+        return self.parts * self.frequencies
+
 
 def choose_patches(work: Products, *, lanes: int, registers: int, threads: int) -> Blocks:
     """The cut where rows are patches of pixels, which are multiplied once."""
@@ -264,26 +269,26 @@ def _least(work: Products, cuts: Iterable[Blocks], threads: int) -> Blocks:
 def _scratch(work: Products, columns: int, lanes: int) -> int:
     """Bytes of V and M for one tile."""
     widths = unaliased(work.channels[0], lanes) + unaliased(columns, lanes)
-    return FLOAT_BYTES * work.parts * work.frequencies * widths
+    return FLOAT_BYTES * work.floats * widths
 
 
 def _run(work: Products, lanes: int) -> int:
     """Blocks of about equal length."""
     depth, columns = work.channels
     longest = max(1, SCRATCH // _scratch(work, WIDEST * lanes, lanes))
-    weights = FLOAT_BYTES * work.parts * work.frequencies * depth * columns
+    weights = FLOAT_BYTES * work.floats * depth * columns
     wanted = min(longest, SHORT if work.tiles > WHOLE and weights < MANY_WEIGHTS else work.tiles)
     return ceil_div(work.tiles, ceil_div(work.tiles, wanted))
 
 
 def _cycles(work: Products, cut: Blocks, threads: int) -> float:
     """What the thread with most to do will take."""
-    blocks, numbers = ceil_div(work.tiles, cut.run), work.frequencies * work.parts
+    blocks = ceil_div(work.tiles, cut.run)
     tasks = ceil_div(blocks * cut.groups * cut.parts, threads)
     inward, outward = ceil_div(work.channels[0], cut.lanes), cut.panels // cut.parts * cut.tile.vectors
-    transforms = cut.run * numbers * (INTO * inward + OUT_OF * outward)
-    products = cut.visits * cut.tile.rows * numbers * work.parts * work.channels[0] * outward
-    weights = FLOAT_BYTES * numbers * work.channels[0] * outward * cut.lanes
+    transforms = cut.run * work.floats * (INTO * inward + OUT_OF * outward)
+    products = cut.visits * cut.tile.rows * work.floats * work.parts * work.channels[0] * outward
+    weights = FLOAT_BYTES * work.floats * work.channels[0] * outward * cut.lanes
     first = ceil_div(tasks, blocks)
     memory = weights * (first / MEMORY_RATE + (tasks - first) / rate_again(weights))
     return hypot(tasks * (transforms + products / (MULTIPLIERS * PRODUCTS_SHARE)), memory)
