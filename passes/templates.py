@@ -38,6 +38,7 @@ from lowprec.schedules.dots import Dots
 from lowprec.schedules.epilogue import Epilogue, Operand, Step, Value
 from lowprec.schedules.fourier import Fourier
 from lowprec.schedules.fourier_depthwise import FourierDepthwise
+from lowprec.schedules.halving import by_instruction
 from lowprec.schedules.im2col import Im2col
 from lowprec.schedules.noise import Noise, build_noise
 from lowprec.schedules.plane_rows import PlaneRows, build_plane_rows, pack_plane_rows
@@ -115,6 +116,7 @@ def lower_by_template(
 ) -> KernelCall:
     """The kernel call that replaces a call of the unit, written at `place`; Declined says why there is none."""
     reading = read_unit(function)
+    reading.epilogue = by_instruction(reading.epilogue, target)
     facts = facts or Facts()
     if place is not None:
         reading.result = place

@@ -23,11 +23,13 @@ LONGEST, SHORTEST = 32, 4
 """Grids of a task: its tiles are configured once, and its last panel is written while no other is multiplied."""
 WIDE = "int16"
 FLOATS = (FLOAT, UPPER_HALVES)
-TASKS = 8
-"""Tasks there should be for the threads to share."""
+TASKS, SEVERAL = 4, 2
+"""Tasks there should be for each of several threads; as many threads as those are, where nobody knows."""
 
 
-def amx_kernel(layer: Grouped, target: Target, *, bias: bool, numbers: str, activations: int) -> Amx | None:
+def amx_kernel(
+    layer: Grouped, target: Target, *, bias: bool, numbers: str, activations: int, threads: int = SEVERAL
+) -> Amx | None:
     """The kernel, where the target has the instructions and tiles are filled well enough. All floats are `numbers` of a
     type; bytes of `activations` are read and written."""
     geometry, source = layer.geometry, layer.input
@@ -66,7 +68,7 @@ def amx_kernel(layer: Grouped, target: Target, *, bias: bool, numbers: str, acti
     if not split:  # four sums take all the tiles there are
         kernel = replace(kernel, grid=choose_grid(kernel.tiles, ceil_div(kernel.out_channels, LANES)))
     kernel = replace(kernel, block=_block(kernel, activations))
-    return replace(kernel, share=_share(kernel))
+    return replace(kernel, share=_share(kernel, threads))
 
 
 def _is_flat(geometry: Geometry, source: View) -> bool:
@@ -103,9 +105,10 @@ def _block(kernel: Amx, activations: int) -> int:
     return max((count for count in divisors(kernel.panels) if count * panel_bytes <= L2_SHARE), default=1)
 
 
-def _share(kernel: Amx) -> int:
-    """Grids of a task: few, if all panels of a block follow each other for each."""
-    longest, shortest = (LONGEST, SHORTEST) if kernel.block == 1 else (SHORTEST, 1)
+def _share(kernel: Amx, threads: int) -> int:
+    """Grids of a task: panels of a block follow each other for each."""
+    longest, shortest = LONGEST, max(1, SHORTEST // kernel.block)
     others = kernel.groups * kernel.panels // kernel.block
-    parts = max(ceil_div(kernel.grids, longest), min(ceil_div(TASKS, others), ceil_div(kernel.grids, shortest)))
+    wanted = TASKS * threads if threads > 1 else 1
+    parts = max(ceil_div(kernel.grids, longest), min(ceil_div(wanted, others), ceil_div(kernel.grids, shortest)))
     return ceil_div(kernel.grids, parts)

@@ -128,7 +128,6 @@ class _Task:
     def emit(self) -> None:
         spec, count = self.spec, self.spec.share * self.spec.block
         bundles = ceil_div(spec.pixels, spec.bundle)
-        share = ceil_div(bundles, spec.steps)
         with T.serial(0, count + 1) as item:
             here, before = self._place(item), self._place(item - 1)
             sources = self._sources(here)
@@ -140,8 +139,8 @@ class _Task:
                 with T.If(item < count), T.Then():
                     self._multiply(here, sources, step)
                     self._draw(here, item, step)
-                begin = T.bind(tirx.min(step * share, bundles))
-                end = tirx.Select(item > 0, tirx.min(begin + share, bundles), begin)
+                begin, end = (T.bind(tirx.floordiv(s * bundles, spec.steps)) for s in (step, step + 1))
+                end = tirx.Select(item > 0, end, begin)
                 self._finish(before, item - 1, begin, T.bind(end))
             with T.If(item < count), T.Then():
                 self._keep(item)

@@ -145,7 +145,14 @@ def _in_tiles(request: ConvolutionRequest, target: Target) -> Amx | None:
     if request.wide:
         return None
     layer, activations = _grouped(request), request.activations
-    return amx_kernel(layer, target, bias=request.bias, numbers=request.numbers, activations=activations)
+    return amx_kernel(
+        layer,
+        target,
+        bias=request.bias,
+        numbers=request.numbers,
+        activations=activations,
+        threads=request.threads,
+    )
 
 
 def _grouped(request: ConvolutionRequest, bundle: int = 1) -> Grouped:

@@ -227,13 +227,14 @@ ELEMENTWISE: dict[str, Callable[..., Expression]] = {
 
 SPECIAL: dict[str, Callable[..., Expression]] = {
     NEAREST: nearest,
+    "instructed bfloat16": vector_math.instructed_bfloat16,
     "near quotient": near_quotient,
     "product": product,
     "quotient": quotient,
     "to bfloat16": vector_math.to_bfloat16,
     "to float16": vector_math.to_float16,
 }
-"""What `simplifying` makes of operators."""
+"""What `simplifying` and `halving` make of operators."""
 
 DRAWS: dict[str, Callable[..., Expression]] = {
     "draw": _kept_in(drawing.draw),
@@ -243,6 +244,7 @@ DRAWS: dict[str, Callable[..., Expression]] = {
 """Roundings by random words, which are their second argument."""
 
 STORING: dict[str, Callable[..., Expression]] = {
+    "instructed half": vector_math.instructed_half,
     "upper half": vector_math.upper_half,
     "from upper half": vector_math.from_upper_half,
     "sign": vector_math.sign,

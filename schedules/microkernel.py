@@ -11,12 +11,14 @@ from tvm.script.ir_builder import tirx as T
 from lowprec.schedules.arithmetic import Way, halve
 from lowprec.schedules.buffers import Buffers, begin_kernel
 from lowprec.schedules.direct import Direct, PackedWeights, StridedWeights, vector_starts
-from lowprec.schedules.prefetch import is_fetched_ahead, prefetch
+from lowprec.schedules.prefetch import is_fetched_ahead, prefetch, prefetch_stream
 from lowprec.schedules.tasks import decode, start_of
 from lowprec.schedules.tiling import ceil_div
 from lowprec.schedules.views import Index, load, register, row_major, store, zeros
 from lowprec.schedules.walkers import unknown_zeros, walk
 
+READ_AHEAD = 1536
+"""Bytes, where weights are read once."""
 UNROLL = 4
 """Words of input channels of one step of the innermost loop."""
 
@@ -169,6 +171,7 @@ class _Micro:
             with T.serial(0, whole) as block:
                 self._prefetch(buffers.w, geometry.number(taps) * whole + block, geometry.taps * whole)
                 begin = block * step
+                self._read_ahead(buffers.w, taps, begin, step)
                 walks = [walk(block, step, zero) for zero in zeros] or [begin] * spec.tile.vectors
                 for u in range(step):
                     self._word(buffers, taps, begin + u, [place + u for place in walks])
@@ -193,6 +196,17 @@ class _Micro:
         first = columns.group * spec.panels + columns.panel - columns.inner
         begin = (tirx.floordiv(first * walk.chunks, walk.block) + self.tile.chunk + 1) * used
         prefetch(w, start=begin, count=used, step=visit * steps + step, steps=visits * steps)
+
+    def _read_ahead(self, w: tirx.Buffer, taps: tuple[Index, Index, Index], word: Index, count: int) -> None:
+        """What `count` words will need later, where weights are read once, at several places."""
+        spec = self.spec
+        if not isinstance(spec.weights, PackedWeights) or spec.streams == 1:
+            return
+        each = spec.tile.vectors // spec.streams
+        size = each * spec.lanes * spec.arithmetic.lane_bytes
+        for stream in range(spec.streams):
+            start = self._weight(taps, word, stream * each) * spec.arithmetic.lane_bytes
+            prefetch_stream(w, start=start + READ_AHEAD, count=count * size, written=False)
 
     def _word(self, buffers: Buffers, taps: tuple[Index, Index, Index], word: Index, walks: Sequence[Index]) -> None:
         """One word of input channels, which each vector may reach by a walk of its own."""

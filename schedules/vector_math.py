@@ -23,6 +23,8 @@ LN2_HIGH, LN2_LOW = 0.693359375, -2.12194440e-4
 # Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits of the float's pattern.
 ROUNDER, ROUNDER_BITS = 12582912.0, 0x4B400000
 BRANCH = "prim.if_then_else"
+INSTRUCTED_LANES = 16
+"""Of the instruction that rounds to bfloat16."""
 ONE_BITS, SIGN_BIT = 0x3F800000, -0x80000000
 
 
@@ -247,6 +249,20 @@ def from_upper_half(half: Expr) -> Expr:
     """The float32 whose pattern has that upper half, and zeros below."""
     pattern = tirx.Cast(_typed("uint32", half), half) << tirx.Cast(_typed("uint32", half), _int(16, half))
     return tirx.reinterpret(_typed("float32", half), pattern)
+
+
+def instructed_half(x: Expr) -> Expr:
+    """The upper half of the nearest bfloat16, by the instruction for it, to which subnormal numbers are zero."""
+    if lanes_of(x) != INSTRUCTED_LANES:
+        return upper_half(to_bfloat16(x))
+    name = f"llvm.x86.avx512bf16.cvtneps2bf16.{INSTRUCTED_LANES * 32}"
+    half = tirx.call_llvm_pure_intrin(_typed("bfloat16", x), name, x)
+    return tirx.reinterpret(_typed("uint16", x), half)
+
+
+def instructed_bfloat16(x: Expr) -> Expr:
+    """The same as float32."""
+    return from_upper_half(instructed_half(x)) if lanes_of(x) == INSTRUCTED_LANES else to_bfloat16(x)
 
 
 def sign(x: Expr) -> Expr:

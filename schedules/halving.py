@@ -1,0 +1,37 @@
+"""An epilogue's roundings to bfloat16 by the instruction for them, where the CPU has one.
+
+    y = to bfloat16(x)                              -->  y = instructed bfloat16(x)
+    y = to bfloat16(x);  h = upper half(y)          -->  h = instructed half(x)
+
+One instruction takes the place of six, and of eight where the result is stored in two bytes. Numbers are the same, but
+for subnormal ones, below 2^-126: those become zero, as they are to tiles.
+"""
+
+from dataclasses import replace
+
+from lowprec.schedules.epilogue import Epilogue, Step, Value
+from lowprec.schedules.simplifying import needed
+from lowprec.schedules.vector_math import INSTRUCTED_LANES
+from lowprec.targets import Target
+
+FLAG = "avx512_bf16"
+ROUNDED, STORED = "to bfloat16", "upper half"
+BY_INSTRUCTION = {ROUNDED: "instructed bfloat16", STORED: "instructed half"}
+
+
+def by_instruction(epilogue: Epilogue, target: Target) -> Epilogue:
+    """The epilogue for a target."""
+    if not target.has(FLAG) or target.lanes != INSTRUCTED_LANES:
+        return epilogue
+    steps = [_instructed(step, epilogue.steps) for step in epilogue.steps]
+    return replace(epilogue, steps=needed(steps, Value(len(steps))))
+
+
+def _instructed(step: Step, steps: tuple[Step, ...]) -> Step:
+    """A step of those, by the instruction if it is a rounding, or stores one."""
+    if step.op == ROUNDED:
+        return replace(step, op=BY_INSTRUCTION[ROUNDED])
+    match step.arguments:
+        case (Value(index),) if step.op == STORED and index and steps[index - 1].op == ROUNDED:
+            return Step(op=BY_INSTRUCTION[STORED], arguments=steps[index - 1].arguments)
+    return step

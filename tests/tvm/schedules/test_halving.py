@@ -1,0 +1,95 @@
+"""Roundings to bfloat16 by instruction: the nearest number, but zero for subnormal ones; and where they are taken."""
+
+import ml_dtypes
+import numpy as np
+import pytest
+import tvm
+from numpy.typing import NDArray
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T
+
+from lowprec.building import quick_passes
+from lowprec.schedules.epilogue import Constant, Epilogue, Operand, Step, Value
+from lowprec.schedules.halving import by_instruction
+from lowprec.schedules.vector_math import INSTRUCTED_LANES
+from lowprec.schedules.views import UPPER_HALVES, View, load, store
+from lowprec.targets import Target, native, parse_target
+
+ROUND, STORE, RELU = (Step(op=op, arguments=(Value(0),)) for op in ("to bfloat16", "upper half", "relu"))
+WITH = parse_target("sapphirerapids")
+WITHOUT = [parse_target(name) for name in ("cascadelake", "x86-64-v3")]
+
+needs_instruction = pytest.mark.skipif(not native().has("avx512_bf16"), reason="this CPU has no AVX512-BF16")
+
+
+def after(*steps: Step) -> Epilogue:
+    """The steps one after the other, each of the value before."""
+    return Epilogue(steps=tuple(Step(op=s.op, arguments=(Value(i), *s.arguments[1:])) for i, s in enumerate(steps)))
+
+
+def names(epilogue: Epilogue) -> list[str]:
+    return [step.op for step in epilogue.steps]
+
+
+def test_what_is_rounded_and_stored_takes_one_step() -> None:
+    found = by_instruction(after(RELU, ROUND, STORE), WITH)
+    assert found.steps == (RELU, Step(op="instructed half", arguments=(Value(1),)))
+
+
+def test_what_is_rounded_and_read_again_is_kept() -> None:
+    """The value between two roundings is a step's other argument as well."""
+    add = Step(op="add", arguments=(Value(1), Operand(0)))
+    view = View(shape=(16,), strides=(0, 0, 0, 0, 1))
+    steps = (ROUND, add, Step(op="multiply", arguments=(Value(2), Value(1))), Step(op="relu", arguments=(Value(3),)))
+    found = by_instruction(Epilogue(steps=steps, operands=(view,)), WITH)
+    assert found.steps == (Step(op="instructed bfloat16", arguments=(Value(0),)), *steps[1:])
+    assert found.operands == (view,)
+
+
+@pytest.mark.parametrize("epilogue", [after(STORE), after(RELU, STORE), after(), after(ROUND, RELU)], ids=str)
+def test_other_steps_stay(epilogue: Epilogue) -> None:
+    found = by_instruction(epilogue, WITH)
+    assert [name.replace("instructed", "to") for name in names(found)] == names(epilogue)
+
+
+@pytest.mark.parametrize("target", WITHOUT, ids=lambda target: target.name)
+def test_declines_without_the_instruction(target: Target) -> None:
+    epilogue = after(ROUND, Step(op="add", arguments=(Value(0), Constant(1.0))), STORE)
+    assert by_instruction(epilogue, target) is epilogue
+
+
+def rounded(x: NDArray[np.float32], lanes: int) -> NDArray[np.uint16]:
+    """What a kernel of this machine stores of x, as much as its vectors hold."""
+    epilogue = by_instruction(after(ROUND, STORE), native())
+    with IRBuilder() as builder, T.prim_func(s_tir=True):
+        T.func_name("main")
+        source = T.arg("X", T.buffer((x.size,), "float32"))
+        result = T.arg("Y", T.buffer((x.size,), UPPER_HALVES))
+        T.func_attr({"tirx.noalias": True, "global_symbol": "main"})
+        with T.serial(0, x.size // lanes) as vector:
+            value = epilogue.apply(load(source, vector * lanes, lanes), [], (0, 0, 0, 0, 0), lanes)
+            store(result, vector * lanes, value, lanes)
+    with quick_passes():
+        built = tvm.compile(tvm.IRModule({"main": builder.get()}), target=tvm.target.Target(native().tvm_target(1)))
+    found = tvm.runtime.tensor(np.full(x.size, 7, np.uint16))
+    built["main"](tvm.runtime.tensor(x), found)
+    return np.asarray(found.numpy())
+
+
+def nearest(x: NDArray[np.float32]) -> NDArray[np.uint16]:
+    with np.errstate(invalid="ignore"):
+        return x.astype(ml_dtypes.bfloat16).view(np.uint16)
+
+
+@needs_instruction
+@pytest.mark.parametrize("lanes", [INSTRUCTED_LANES, 1])
+def test_every_half_and_what_lies_between(lanes: int) -> None:
+    """All upper halves with ten lower ones: ties, what lies beside them, and both ends."""
+    lower = np.array([0, 1, 2, 0x7FFE, 0x7FFF, 0x8000, 0x8001, 0x8002, 0xFFFE, 0xFFFF], np.uint32)
+    x = (np.arange(1 << 16, dtype=np.uint32)[:, None] << 16 | lower).reshape(-1).view(np.float32)
+    found, expected = rounded(x, lanes), nearest(x)
+    if lanes == INSTRUCTED_LANES:
+        expected = np.where(np.abs(x) < np.finfo(np.float32).tiny, expected & 0x8000, expected)
+    numbers = ~np.isnan(x)
+    assert np.array_equal(found[numbers], expected[numbers])
+    assert np.isnan((found[~numbers].astype(np.uint32) << 16).view(np.float32)).all()
