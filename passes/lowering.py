@@ -38,6 +38,7 @@ from lowprec.passes.editing import (
 from lowprec.passes.generic import Cache, lower_generic
 from lowprec.passes.joining import Join, Part, find_joins
 from lowprec.passes.numbers import numbers_of
+from lowprec.passes.overwriting import last_reads
 from lowprec.passes.reading_units import Declined, read_border
 from lowprec.passes.templates import Facts, KernelCall, Wish, lower_by_template
 from lowprec.schedules.copying import Copy
@@ -86,6 +87,7 @@ def lower_units(module: IRModule, target: Target, wishes: Mapping[str, Wish] | N
         readers=_readers_of_words(module, main),
         step=main.params[-1] if main.params else relax.Var("", relax.TensorType((), "int64")),
         places=places,
+        last=last_reads(main),
     )
     for var, value in bindings(main):
         function = unit_of(module, value)
@@ -120,6 +122,7 @@ class _Lowering:
     readers: Mapping[relax.Expr, str]
     step: relax.Var
     places: Mapping[relax.Expr, tuple[Join, Part]]
+    last: Mapping[relax.Expr, frozenset[relax.Expr]]
     emitter: Emitter = field(default_factory=Emitter)
     new: dict[relax.Var, relax.Expr] = field(default_factory=dict)
     params: list[relax.Var] = field(default_factory=list)
@@ -133,6 +136,7 @@ class _Lowering:
     written: set[relax.Var] = field(default_factory=set)
     words: dict[relax.Var, relax.Call] = field(default_factory=dict)
     own: set[relax.Expr] = field(default_factory=set)
+    made: set[relax.Expr] = field(default_factory=set)
     anywhere: dict[str, set[int]] = field(default_factory=dict)
 
     def call(self, module: IRModule, var: relax.Var, value: relax.Call, function: relax.Function) -> None:
@@ -145,6 +149,7 @@ class _Lowering:
             insides={param: self.inside[arg] for param, arg in actual.items() if arg in self.inside},
             numbers={param: self.numbers[arg] for param, arg in actual.items() if arg in self.numbers},
             words={param: parameters(self.words[arg]) for param, arg in actual.items() if arg in self.words},
+            spent={param for param, arg in actual.items() if arg in self.last[var] and arg in self.made},
         )
         kernel = self._by_template(function, layer, place, facts)
         written = kernel is not None
@@ -157,8 +162,11 @@ class _Lowering:
         if written and join is not None:
             self._write(symbol, arguments, join)
             self.written.add(var)
+        elif kernel.over is not None:
+            self._overwrite(symbol, arguments, var, kernel.over)
         else:
             self._call(symbol, arguments, var)
+            self.made.add(var)
         cost = cost_of(function, [self._extents(arg) for arg in value.args], self._extents(var))
         self._record(symbol, function, kernel.family, var, cost)
 
@@ -204,6 +212,13 @@ class _Lowering:
         self.new[var] = self.emitter.emit(call, var.name)
         self.own.add(self.new[var])
 
+    def _overwrite(self, symbol: str, arguments: list[relax.Expr], var: relax.Var, place: int) -> None:
+        """A kernel call that makes a value of main where one of its arguments was."""
+        self._note_alignment(symbol, arguments)
+        self.emitter.emit(relax.Call(relax.ExternFunc(symbol), arguments, ty_args=[relax.TupleType([])]))
+        self.new[var] = arguments[place]
+        self.made.add(var)
+
     def _note_alignment(self, symbol: str, arguments: list[relax.Expr]) -> None:
         """What is no weight, and was not made by a kernel, is the caller's memory, and may begin anywhere."""
         places = {place for place, argument in enumerate(arguments) if argument not in self.own}
@@ -241,10 +256,11 @@ class _Lowering:
             return None
 
     def _symbol(self, kernel: KernelCall) -> str:
-        symbol = self.symbols.get(kernel.identity)
+        identity = (kernel.identity, kernel.over)
+        symbol = self.symbols.get(identity)
         if symbol is None:
             symbol = f"{kernel.family}_{len(self.kernels)}"
-            self.symbols[kernel.identity] = symbol
+            self.symbols[identity] = symbol
             self.kernels[symbol] = kernel.build().with_attr("global_symbol", symbol)
         return symbol
 

@@ -6,7 +6,7 @@
 Declines when: weights are not constant, the unit is not of the template's form, an extent is zero.
 """
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Set
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -16,6 +16,7 @@ from lowprec.choosing import DIRECT
 from lowprec.convolution import Conv
 from lowprec.passes.calling import KIND, Kind
 from lowprec.passes.editing import Array, Constant, array_of, dtype_of, is_constant, op_name, shape_of
+from lowprec.passes.overwriting import written_over
 from lowprec.passes.reading_units import WORDS, Declined, Source, UnitReading, as_float32, read_unit
 from lowprec.passes.signs import magnitudes
 from lowprec.passes.units import CONVOLUTIONS, lies_as_planes
@@ -59,7 +60,7 @@ LOW_BYTE = 255
 class KernelCall:
     """A kernel and what it is called with: parameters of the unit, or constants. Equal identities share one kernel.
     `declined` says why it is a direct one, where the plan wished for another; one that `draws` is called with the step,
-    last."""
+    last; one that is written `over` an argument has no parameter for its result."""
 
     identity: Hashable
     family: str
@@ -67,9 +68,13 @@ class KernelCall:
     kernel: ConvolutionKernel | Popcount | Planes | PlaneRows | Copy | Noise | tirx.PrimFunc
     declined: str = ""
     draws: bool = False
+    over: int | None = None
 
     def build(self) -> tirx.PrimFunc:
         """The kernel's code."""
+        return self._built() if self.over is None else written_over(self._built(), self.over)
+
+    def _built(self) -> tirx.PrimFunc:
         match self.kernel:
             case Direct() | Amx() | Depthwise() | Dots() | Winograd() | Fourier() | FourierDepthwise() | Im2col():
                 return build_convolution(self.kernel)
@@ -98,12 +103,13 @@ class Wish:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What is known of a unit's parameters: where the border of some ends, which have numbers of what type alone, and
-    which are random words, of what key, shape and order."""
+    """What is known of a unit's parameters: where the border of some ends, which have numbers of what type alone, which
+    are random words, of what key, shape and order, and which are `spent`: not read again, and not the caller's."""
 
     insides: Mapping[relax.Var, Window] = field(default_factory=dict)
     numbers: Mapping[relax.Var, str] = field(default_factory=dict)
     words: Mapping[relax.Var, tuple[Shape, Shape, Shape]] = field(default_factory=dict)
+    spent: Set[relax.Var] = frozenset()
 
 
 def lower_by_template(
@@ -199,7 +205,7 @@ def _convolution(reading: UnitReading, target: Target, wish: Wish, facts: Facts)
     if asked.integers:
         bias = _centred(reading, weights, kernel)
     packed = pack_convolution(kernel, request.conv, weights, bias)
-    return KernelCall(
+    call = KernelCall(
         identity=kernel,
         family=_family(kernel),
         arguments=(asked.param, *packed, *reading.sources),
@@ -207,6 +213,22 @@ def _convolution(reading: UnitReading, target: Target, wish: Wish, facts: Facts)
         declined=asked.declined,
         draws=reading.epilogue.draws,
     )
+    return _over_spent(call, facts)
+
+
+def _over_spent(call: KernelCall, facts: Facts) -> KernelCall:
+    """The call, written over a residual that is spent, if there is one that lies as the result will."""
+    kernel = call.kernel
+    if not isinstance(kernel, Amx) or not kernel.may_overwrite:
+        return call
+    first = len(call.arguments) - len(kernel.epilogue.operands)
+    for place, view in enumerate(kernel.epilogue.operands, first):
+        argument = call.arguments[place]
+        alone = isinstance(argument, relax.Var) and sum(other is argument for other in call.arguments) == 1
+        if alone and view == kernel.output and argument in facts.spent:
+            once = replace(kernel, once=True)
+            return replace(call, identity=once, kernel=once, over=place)
+    return call
 
 
 def _planes(reading: UnitReading, target: Target) -> KernelCall:
@@ -468,4 +490,5 @@ def _product(reading: UnitReading, target: Target, facts: Facts) -> KernelCall:
         weights = [asked.source]
     family = "amx" if isinstance(kernel, Amx) else "gemm"
     arguments = (asked.param, *weights, *reading.sources)
-    return KernelCall(identity=kernel, family=family, arguments=arguments, kernel=kernel, draws=reading.epilogue.draws)
+    call = KernelCall(identity=kernel, family=family, arguments=arguments, kernel=kernel, draws=reading.epilogue.draws)
+    return _over_spent(call, facts)

@@ -74,12 +74,18 @@ class Line:
         """Of each tile."""
         return ceil_div(self.length, self.tiles)
 
+    @property
+    def overlap(self) -> bool:
+        """Whether the last tile has rows of the one before."""
+        return self.tiles * self.rows > self.length
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Amx(Grouped):
     """One kernel, whole. `flat`: tiles go on from line to line of an image; `merged`: a row of taps is one row of
     channels; `halves`: floats are bfloat16 numbers, or `twofold`, those of float16; `split`: numbers have 16 bits. A
-    task computes `share` grids of pixels for each of a `block` of panels."""
+    task computes `share` grids of pixels for each of a `block` of panels. `once`: what tiles have again is not written
+    again."""
 
     bias: bool
     flat: bool
@@ -90,6 +96,12 @@ class Amx(Grouped):
     grid: Grid
     block: int
     share: int
+    once: bool = False
+
+    @property
+    def may_overwrite(self) -> bool:
+        """Whether it can write each element once, and read it no more: channels must come out even."""
+        return self.out_channels % self.panel == 0 and not self.epilogue.draws
 
     @property
     def lanes(self) -> int:
@@ -192,6 +204,12 @@ class Amx(Grouped):
     def grids(self) -> int:
         """Of pixels."""
         return ceil_div(self.tiles, self.grid.high)
+
+    @property
+    def skips(self) -> bool:
+        """Whether there are rows that are not written."""
+        again = self.grids % self.share or self.tiles % self.grid.high or self.line.overlap
+        return self.line.width < self.line.pitch or (self.once and again > 0)
 
     @property
     def pixels(self) -> int:

@@ -16,7 +16,7 @@ from lowprec.schedules.buffers import Buffers, begin_kernel
 from lowprec.schedules.direct import vector_starts
 from lowprec.schedules.epilogue import Place
 from lowprec.schedules.prefetch import is_fetched_ahead, prefetch
-from lowprec.schedules.tasks import decode, only_if, start_of
+from lowprec.schedules.tasks import all_of, decode, only_if, start_of
 from lowprec.schedules.tiling import ceil_div
 from lowprec.schedules.views import FLOAT, Drawn, Index, View, load, splat, store
 from lowprec.tiles import LANES, ROW_BYTES, WORD_BYTES
@@ -46,7 +46,7 @@ def build_amx(spec: Amx) -> tirx.PrimFunc:
                 buffers=buffers,
                 kept=kept,
                 words=words_of(spec, buffers, task),
-                offsets=_offsets(spec, first),
+                offsets=_offsets(spec, part, first),
                 group=group,
                 block=block,
                 first=first,
@@ -65,43 +65,61 @@ def _configure(spec: Amx) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Tile:
-    """Pixels: those of a line (n, d, h) from `start`."""
+    """Pixels: those of a line (n, d, h) from `start`, of which all before `first` are those of the tile before."""
 
     line: tuple[Index, Index, Index]
     start: Index
+    first: Index
 
     @staticmethod
     def at(spec: Amx, number: Index) -> "_Tile":
         line = spec.line
         n, d, h, part = decode(number, (*spec.lines, line.tiles)) if prod(spec.lines) > 1 else (0, 0, 0, number)
-        return _Tile(line=(n, d, h), start=start_of(part, line.rows, line.length))
+        return _Tile(line=(n, d, h), start=start_of(part, line.rows, line.length), first=part * line.rows)
 
 
-def _offsets(spec: Amx, first: Index) -> dict[View, tirx.Buffer]:
-    """For each tensor that has pixels, where those of each row of a share begin; in the output `OUTSIDE` where a row
-    is none of its pixels."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Offsets:
+    """Where the pixels of each row of a share begin: `read` in each tensor that has pixels, and where they are written,
+    `OUTSIDE` where a row is none of the result's pixels, or one of a tile before that is to be written once."""
+
+    read: dict[View, tirx.Buffer]
+    written: tirx.Buffer
+
+
+def _offsets(spec: Amx, part: Index, first: Index) -> _Offsets:
+    """Of share `part`, whose grids are from `first` on."""
     line, grid = spec.line, spec.grid
-    views = [spec.output, *(view for view in spec.epilogue.operands if any(view.strides[:4]))]
-    tables = {view: T.alloc_buffer((spec.share * spec.pixels,), "int32", scope="global") for view in views}
+    views = [view for view in spec.epilogue.operands if any(view.strides[:4])]
+    read = {view: T.alloc_buffer((spec.share * spec.pixels,), "int32", scope="global") for view in views}
+    shared = None if spec.skips else read.get(spec.output)
+    written = T.alloc_buffer((spec.share * spec.pixels,), "int32", scope="global") if shared is None else shared
     with T.serial(0, spec.share) as number:
-        tiles = start_of(first + number, grid.high, spec.tiles)
+        place = T.bind(first + number)
+        tiles = T.bind(start_of(place, grid.high, spec.tiles))
         for index in range(grid.high):
             tile = _Tile.at(spec, tiles + index)
             begin = number * spec.pixels + index * line.rows
+            again = all_of(
+                place >= part * spec.share if spec.grids % spec.share else None,
+                tiles + index >= place * grid.high if spec.tiles % grid.high else None,
+            )
             with T.serial(0, line.rows) as row:
                 n, d, h = tile.line
                 at = T.bind(tile.start + row)
-                inside = None
+                inside = all_of(again, at >= tile.first if line.overlap else None) if spec.once else None
                 if line.length > line.pitch:
                     h, at = T.bind(tirx.floordiv(at, line.pitch)), T.bind(tirx.floormod(at, line.pitch))
                 if line.width < line.pitch:
-                    inside, at = at < line.width, T.bind(tirx.min(at, line.width - 1))
-                for view, table in tables.items():
-                    offset = view.address((n, d, h, at, 0))
-                    if inside is not None and view == spec.output:
-                        offset = tirx.Select(inside, offset, tirx.const(OUTSIDE, "int32"))
-                    store(table, begin + row, offset, 1)
-    return tables
+                    inside, at = all_of(inside, at < line.width), T.bind(tirx.min(at, line.width - 1))
+                for view, table in read.items():
+                    store(table, begin + row, view.address((n, d, h, at, 0)), 1)
+                offset = spec.output.address((n, d, h, at, 0))
+                if inside is not None:
+                    offset = tirx.Select(inside, offset, tirx.const(OUTSIDE, "int32"))
+                if shared is None:
+                    store(written, begin + row, offset, 1)
+    return _Offsets(read=read, written=written)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +138,7 @@ class _Task:
     buffers: Buffers
     kept: tirx.Buffer
     words: "dict[int, Words]"
-    offsets: dict[View, tirx.Buffer]
+    offsets: _Offsets
     group: Index
     block: Index
     first: Index
@@ -134,7 +152,7 @@ class _Task:
             with T.If(item < count), T.Then():
                 self._start(here)
                 for words in self.words.values():
-                    words.begin(self.offsets[words.view], here.number * spec.pixels, item % 2)
+                    words.begin(self.offsets.read[words.view], here.number * spec.pixels, item % 2)
             with T.serial(0, spec.steps) as step:
                 with T.If(item < count), T.Then():
                     self._multiply(here, sources, step)
@@ -287,7 +305,7 @@ class _Task:
             count = spec.grid.high * words.draws
             share = ceil_div(count, spec.steps)
             at = Drawing(
-                table=self.offsets[words.view],
+                table=self.offsets.read[words.view],
                 pixel=place.number * spec.pixels,
                 channel=channel,
                 vectors=vectors,
@@ -323,15 +341,17 @@ class _Task:
                 for number, buffer in enumerate(buffers.operands)
             ]
             values = iter(spec.epilogue.apply_together(totals, operands, places, width))
-            for pixel in pixels:
-                offset = T.bind(load(self.offsets[spec.output], pixel, 1))
+            even = not spec.once or spec.pixels % spec.bundle == 0
+            for row, pixel in zip(rows, pixels, strict=True):
+                offset = T.bind(load(self.offsets.written, pixel, 1))
                 results = [next(values) for _ in vectors]
 
                 def write(offset: Index = offset, results: list[ir.Expr] = results) -> None:
                     for vector, value in zip(vectors, results, strict=True):
                         store(buffers.y, offset + (channel + vector) * spec.output.strides[4], value, width)
 
-                only_if(offset != OUTSIDE if spec.line.width < spec.line.pitch else None, write)
+                first_time = None if even else row >= bundle * spec.bundle
+                only_if(all_of(offset != OUTSIDE if spec.skips else None, first_time), write)
 
     def _total(self, place: Index, channel: Index, width: int) -> ir.Expr:
         """A vector of sums; of split ones as float32, rounded once."""
@@ -352,9 +372,9 @@ class _Task:
 
         def place(view: View) -> Index:
             if isinstance(view, Drawn) and words is not None:
-                return words.at(row, vector, load(self.offsets[view], pixel, 1), half)
-            if view not in self.offsets:
+                return words.at(row, vector, load(self.offsets.read[view], pixel, 1), half)
+            if view not in self.offsets.read:
                 return view.address((0, 0, 0, 0, channel))
-            return load(self.offsets[view], pixel, 1) + channel * view.strides[4]
+            return load(self.offsets.read[view], pixel, 1) + channel * view.strides[4]
 
         return place

@@ -6,23 +6,40 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tvm
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from lowprec.convolution import Conv, convolve
+from lowprec.passes.overwriting import written_over
 from lowprec.schedules.amx import Amx, pack_amx
 from lowprec.schedules.amx_choices import choose_grid
 from lowprec.schedules.amx_kernel import build_amx
-from lowprec.schedules.convolution import ConvolutionRequest, Kernel, convolution_kernel, pack_convolution
+from lowprec.schedules.convolution import (
+    ConvolutionRequest,
+    Kernel,
+    convolution_kernel,
+    pack_convolution,
+    shift_of,
+)
 from lowprec.schedules.direct import Direct
-from lowprec.schedules.epilogue import Epilogue, Step, Value
+from lowprec.schedules.epilogue import Epilogue, Operand, Step, Value
 from lowprec.schedules.product import ProductRequest, pack_product, product_kernel
 from lowprec.schedules.windows import whole
 from lowprec.targets import native, parse_target
 from lowprec.tiles import DEEPEST, LEFT_OUT, Rows, rows_of
 from tests.amounts import thinned
-from tests.tvm.schedules.test_bytes import Case, called, check, convolved, drawn_case, drawn_conv, inside
+from tests.tvm.schedules.test_bytes import (
+    Case,
+    called,
+    check,
+    convolved,
+    drawn_case,
+    drawn_conv,
+    expected,
+    inside,
+    numbers_of,
+)
 
 AMX = parse_target("sapphirerapids")
 CHANNELS = (5, 21, 32, 33, 48, 63, 64, 65, 72, 96, 100, 128, 130)
@@ -83,6 +100,32 @@ def test_layers_on_tiles_sum_exactly(case: Case, threads: int) -> None:
 @given(on_tiles(), st.integers(1, 3))
 def test_many_layers_on_tiles_sum_exactly(case: Case, threads: int) -> None:
     check(case, native(), threads)
+
+
+@needs_amx
+@settings(max_examples=15)
+@given(on_tiles(), st.integers(1, 40), st.integers(1, 3))
+def test_a_residual_that_is_overwritten_is_added_once(case: Case, share: int, threads: int) -> None:
+    """Whatever tiles, grids, shares and bundles of rows have again."""
+    case = replace(case, rounds=False)
+    view, result = case.result.view(), case.result
+    add = Epilogue(steps=(Step(op="add", arguments=(Value(0), Operand(0))),), operands=(view,))
+    kernel = convolution_kernel(
+        ConvolutionRequest(conv=case.conv, source=case.source, result=result, epilogue=add, bias=True), AMX
+    )
+    assert isinstance(kernel, Amx)
+    assume(kernel.may_overwrite)
+    kernel = replace(kernel, once=True, share=min(share, kernel.grids))
+    rng, numbers = np.random.default_rng(case.seed), numbers_of(case)
+    residual = rng.integers(-(2**31), 2**31, result.shape, "int32")
+    start = numbers.bias.astype(np.int64) if case.bias else np.zeros(case.conv.out_channels, np.int64)
+    start -= shift_of(kernel) * numbers.w.reshape(case.conv.out_channels, -1).sum(1, dtype=np.int64)
+    physical = rng.integers(-128 if case.dtype == "int8" else 0, 127, case.source.shape, case.dtype)
+    physical[inside(case.source)] = np.moveaxis(numbers.x, 1, -1)
+    arguments = [physical, *pack_convolution(kernel, case.conv, numbers.w, start.astype(np.int32)), residual]
+    got = called(written_over(build_amx(kernel), len(arguments) - 1), native(), arguments, threads)
+    total = expected(case, numbers) + residual[inside(result)]
+    assert np.array_equal(got[inside(result)], total.astype(np.int32))
 
 
 LAYER = Conv(
