@@ -19,7 +19,7 @@ TERMS = 3
 """Products of bfloat16 in one of float16: of higher and lower parts, but for lower ones with each other."""
 LEAST_SHARE = {1: 0.16, 2: 0.3}
 """Of the bytes of tiles, that are to be channels, for numbers of so many bytes: below it others are as fast."""
-STEP, REST, CROSSING = 24.0, 110.0, 120.0
+STEP, REST, CROSSING = 24.0, 100.0, 130.0
 """Cycles that a tile of sums takes: a product of tiles, with tiles loaded; all around them; and what there is more if
 rows of a group, of several tiles, begin anywhere in a line of memory."""
 ON_VECTORS = {1: 2.0, 2: 8.0}

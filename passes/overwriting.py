@@ -4,8 +4,8 @@
     after:   f(x, w, b, r)             f(X, W, B, E):     E = relu(X * W + B + E)        y: r from here on
 
 Memory is read and written once where it was read, read to be written, and written.
-Declines when: the kernel is not one on AMX, or may need an element of the residual twice (`Amx.may_overwrite`); the
-tensor is one of the caller's, a weight, an output of the model, or one that shares its memory with others; it lies
+Declines when: the kernel is neither direct nor on AMX, or may need an element of the residual twice (`may_overwrite`);
+the tensor is one of the caller's, a weight, an output of the model, or one that shares its memory with others; it lies
 otherwise than the result.
 """
 

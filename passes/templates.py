@@ -219,7 +219,7 @@ def _convolution(reading: UnitReading, target: Target, wish: Wish, facts: Facts)
 def _over_spent(call: KernelCall, facts: Facts) -> KernelCall:
     """The call, written over a residual that is spent, if there is one that lies as the result will."""
     kernel = call.kernel
-    if not isinstance(kernel, Amx) or not kernel.may_overwrite:
+    if not isinstance(kernel, Amx | Direct) or not kernel.may_overwrite:
         return call
     first = len(call.arguments) - len(kernel.epilogue.operands)
     for place, view in enumerate(kernel.epilogue.operands, first):

@@ -81,6 +81,13 @@ class Direct(Grouped):
     arithmetic: Arithmetic = FLOATS
     streams: int = 1
     """Parts of a panel, each of which lies together: memory is read faster at several places at once."""
+    once: bool = False
+    """What tiles and panels have again is not written again."""
+
+    @property
+    def may_overwrite(self) -> bool:
+        """Whether it can write each element once, and read it no more: vectors of channels must come out even."""
+        return self.out_channels % self.lanes == 0 and not self.epilogue.draws
 
     @property
     def panel(self) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 
 from tvm import ir, tirx
@@ -12,7 +13,7 @@ from lowprec.schedules.arithmetic import Way, halve
 from lowprec.schedules.buffers import Buffers, begin_kernel
 from lowprec.schedules.direct import Direct, PackedWeights, StridedWeights, vector_starts
 from lowprec.schedules.prefetch import is_fetched_ahead, prefetch, prefetch_stream
-from lowprec.schedules.tasks import decode, start_of
+from lowprec.schedules.tasks import all_of, decode, only_if, start_of
 from lowprec.schedules.tiling import ceil_div
 from lowprec.schedules.views import Index, load, register, row_major, store, zeros
 from lowprec.schedules.walkers import unknown_zeros, walk
@@ -86,6 +87,7 @@ class _Tile:
             tile=self,
             at=(n, d, h, start_of(tile, spec.tile.rows, spec.geometry.size[2])),
             base=base,
+            owned=(tile * spec.tile.rows, group + self.columns.panel * spec.panel),
             first_in=start_of(self.columns.group, spec.in_channels, spec.all_channels[0]),
             accumulators=[[_sums(spec) for _ in range(spec.tile.vectors)] for _ in range(spec.tile.rows)],
         )
@@ -115,11 +117,12 @@ def _sums(spec: Direct) -> list[tirx.Buffer]:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Micro:
     """What happens in registers; `at` is the tile's first pixel, `base` its first channel, `first_in` the group's
-    first input channel."""
+    first input channel. Pixels and channels before those `owned` are those of other tiles."""
 
     tile: _Tile
     at: tuple[Index, Index, Index, Index]
     base: Index
+    owned: tuple[Index, Index]
     first_in: Index
     accumulators: list[list[list[tirx.Buffer]]]
 
@@ -245,14 +248,26 @@ class _Micro:
                 return view.address((*self.at[:3], 0, self.base + self.vectors[j])) + word * stride
 
     def finish(self, buffers: Buffers) -> None:
+        """Sums through the epilogue, to where they belong."""
+        spec = self.spec
+        pixels = spec.once and spec.geometry.size[2] % spec.tile.rows > 0
+        channels = spec.once and spec.out_channels % spec.panel > 0
+        for i, row in enumerate(self.accumulators):
+            for parts, at in zip(row, self.vectors, strict=True):
+                own = all_of(
+                    self.at[3] + i >= self.owned[0] if pixels else None,
+                    self.base + at >= self.owned[1] if channels else None,
+                )
+                only_if(own, partial(self._write, buffers, i, at, parts))
+
+    def _write(self, buffers: Buffers, i: int, at: int, parts: list[tirx.Buffer]) -> None:
+        """Those of a pixel, and of a vector of channels."""
         spec = self.spec
         width = min(spec.lanes, spec.out_channels)
         n, d, h, first = self.at
-        for i, row in enumerate(self.accumulators):
-            for parts, at in zip(row, self.vectors, strict=True):
-                coordinates = (n, d, h, first + i, self.base + at)
-                split = spec.arithmetic.is_split and buffers.bias is not None
-                bias = load(buffers.bias, self.base + at, width) if split else None
-                total = spec.arithmetic.joined([load(part, 0, width) for part in parts], bias, width)
-                value = spec.epilogue.apply(total, buffers.operands, coordinates, width)
-                store(buffers.y, spec.output.address(coordinates), value, width)
+        coordinates = (n, d, h, first + i, self.base + at)
+        split = spec.arithmetic.is_split and buffers.bias is not None
+        bias = load(buffers.bias, self.base + at, width) if split else None
+        total = spec.arithmetic.joined([load(part, 0, width) for part in parts], bias, width)
+        value = spec.epilogue.apply(total, buffers.operands, coordinates, width)
+        store(buffers.y, spec.output.address(coordinates), value, width)

@@ -6,10 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tvm
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from lowprec.convolution import Conv, convolve
+from lowprec.passes.overwriting import written_over
 from lowprec.schedules import depthwise
 from lowprec.schedules.bundles import bundle_starts, bundle_weights, choose_bundle
 from lowprec.schedules.convolution import (
@@ -102,6 +103,33 @@ def check(conv: Conv, target: Target, *, border: int, residual: bool, bias: bool
 @given(convolutions(), st.sampled_from(TARGETS), st.integers(0, 2), st.booleans(), st.booleans(), st.integers(0, 99))
 def test_kernels_equal_the_oracle(conv: Conv, target: str, border: int, residual: bool, bias: bool, seed: int) -> None:
     check(conv, parse_target(target), border=border, residual=residual, bias=bias, seed=seed)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(convolutions(), st.sampled_from(TARGETS), st.integers(0, 2), st.integers(0, 99), st.integers(1, 3))
+def test_a_residual_may_be_overwritten(conv: Conv, target: str, border: int, seed: int, threads: int) -> None:
+    """Whatever tiles and panels have again is added to what was there before."""
+    machine, rng, rank = parse_target(target), np.random.default_rng(seed), len(conv.size)
+    conv = replace(conv, out_channels=conv.groups * machine.lanes * (1 + seed % 3))
+    extents = (conv.batch, *conv.output_size, conv.out_channels)
+    source, result = (
+        whole((conv.batch, *conv.size, conv.in_channels)),
+        padded(extents, (0, *(border,) * rank, 0), (0, *(border // 2,) * rank, 0)),
+    )
+    epilogue = Epilogue(steps=(RESIDUAL, RELU), operands=(result.view(),))
+    kernel = convolution_kernel(
+        ConvolutionRequest(conv=conv, source=source, result=result, epilogue=epilogue, bias=False), machine
+    )
+    assume(isinstance(kernel, Direct))
+    assert isinstance(kernel, Direct)
+    assert kernel.may_overwrite
+    x = last(rng.standard_normal((conv.batch, conv.in_channels, *conv.size), np.float32))
+    residual = place(result, rng.standard_normal(extents, np.float32), outside=0)
+    arguments = [x, *pack_convolution(kernel, conv, rng.standard_normal(conv.weight_shape, np.float32), None)]
+    expected = run_kernel(build_convolution(kernel), machine, [*arguments, residual], np.empty_like(residual), 1)
+    over = written_over(build_convolution(replace(kernel, once=True)), len(arguments))
+    got = run_kernel(over, machine, arguments, residual, threads)
+    assert got.tobytes() == expected.tobytes()
 
 
 PLAIN = Conv(
