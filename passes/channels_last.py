@@ -5,9 +5,9 @@
              reshape(permute(u'), ...)
 
 Convolutions, pools and resizes want channels last, but for those of main's `PLANES`; whatever can follow does, on any
-axes: elementwise operators, concat, reductions, softmax, slices, pads. A transpose moves nothing: the value keeps its
-place in memory and only its axes' names change. A reshape that splits or merges axes lying together moves nothing
-either. What is left needs the ONNX order, and gets a permute.
+axes: elementwise operators, concat, reductions, softmax, slices, pads; and LRN, by a function of its own. A transpose
+moves nothing: the value keeps its place in memory and only its axes' names change. A reshape that splits or merges axes
+lying together moves nothing either. What is left needs the ONNX order, and gets a permute.
 
 Each value's physical order is recorded on main, for whoever reads a layer's output by its ONNX name.
 """
@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from tvm import IRModule, relax
+from tvm import IRModule, ir, relax, tirx
 
 from lowprec.passes.drawing import WORDS_OP, parameters, words
 from lowprec.passes.editing import (
@@ -41,6 +41,7 @@ from lowprec.passes.editing import (
     tensors_in,
 )
 from lowprec.passes.elementwise import ELEMENTWISE_OPS
+from lowprec.passes.local_response import last_function, response_of
 from lowprec.passes.reshaping import regroup
 from lowprec.passes.signs import signs_of
 from lowprec.passes.widening import chain_of
@@ -54,7 +55,7 @@ REDUCTIONS = ("max", "mean", "min", "prod", "std", "sum", "variance")
 def channels_last(module: IRModule) -> IRModule:
     """The pass, over main."""
     main = module[MAIN]
-    rewriter = _Rewriter(planes=_planes(main))
+    rewriter = _Rewriter(module=module, planes=_planes(main))
     for param in main.params:
         rewriter.values[param] = _Value(param, identity(param)) if is_tensor(param) else _Value(param, ())
     outputs = set(tensors_in(result_of(main)))
@@ -65,7 +66,8 @@ def channels_last(module: IRModule) -> IRModule:
     result = rewriter.in_order_everywhere(result_of(main))
     axes = {name: list(order) for name, order in rewriter.orders.items() if order != tuple(range(len(order)))}
     attributes = attributes_of(main) | {AXES: axes}
-    return replace_main(module, rewriter.emitter.function(list(main.params), result, attributes))
+    updated = replace_main(module, rewriter.emitter.function(list(main.params), result, attributes))
+    return IRModule({**dict(updated.functions_items()), **rewriter.functions}, attrs=module.attrs)
 
 
 def leaving_planes(module: IRModule, layers: Sequence[str]) -> IRModule:
@@ -124,6 +126,8 @@ class _Value:
 
 @dataclass(slots=True)
 class _Rewriter:
+    module: IRModule
+    functions: dict[ir.GlobalVar, tirx.PrimFunc] = field(default_factory=dict)
     planes: set[relax.Var] = field(default_factory=set)
     emitter: Emitter = field(default_factory=Emitter)
     values: dict[relax.Var, _Value] = field(default_factory=dict)
@@ -383,7 +387,24 @@ def _reshape(rewriter: _Rewriter, var: relax.Var, call: relax.Call) -> _Value | 
     return rewriter.emit(relax.op.reshape(source, physical), var, moved.axes)
 
 
+def _called(rewriter: _Rewriter, var: relax.Var, call: relax.Call) -> _Value | None:
+    """A function of our own that knows how channels lie side by side."""
+    numbers = response_of(rewriter.module[call.args[0]])
+    if numbers is None:
+        return None
+    (source,) = call.args[1].fields
+    axes = last(len(shape_of(var)))
+    if rewriter.look_up(source).axes != axes:
+        return None
+    arranged = rewriter.arranged(source, axes)
+    function = last_function(numbers, shape_of(arranged), dtype_of(arranged))
+    name = relax.BlockBuilder().add_func(function, f"{call.args[0].name_hint}_last")
+    rewriter.functions[name] = function
+    return rewriter.emit(relax.call_tir(name, relax.Tuple([arranged]), arranged.ty), var, axes)
+
+
 RULES: dict[str, Rule] = {
+    "relax.call_tir": _called,
     **{f"relax.nn.conv{n}d": _convolution for n in (1, 2, 3)},
     **{f"relax.nn.{kind}_pool{n}d": _pool for kind in ("max", "avg") for n in (1, 2, 3)},
     **{f"relax.{name}": _reduction for name in REDUCTIONS},

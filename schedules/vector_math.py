@@ -23,6 +23,9 @@ LN2_HIGH, LN2_LOW = 0.693359375, -2.12194440e-4
 # Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits of the float's pattern.
 ROUNDER, ROUNDER_BITS = 12582912.0, 0x4B400000
 BRANCH = "prim.if_then_else"
+ROOT_BITS = 0x4F584000
+"""Less a quarter of x's pattern: the pattern of what is within 3.2 % of x^(-1/4)."""
+FLOAT_MAX = float(np.finfo(np.float32).max)
 INSTRUCTED_LANES = 16
 """Of the instruction that rounds to bfloat16."""
 ONE_BITS, SIGN_BIT = 0x3F800000, -0x80000000
@@ -277,8 +280,35 @@ def to_float16(x: Expr) -> Expr:
     return tirx.Cast(_typed("float32", x), tirx.Cast(_typed("float16", x), x))
 
 
+def _three_quarters_below(x: Expr) -> Expr:
+    """x^(-3/4), which LRN's beta is, without a root or a division: z near x^(-1/4) from its exponent, two steps of
+    Newton's method, and a third for z^3.
+
+    d = 1 - x z^4  -->  z + z d / 4;  z^3 + z^3 d 3 / 4
+    """
+    let = Bindings()
+    x = let(x)
+    small = x < constant(2.0**-126, x)
+    scaled = let(tirx.Select(small, x * constant(2.0**24, x), x))
+    z = let(_from_bits(_int(ROOT_BITS, x) - (_bits(scaled) >> _int(2, x))))
+    for _ in range(2):
+        square = let(z * z)
+        z = let(z * (constant(1.25, x) - scaled * constant(0.25, x) * (square * square)))
+    square = let(z * z)
+    rest = let(constant(1.0, x) - scaled * (square * square))
+    cube = let(square * z)
+    power = let(cube + cube * (rest * constant(0.75, x)))
+    power = let(tirx.Select(small, power * constant(2.0**18, x), power))
+    infinite = tirx.Select(x < constant(0.0, x), constant(float("nan"), x), constant(float("inf"), x))
+    power = let(tirx.Select(x <= constant(0.0, x), infinite, power))
+    beyond = tirx.max(x, -x) > constant(FLOAT_MAX, x)
+    return let.close(tirx.Select(beyond, constant(0.0, x), power))
+
+
 def _quarter_power(x: Expr, quarters: int) -> Expr:
-    """x^(quarters / 4) by square roots and products: what LRN's beta = 0.75 needs."""
+    """x^(quarters / 4) by square roots and products."""
+    if quarters == -3:
+        return _three_quarters_below(x)
     let = Bindings()
     x = let(x)
     whole, rest = divmod(abs(quarters), 4)

@@ -1,13 +1,12 @@
 """Normalizations, as Relax's own operators where it has one."""
 
-from typing import Any
-
 import numpy as np
-from tvm import relax, te, tirx
+from tvm import relax
 
-from lowprec.frontend.converters.bounds import kind
 from lowprec.frontend.converters.convolution import per_channel
 from lowprec.frontend.converters.site import Converter, Expr, Result, Site, constant
+from lowprec.passes.local_response import NAME as LOCAL_RESPONSE
+from lowprec.passes.local_response import LocalResponse
 
 
 def scale_and_shift(site: Site, mean: Expr, variance: Expr, epsilon: float) -> Expr:
@@ -61,41 +60,11 @@ def convert_batch_norm(site: Site) -> Result:
     return scale_and_shift(site, per_channel(site, 3), per_channel(site, 4), epsilon)
 
 
-def channel_window(size: int) -> tuple[int, int]:
-    """How far the window of an LRN reaches to both sides; an even size reaches further up (ONNX's definition)."""
-    return (size - 1) // 2, size - 1 - (size - 1) // 2
-
-
-def response_power(base: Any, beta: float) -> Any:
-    """base ** beta; the usual 3/4 and 1/2 through square roots, which vectorize."""
-    if beta == 0.75:
-        root = tirx.sqrt(base)
-        return root * tirx.sqrt(root)
-    if beta == 0.5:
-        return tirx.sqrt(base)
-    return tirx.power(base, tirx.const(beta, kind(base)))
-
-
 def convert_lrn(site: Site) -> Expr:
-    size, alpha = site.integer("size", 1), site.number("alpha", 1e-4)
-    beta, bias = site.number("beta", 0.75), site.number("bias", 1.0)
-    down, _ = channel_window(size)
-    channels = site.shape()[1]
-
-    def compute(x: te.Tensor) -> te.Tensor:
-        offset = te.reduce_axis((0, size), name="offset")
-
-        def squares(n: Any, c: Any, *rest: Any) -> Any:
-            k = c - down + offset
-            inside = tirx.all(k >= 0, k < channels)
-            value = tirx.if_then_else(inside, x(n, k, *rest) * x(n, k, *rest), tirx.const(0, x.dtype))
-            return te.sum(value, axis=offset)
-
-        total = te.compute(x.shape, squares, name="lrn_squares")
-        factor, base = tirx.const(alpha / size, x.dtype), tirx.const(bias, x.dtype)
-        return te.compute(x.shape, lambda *i: x(*i) / response_power(base + factor * total(*i), beta), name="lrn")
-
-    return site.te(compute, site.input(0), op="LRN", size=size, alpha=alpha, beta=beta, bias=bias)
+    numbers = {name: site.number(name, usual) for name, usual in (("alpha", 1e-4), ("beta", 0.75), ("bias", 1.0))}
+    size = site.integer("size", 1)
+    response = LocalResponse(size=size, **numbers)
+    return site.te(response.planar, site.input(0), op=LOCAL_RESPONSE, size=size, **numbers)
 
 
 def convert_instance_norm(site: Site) -> Expr:
