@@ -17,7 +17,7 @@ INDEX = "int64"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalResponse:
-    """What is divided by; the second axis of four, or of how many there are, has the channels."""
+    """What ONNX says of an LRN."""
 
     size: int
     alpha: float
@@ -55,14 +55,14 @@ class LocalResponse:
 
         row = te.compute((*pixels, channels + tirx.const(self.size - 1, INDEX)), square, name="lrn_squares")
 
-        def quotient(*place: Any) -> Any:
+        def normalized(*place: Any) -> Any:
             *pixel, c = place
             total = row(*place)
             for k in range(1, self.size):
                 total = total + row(*pixel, c + tirx.const(k, INDEX))
             return x(*place) * self._factor(total, x.dtype)
 
-        return te.compute(x.shape, quotient, name="lrn")
+        return te.compute(x.shape, normalized, name="lrn")
 
     def _factor(self, total: Any, dtype: str) -> Any:
         """(bias + alpha / size * total) ** -beta"""

@@ -224,8 +224,9 @@ def _over_spent(call: KernelCall, facts: Facts) -> KernelCall:
     first = len(call.arguments) - len(kernel.epilogue.operands)
     for place, view in enumerate(kernel.epilogue.operands, first):
         argument = call.arguments[place]
-        alone = isinstance(argument, relax.Var) and sum(other is argument for other in call.arguments) == 1
-        if alone and view == kernel.output and argument in facts.spent:
+        if not isinstance(argument, relax.Var) or view != kernel.output or argument not in facts.spent:
+            continue
+        if sum(isinstance(other, relax.Var) and other.same_as(argument) for other in call.arguments) == 1:
             once = replace(kernel, once=True)
             return replace(call, identity=once, kernel=once, over=place)
     return call
