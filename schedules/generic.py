@@ -19,12 +19,13 @@ from tvm.tirx import PrimFunc, Stmt, Var
 from lowprec.schedules.affine import Axis, Nest, Node, int64, linear_indices, linear_load, loads_in, substitute
 from lowprec.schedules.fallback import parallel_outer_loops
 from lowprec.schedules.fences import with_fences
+from lowprec.schedules.halving import has_instruction
 from lowprec.schedules.inlining import cost_of, domain_of, inline, values_of
 from lowprec.schedules.loops import nested, sequence
 from lowprec.schedules.maps import Machine, map_loops
 from lowprec.schedules.reductions import Reduction, reduction_loops
 from lowprec.schedules.stages import AnyStage, Entangled, Stage, read_stages
-from lowprec.schedules.vector_math import with_vector_math
+from lowprec.schedules.vector_math import instructed_bfloat16, to_bfloat16, with_roundings, with_vector_math
 from lowprec.targets import Target
 
 # Below this much work, in operations and element accesses, starting threads costs more than it saves.
@@ -60,7 +61,7 @@ def schedule_generic(func: PrimFunc, target: Target) -> PrimFunc:
     # Step 1. Read. What cannot be read keeps its loops.
     stages = read_stages(func)
     if stages is None or not _writes_once(stages):
-        return with_vector_math(parallel_outer_loops(func))
+        return _with_arithmetic(parallel_outer_loops(func), target)
     stages = [stage for stage in stages if prod(stage.shape)]
     # Step 2. Inline, and let a reduction finish what its only reader does.
     kept = {param for param in func.params if tirx.is_buffer_var(param)}
@@ -72,7 +73,18 @@ def schedule_generic(func: PrimFunc, target: Target) -> PrimFunc:
     body: list[Stmt] = [tirx.AllocBuffer(home.buffer) for home in shared.values()]
     body += [_loops(rows, kept, shared, _lanes(func, target)) for rows in groups]
     body = body or [tirx.Evaluate(0)]
-    return with_vector_math(_single_assignment(func.with_body(sequence(body))))
+    return _with_arithmetic(_single_assignment(func.with_body(sequence(body))), target)
+
+
+def _with_arithmetic(func: PrimFunc, target: Target) -> PrimFunc:
+    """Functions, and roundings, as arithmetic; the instruction that rounds is one of vectors, which loops become for
+    it."""
+    func = with_vector_math(func)
+    rounded = with_roundings(func, to_bfloat16)
+    if not has_instruction(target) or tvm_ffi.structural_equal(func, rounded):
+        return rounded
+    vectors = tirx.transform.VectorizeLoop()(tvm.IRModule({"main": func}))["main"]
+    return with_roundings(vectors, instructed_bfloat16)
 
 
 def _lanes(func: PrimFunc, target: Target) -> int:

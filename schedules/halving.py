@@ -19,9 +19,14 @@ ROUNDED, STORED = "to bfloat16", "upper half"
 BY_INSTRUCTION = {ROUNDED: "instructed bfloat16", STORED: "instructed half"}
 
 
+def has_instruction(target: Target) -> bool:
+    """Whether it has the instruction, on vectors of the kernels' width."""
+    return target.has(FLAG) and target.lanes == INSTRUCTED_LANES
+
+
 def by_instruction(epilogue: Epilogue, target: Target) -> Epilogue:
     """The epilogue for a target."""
-    if not target.has(FLAG) or target.lanes != INSTRUCTED_LANES:
+    if not has_instruction(target):
         return epilogue
     steps = [_instructed(step, epilogue.steps) for step in epilogue.steps]
     return replace(epilogue, steps=needed(steps, Value(len(steps))))

@@ -352,20 +352,22 @@ FUNCTIONS: Mapping[str, Callable[..., Expr]] = MappingProxyType(
 
 
 def with_vector_math(func: PrimFunc) -> PrimFunc:
-    """T.exp(x) --> the arithmetic of `exp`, and so on, wherever the argument is float32; a float32 that is turned into
-    a bfloat16 and back is rounded in place."""
+    """T.exp(x) --> the arithmetic of `exp`, and so on, wherever the argument is float32."""
     body = tvm_ffi.structural_map(func.body, [(tirx.For, _unnest_vector), (BufferStore, _unnest_scalar)], order="pre")
-    rules = [(Call, _as_arithmetic), (tirx.Cast, _as_rounding)]
-    return func.with_body(tvm_ffi.structural_map(body, rules, order="post"))
+    return func.with_body(tvm_ffi.structural_map(body, [(Call, _as_arithmetic)], order="post"))
 
 
-def _as_rounding(cast: tirx.Cast) -> Expr:
-    """float32(bfloat16(x)) --> `to_bfloat16`"""
-    inner = cast.value
-    widens = str(cast.ty).startswith("float32") and isinstance(inner, tirx.Cast)
-    if not widens or not str(inner.ty).startswith("bfloat16") or not str(inner.value.ty).startswith("float32"):
-        return cast
-    return to_bfloat16(inner.value)
+def with_roundings(func: PrimFunc, rounding: Callable[[Expr], Expr]) -> PrimFunc:
+    """float32(bfloat16(x)) --> rounding(x), in place: TVM would make loops of its own for bfloat16."""
+
+    def rounded(cast: tirx.Cast) -> Expr:
+        inner = cast.value
+        widens = str(cast.ty).startswith("float32") and isinstance(inner, tirx.Cast)
+        if not widens or not str(inner.ty).startswith("bfloat16") or not str(inner.value.ty).startswith("float32"):
+            return cast
+        return rounding(inner.value)
+
+    return func.with_body(tvm_ffi.structural_map(func.body, (tirx.Cast, rounded), order="post"))
 
 
 def _is_function(call: Call) -> bool:

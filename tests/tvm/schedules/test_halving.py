@@ -5,13 +5,15 @@ import numpy as np
 import pytest
 import tvm
 from numpy.typing import NDArray
+from tvm import te, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from lowprec.building import quick_passes
 from lowprec.schedules.epilogue import Constant, Epilogue, Operand, Step, Value
+from lowprec.schedules.generic import schedule_generic
 from lowprec.schedules.halving import by_instruction
-from lowprec.schedules.vector_math import INSTRUCTED_LANES
+from lowprec.schedules.vector_math import INSTRUCTED_LANES, upper_half
 from lowprec.schedules.views import UPPER_HALVES, View, load, store
 from lowprec.targets import Target, native, parse_target
 
@@ -93,3 +95,19 @@ def test_every_half_and_what_lies_between(lanes: int) -> None:
     numbers = ~np.isnan(x)
     assert np.array_equal(found[numbers], expected[numbers])
     assert np.isnan((found[~numbers].astype(np.uint32) << 16).view(np.float32)).all()
+
+
+@needs_instruction
+@pytest.mark.parametrize("count", [1, 15, 16, 17, 100])
+def test_the_generic_rule_rounds_vectors_and_what_is_left(count: int) -> None:
+    source = te.placeholder((tirx.const(count, "int64"),), "float32", "x")
+    result = te.compute(
+        source.shape, lambda i: upper_half(tirx.Cast("float32", tirx.Cast("bfloat16", source(i) * source(i)))), "halves"
+    )
+    kernel = schedule_generic(te.create_prim_func([source, result]), native())
+    with quick_passes():
+        built = tvm.compile(tvm.IRModule({"main": kernel}), target=tvm.target.Target(native().tvm_target(1)))
+    x = np.random.default_rng(count).standard_normal(count).astype(np.float32)
+    found = tvm.runtime.tensor(np.full(count, 7, np.uint16))
+    built["main"](tvm.runtime.tensor(x), found)
+    assert np.array_equal(found.numpy(), nearest(x * x))
