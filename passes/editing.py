@@ -16,6 +16,7 @@ MAIN = "main"
 LAYERS = "lowprec.layers"  # on main: ONNX tensor name -> the name users know its layer by
 AXES = "lowprec.axes"  # on main: ONNX tensor name -> the logical axis at each physical position
 PLANES = "lowprec.planes"  # on main: layers whose images stay as ONNX has them
+OPERATOR = "lowprec.op"  # on a function of our own: the ONNX operator it computes, its numbers beside it
 WINDOWS = "lowprec.windows"  # on main: ONNX tensor name -> where it begins in a padded tensor, and its extents
 
 Array = NDArray[np.generic]

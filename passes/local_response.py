@@ -11,6 +11,8 @@ from typing import Any
 
 from tvm import te, tirx
 
+from lowprec.passes.editing import OPERATOR
+
 NAME = "LRN"
 INDEX = "int64"
 
@@ -73,7 +75,7 @@ class LocalResponse:
 def response_of(function: tirx.PrimFunc) -> LocalResponse | None:
     """What a function of ours normalizes by, if it does."""
     attributes = function.attrs or {}
-    if str(attributes.get("lowprec.op", "")) != NAME:
+    if str(attributes.get(OPERATOR, "")) != NAME:
         return None
     alpha, beta, bias = (float(attributes[name]) for name in ("alpha", "beta", "bias"))
     return LocalResponse(size=int(attributes["size"]), alpha=alpha, beta=beta, bias=bias)

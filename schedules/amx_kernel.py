@@ -100,14 +100,14 @@ def _offsets(spec: Amx, part: Index, first: Index) -> _Offsets:
         for index in range(grid.high):
             tile = _Tile.at(spec, tiles + index)
             begin = number * spec.pixels + index * line.rows
-            again = all_of(
+            first_time = all_of(
                 place >= part * spec.share if spec.grids % spec.share else None,
                 tiles + index >= place * grid.high if spec.tiles % grid.high else None,
             )
             with T.serial(0, line.rows) as row:
                 n, d, h = tile.line
                 at = T.bind(tile.start + row)
-                inside = all_of(again, at >= tile.first if line.overlap else None) if spec.once else None
+                inside = all_of(first_time, at >= tile.first if line.overlap else None) if spec.once else None
                 if line.length > line.pitch:
                     h, at = T.bind(tirx.floordiv(at, line.pitch)), T.bind(tirx.floormod(at, line.pitch))
                 if line.width < line.pitch:
@@ -341,7 +341,7 @@ class _Task:
                 for number, buffer in enumerate(buffers.operands)
             ]
             values = iter(spec.epilogue.apply_together(totals, operands, places, width))
-            even = not spec.once or spec.pixels % spec.bundle == 0
+            overlap = spec.once and spec.pixels % spec.bundle > 0
             for row, pixel in zip(rows, pixels, strict=True):
                 offset = T.bind(load(self.offsets.written, pixel, 1))
                 results = [next(values) for _ in vectors]
@@ -350,7 +350,7 @@ class _Task:
                     for vector, value in zip(vectors, results, strict=True):
                         store(buffers.y, offset + (channel + vector) * spec.output.strides[4], value, width)
 
-                first_time = None if even else row >= bundle * spec.bundle
+                first_time = row >= bundle * spec.bundle if overlap else None
                 only_if(all_of(offset != OUTSIDE if spec.skips else None, first_time), write)
 
     def _total(self, place: Index, channel: Index, width: int) -> ir.Expr:

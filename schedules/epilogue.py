@@ -11,7 +11,7 @@ from typing import TypeAlias, assert_never
 import numpy as np
 from tvm import ir, tirx
 
-from lowprec.schedules import drawing, vector_math
+from lowprec.schedules import bfloats, drawing, vector_math
 from lowprec.schedules.views import FLOAT, Drawn, Index, View, load, register, splat, store
 
 Expression: TypeAlias = ir.Expr
@@ -227,7 +227,7 @@ ELEMENTWISE: dict[str, Callable[..., Expression]] = {
 
 SPECIAL: dict[str, Callable[..., Expression]] = {
     NEAREST: nearest,
-    "instructed bfloat16": vector_math.instructed_bfloat16,
+    "instructed bfloat16": bfloats.instructed_bfloat16,
     "near quotient": near_quotient,
     "product": product,
     "quotient": quotient,
@@ -244,7 +244,7 @@ DRAWS: dict[str, Callable[..., Expression]] = {
 """Roundings by random words, which are their second argument."""
 
 STORING: dict[str, Callable[..., Expression]] = {
-    "instructed half": vector_math.instructed_half,
+    "instructed half": bfloats.instructed_half,
     "upper half": vector_math.upper_half,
     "from upper half": vector_math.from_upper_half,
     "sign": vector_math.sign,

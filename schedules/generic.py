@@ -17,15 +17,15 @@ from tvm.ir import Expr, TensorLoad
 from tvm.tirx import PrimFunc, Stmt, Var
 
 from lowprec.schedules.affine import Axis, Nest, Node, int64, linear_indices, linear_load, loads_in, substitute
+from lowprec.schedules.bfloats import has_instruction, instructed_bfloat16, with_roundings
 from lowprec.schedules.fallback import parallel_outer_loops
 from lowprec.schedules.fences import with_fences
-from lowprec.schedules.halving import has_instruction
 from lowprec.schedules.inlining import cost_of, domain_of, inline, values_of
 from lowprec.schedules.loops import nested, sequence
 from lowprec.schedules.maps import Machine, map_loops
 from lowprec.schedules.reductions import Reduction, reduction_loops
 from lowprec.schedules.stages import AnyStage, Entangled, Stage, read_stages
-from lowprec.schedules.vector_math import instructed_bfloat16, to_bfloat16, with_roundings, with_vector_math
+from lowprec.schedules.vector_math import to_bfloat16, with_vector_math
 from lowprec.targets import Target
 
 # Below this much work, in operations and element accesses, starting threads costs more than it saves.

@@ -3,25 +3,18 @@
     y = to bfloat16(x)                              -->  y = instructed bfloat16(x)
     y = to bfloat16(x);  h = upper half(y)          -->  h = instructed half(x)
 
-One instruction takes the place of six, and of eight where the result is stored in two bytes. Numbers are the same, but
-for subnormal ones, below 2^-126: those become zero, as they are to tiles.
+One instruction takes the place of six, and of eight where the result is stored in two bytes: see `bfloats`.
 """
 
 from dataclasses import replace
 
+from lowprec.schedules.bfloats import has_instruction
 from lowprec.schedules.epilogue import Epilogue, Step, Value
 from lowprec.schedules.simplifying import needed
-from lowprec.schedules.vector_math import INSTRUCTED_LANES
 from lowprec.targets import Target
 
-FLAG = "avx512_bf16"
 ROUNDED, STORED = "to bfloat16", "upper half"
 BY_INSTRUCTION = {ROUNDED: "instructed bfloat16", STORED: "instructed half"}
-
-
-def has_instruction(target: Target) -> bool:
-    """Whether it has the instruction, on vectors of the kernels' width."""
-    return target.has(FLAG) and target.lanes == INSTRUCTED_LANES
 
 
 def by_instruction(epilogue: Epilogue, target: Target) -> Epilogue:

@@ -25,9 +25,6 @@ ROUNDER, ROUNDER_BITS = 12582912.0, 0x4B400000
 BRANCH = "prim.if_then_else"
 ROOT_BITS = 0x4F584000
 """Less a quarter of x's pattern: the pattern of what is within 3.2 % of x^(-1/4)."""
-FLOAT_MAX = float(np.finfo(np.float32).max)
-INSTRUCTED_LANES = 16
-"""Of the instruction that rounds to bfloat16."""
 ONE_BITS, SIGN_BIT = 0x3F800000, -0x80000000
 
 
@@ -254,20 +251,6 @@ def from_upper_half(half: Expr) -> Expr:
     return tirx.reinterpret(_typed("float32", half), pattern)
 
 
-def instructed_half(x: Expr) -> Expr:
-    """The upper half of the nearest bfloat16, by the instruction for it, to which subnormal numbers are zero."""
-    if lanes_of(x) != INSTRUCTED_LANES:
-        return upper_half(to_bfloat16(x))
-    name = f"llvm.x86.avx512bf16.cvtneps2bf16.{INSTRUCTED_LANES * 32}"
-    half = tirx.call_llvm_pure_intrin(_typed("bfloat16", x), name, x)
-    return tirx.reinterpret(_typed("uint16", x), half)
-
-
-def instructed_bfloat16(x: Expr) -> Expr:
-    """The same as float32."""
-    return from_upper_half(instructed_half(x)) if lanes_of(x) == INSTRUCTED_LANES else to_bfloat16(x)
-
-
 def sign(x: Expr) -> Expr:
     """1 where x >= 0, else -1, which is the sign of what is no number: bytes."""
     kind = _typed("int8", x)
@@ -301,7 +284,7 @@ def _three_quarters_below(x: Expr) -> Expr:
     power = let(tirx.Select(small, power * constant(2.0**18, x), power))
     infinite = tirx.Select(x < constant(0.0, x), constant(float("nan"), x), constant(float("inf"), x))
     power = let(tirx.Select(x <= constant(0.0, x), infinite, power))
-    beyond = tirx.max(x, -x) > constant(FLOAT_MAX, x)
+    beyond = tirx.max(x, -x) >= constant(float("inf"), x)
     return let.close(tirx.Select(beyond, constant(0.0, x), power))
 
 
@@ -355,19 +338,6 @@ def with_vector_math(func: PrimFunc) -> PrimFunc:
     """T.exp(x) --> the arithmetic of `exp`, and so on, wherever the argument is float32."""
     body = tvm_ffi.structural_map(func.body, [(tirx.For, _unnest_vector), (BufferStore, _unnest_scalar)], order="pre")
     return func.with_body(tvm_ffi.structural_map(body, [(Call, _as_arithmetic)], order="post"))
-
-
-def with_roundings(func: PrimFunc, rounding: Callable[[Expr], Expr]) -> PrimFunc:
-    """float32(bfloat16(x)) --> rounding(x), in place: TVM would make loops of its own for bfloat16."""
-
-    def rounded(cast: tirx.Cast) -> Expr:
-        inner = cast.value
-        widens = str(cast.ty).startswith("float32") and isinstance(inner, tirx.Cast)
-        if not widens or not str(inner.ty).startswith("bfloat16") or not str(inner.value.ty).startswith("float32"):
-            return cast
-        return rounding(inner.value)
-
-    return func.with_body(tvm_ffi.structural_map(func.body, (tirx.Cast, rounded), order="post"))
 
 
 def _is_function(call: Call) -> bool:

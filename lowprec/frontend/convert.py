@@ -23,7 +23,7 @@ from lowprec.frontend.converters.widening import converted
 from lowprec.frontend.graph import Graph, Node, TensorSpec
 from lowprec.frontend.randomness import DOMAIN, draws
 from lowprec.manifest import NARROW_BITS
-from lowprec.passes.editing import UNNAMED, Emitter, attributes_of, bindings, replace_tensors, result_of
+from lowprec.passes.editing import OPERATOR, UNNAMED, Emitter, attributes_of, bindings, replace_tensors, result_of
 from lowprec.schedules.noise import STEP_SHAPE, STEP_TYPE
 
 LAYERS = "lowprec.layers"
@@ -107,7 +107,7 @@ def settle(builder: relax.BlockBuilder, name: str, expression: Expr, values: Val
 
 
 def copied(builder: relax.BlockBuilder, expression: Expr) -> Expr:
-    return builder.call_te(topi.identity, expression, primfunc_attrs={"lowprec.op": "Identity"})
+    return builder.call_te(topi.identity, expression, primfunc_attrs={OPERATOR: "Identity"})
 
 
 def convert_nodes(builder: relax.BlockBuilder, graph: Graph, values: Values) -> None:

@@ -1,5 +1,7 @@
 """Normalizations, as Relax's own operators where it has one."""
 
+from dataclasses import asdict
+
 import numpy as np
 from tvm import relax
 
@@ -61,10 +63,13 @@ def convert_batch_norm(site: Site) -> Result:
 
 
 def convert_lrn(site: Site) -> Expr:
-    numbers = {name: site.number(name, usual) for name, usual in (("alpha", 1e-4), ("beta", 0.75), ("bias", 1.0))}
-    size = site.integer("size", 1)
-    response = LocalResponse(size=size, **numbers)
-    return site.te(response.planar, site.input(0), op=LOCAL_RESPONSE, size=size, **numbers)
+    response = LocalResponse(
+        size=site.integer("size", 1),
+        alpha=site.number("alpha", 1e-4),
+        beta=site.number("beta", 0.75),
+        bias=site.number("bias", 1.0),
+    )
+    return site.te(response.planar, site.input(0), op=LOCAL_RESPONSE, **asdict(response))
 
 
 def convert_instance_norm(site: Site) -> Expr:

@@ -14,6 +14,7 @@ from tvm import relax, te
 
 from lowprec.errors import Unsupported
 from lowprec.frontend.graph import Array, Attribute, Graph, Node, TensorSpec
+from lowprec.passes.editing import OPERATOR
 
 Expr: TypeAlias = relax.Expr
 Result: TypeAlias = Expr | tuple[Expr | None, ...]
@@ -119,7 +120,7 @@ class Site:
 
         `op` and the numbers beside it stay on the function, for passes that know a better one.
         """
-        attributes = {"lowprec.op": op, **parameters} if op else None
+        attributes = {OPERATOR: op, **parameters} if op else None
         return self.builder.call_te(
             compute, *arguments, primfunc_name_hint=(op or self.node.op).lower(), primfunc_attrs=attributes
         )

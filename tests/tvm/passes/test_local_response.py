@@ -1,12 +1,14 @@
 """LRN between convolutions: channels stay side by side, and numbers are those of the definition."""
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from tvm import IRModule, relax, te
 
 from lowprec.passes.channels_last import channels_last
-from lowprec.passes.editing import Emitter
+from lowprec.passes.editing import OPERATOR, Emitter
 from lowprec.passes.local_response import NAME, LocalResponse
 from tests.tvm.passes.programs import operators, program, run_lowered
 
@@ -26,9 +28,8 @@ def network(response: LocalResponse, channels: int, *, between: bool = True) -> 
     """LRN, `between` two convolutions that change nothing or alone."""
     shape = (2, channels, 5, 6)
     x = te.placeholder(shape, "float32", "x")
-    numbers = {"size": response.size, "alpha": response.alpha, "beta": response.beta, "bias": response.bias}
     function = te.create_prim_func([x, response.planar(x)], index_dtype_override="int64").with_attrs(
-        {"lowprec.op": NAME, **numbers}
+        {OPERATOR: NAME, **asdict(response)}
     )
     name = relax.BlockBuilder().add_func(function, "lrn")
     ones = relax.const(np.ones((channels, 1, 1, 1), np.float32))

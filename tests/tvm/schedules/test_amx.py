@@ -20,7 +20,6 @@ from lowprec.schedules.convolution import (
     Kernel,
     convolution_kernel,
     pack_convolution,
-    shift_of,
 )
 from lowprec.schedules.direct import Direct
 from lowprec.schedules.epilogue import Epilogue, Operand, Step, Value
@@ -39,6 +38,7 @@ from tests.tvm.schedules.test_bytes import (
     expected,
     inside,
     numbers_of,
+    sources,
 )
 
 AMX = parse_target("sapphirerapids")
@@ -118,11 +118,7 @@ def test_a_residual_that_is_overwritten_is_added_once(case: Case, share: int, th
     kernel = replace(kernel, once=True, share=min(share, kernel.grids))
     rng, numbers = np.random.default_rng(case.seed), numbers_of(case)
     residual = rng.integers(-(2**31), 2**31, result.shape, "int32")
-    start = numbers.bias.astype(np.int64) if case.bias else np.zeros(case.conv.out_channels, np.int64)
-    start -= shift_of(kernel) * numbers.w.reshape(case.conv.out_channels, -1).sum(1, dtype=np.int64)
-    physical = rng.integers(-128 if case.dtype == "int8" else 0, 127, case.source.shape, case.dtype)
-    physical[inside(case.source)] = np.moveaxis(numbers.x, 1, -1)
-    arguments = [physical, *pack_convolution(kernel, case.conv, numbers.w, start.astype(np.int32)), residual]
+    arguments = [*sources(case, numbers, kernel, rng), residual]
     got = called(written_over(build_amx(kernel), len(arguments) - 1), native(), arguments, threads)
     total = expected(case, numbers) + residual[inside(result)]
     assert np.array_equal(got[inside(result)], total.astype(np.int32))

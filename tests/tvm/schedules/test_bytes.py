@@ -16,6 +16,7 @@ from lowprec.schedules import depthwise, direct_choices
 from lowprec.schedules.arithmetic import Way, arithmetic_of
 from lowprec.schedules.convolution import (
     ConvolutionRequest,
+    Kernel,
     build_convolution,
     convolution_kernel,
     pack_convolution,
@@ -174,14 +175,20 @@ def run(case: Case, numbers: Numbers, target: Target, threads: int = 1) -> Array
         wide=case.wide,
     )
     kernel = convolution_kernel(request, target)
-    start = numbers.bias.astype(np.int64) if case.bias else np.zeros(conv.out_channels, np.int64)
-    shifted = start - shift_of(kernel) * numbers.w.reshape(conv.out_channels, -1).sum(1, dtype=np.int64)
-    physical = rng.integers(*limits(case.dtype), case.source.shape, case.dtype, endpoint=True)
-    physical[inside(case.source)] = np.moveaxis(numbers.x, 1, -1)
-    arguments = [physical, *pack_convolution(kernel, conv, numbers.w, shifted.astype(np.int32))]
+    arguments = sources(case, numbers, kernel, rng)
     arguments += [numbers.factor, numbers.residual] if case.rounds else []
     result = rng.integers(*limits(case.result.dtype), case.result.shape, case.result.dtype, endpoint=True)
     return called(build_convolution(kernel), target, [*arguments, result], threads)
+
+
+def sources(case: Case, numbers: Numbers, kernel: Kernel, rng: np.random.Generator) -> list[Array]:
+    """What a kernel multiplies, with garbage around it, and starts from."""
+    channels = case.conv.out_channels
+    start = numbers.bias.astype(np.int64) if case.bias else np.zeros(channels, np.int64)
+    shifted = start - shift_of(kernel) * numbers.w.reshape(channels, -1).sum(1, dtype=np.int64)
+    physical = rng.integers(*limits(case.dtype), case.source.shape, case.dtype, endpoint=True)
+    physical[inside(case.source)] = np.moveaxis(numbers.x, 1, -1)
+    return [physical, *pack_convolution(kernel, case.conv, numbers.w, shifted.astype(np.int32))]
 
 
 def called(function: tvm.tirx.PrimFunc, target: Target, arguments: Sequence[Array], threads: int = 1) -> Array:

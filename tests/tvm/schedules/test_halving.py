@@ -10,10 +10,11 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from lowprec.building import quick_passes
+from lowprec.schedules.bfloats import LANES
 from lowprec.schedules.epilogue import Constant, Epilogue, Operand, Step, Value
 from lowprec.schedules.generic import schedule_generic
 from lowprec.schedules.halving import by_instruction
-from lowprec.schedules.vector_math import INSTRUCTED_LANES, upper_half
+from lowprec.schedules.vector_math import upper_half
 from lowprec.schedules.views import UPPER_HALVES, View, load, store
 from lowprec.targets import Target, native, parse_target
 
@@ -84,13 +85,13 @@ def nearest(x: NDArray[np.float32]) -> NDArray[np.uint16]:
 
 
 @needs_instruction
-@pytest.mark.parametrize("lanes", [INSTRUCTED_LANES, 1])
+@pytest.mark.parametrize("lanes", [LANES, 1])
 def test_every_half_and_what_lies_between(lanes: int) -> None:
     """All upper halves with ten lower ones: ties, what lies beside them, and both ends."""
     lower = np.array([0, 1, 2, 0x7FFE, 0x7FFF, 0x8000, 0x8001, 0x8002, 0xFFFE, 0xFFFF], np.uint32)
     x = (np.arange(1 << 16, dtype=np.uint32)[:, None] << 16 | lower).reshape(-1).view(np.float32)
     found, expected = rounded(x, lanes), nearest(x)
-    if lanes == INSTRUCTED_LANES:
+    if lanes == LANES:
         expected = np.where(np.abs(x) < np.finfo(np.float32).tiny, expected & 0x8000, expected)
     numbers = ~np.isnan(x)
     assert np.array_equal(found[numbers], expected[numbers])
