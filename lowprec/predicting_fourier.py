@@ -48,8 +48,6 @@ def fourier_obstacle(conv: Conv) -> str:
     """Why no Fourier kernel computes this layer; nothing where one does."""
     if conv.transposed:
         return "transposed: FFT needs a plain convolution"
-    if conv.depthwise and max(conv.stride) > 1:
-        return f"stride {max(conv.stride)}: FFT computes depthwise convolutions with stride 1"
     if max(conv.dilation) > 1:
         return f"dilation {max(conv.dilation)}: FFT needs taps side by side"
     if len(conv.size) != 2:
@@ -125,7 +123,7 @@ def predict_fourier(conv: Conv, sizes: tuple[int, int], target: Target) -> Predi
     phases = phase_count(conv)
     weight_bytes = 2 * FLOAT_BYTES * count * phases * channels * conv.out_channels
     if _is_plain_depthwise(conv):
-        work = ALONE * tiles * ceil(conv.out_channels / target.lanes) * (forward + back)
+        work = ALONE * tiles * ceil(conv.out_channels / target.lanes) * (phases * forward + back)
         work += _hops(conv, target)
         memory = weight_bytes / MEMORY_RATE
     else:

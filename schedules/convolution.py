@@ -251,6 +251,7 @@ def _fourier(request: ConvolutionRequest, target: Target) -> Fourier | FourierDe
             size=size,
             axes=axes,
             **_frame(request, target.lanes),
+            phases=phases_of(conv),
         )
     tiling = Tiling(batch=conv.batch, size=size, outputs=(axes[0].outputs, axes[1].outputs))
     return Fourier(

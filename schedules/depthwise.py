@@ -37,6 +37,9 @@ L1_SHARE = 24 << 10
 L2_SHARE = 3 << 20
 """Bytes read and written beyond which a pixel's line is gone from L2 when the next part of its channels is due."""
 
+WINDOW = 512 << 10
+"""Bytes of pixels that stay in L2 for the rows below, where the whole does not."""
+
 MANY_REGISTERS = 32
 WASTE = 1.07
 """How much may be computed twice for the sake of four rows."""
@@ -115,29 +118,34 @@ class Depthwise(Frame):
         return ceil_div(self.channels, self.width)
 
     @property
+    def weights(self) -> tuple[int, int, int]:
+        """[vector][tap][channel]: a vector's taps are read one after the other."""
+        return self.blocks, prod(self.geometry.kernel), self.width
+
+    @property
     def parts(self) -> int:
         """Parts of the channels, each taken over all rows before the next: what a row reads stays in L1 for the rows
-        below, if the whole stays in L2; and enough parts for tasks to be many."""
+        below, if the whole stays in L2, else in L2; and enough parts for tasks to be many."""
         geometry = self.geometry
         *_, reach = geometry.seen((0, 0, geometry.size[2] - 1), (0, 0, geometry.kernel[2] - 1))
-        block_bytes = prod(geometry.kernel[:2]) * (reach + 1) * self.width * FLOAT_BYTES
+        seen = self.blocks * prod(geometry.kernel[:2]) * (reach + 1) * self.width * FLOAT_BYTES
         lines = self.batch * prod(geometry.size[:2])
-        rows = 1 if self.spread else ceil_div(self.blocks * block_bytes, L1_SHARE)
+        rows = ceil_div(seen, WINDOW if self.spread else L1_SHARE)
         return equal_parts(self.blocks, max(ceil_div(ENOUGH_TASKS, lines), rows), least=LEAST_BLOCKS)
 
 
 def pack_depthwise(weights: NDArray[Any], spec: Depthwise) -> NDArray[Any]:
-    """[C, 1, taps...] -> [taps..., C]."""
-    kernel, weights = spec.geometry.kernel, weights.astype(WIDE if spec.wide else FLOAT)
-    return np.ascontiguousarray(weights.reshape(len(weights), prod(kernel)).T).reshape(*kernel, len(weights))
+    """[C, 1, taps...] -> [vector][tap][channel]; the last vector overlaps its neighbour."""
+    taps = weights.astype(WIDE if spec.wide else FLOAT).reshape(spec.channels, -1).T
+    starts = (min(index * spec.width, spec.channels - spec.width) for index in range(spec.blocks))
+    return np.stack([taps[:, first : first + spec.width] for first in starts])
 
 
 def build_depthwise(spec: Depthwise) -> tirx.PrimFunc:
     """The kernel: arguments X, W, [bias], the epilogue's operands, Y."""
     with IRBuilder() as builder, T.prim_func(s_tir=True):
-        weights = (*spec.geometry.kernel, spec.channels)
         packed, kind = WIDE if spec.wide else FLOAT, INTEGERS if spec.exact else FLOAT
-        buffers = begin_kernel(spec, weights=weights, bias=spec.bias, packed=packed, sums=kind)
+        buffers = begin_kernel(spec, weights=spec.weights, bias=spec.bias, packed=packed, sums=kind)
         depth, height, width = spec.geometry.size
         tall, wide = spec.tile
         extents = (spec.batch, depth, spec.parts, ceil_div(height, tall))
@@ -147,14 +155,15 @@ def build_depthwise(spec: Depthwise) -> tirx.PrimFunc:
             blocks = spec.blocks // spec.parts
             with T.serial(0, ceil_div(width, wide)) as tile, T.serial(0, blocks) as block:
                 first = start_of(tile, wide, width)
-                channel = start_of(part * blocks + block, spec.width, spec.channels)
-                sum_tile(spec, (n, d, h, first, channel), buffers)
+                vector = T.bind(part * blocks + block)
+                sum_tile(spec, (n, d, h, first, vector), buffers)
     return builder.get()
 
 
 def sum_tile(spec: Depthwise, at: tuple[Index, Index, Index, Index, Index], buffers: Buffers) -> None:
-    """The results of a tile of pixels, of one vector of channels."""
-    n, d, h, first, channel = at
+    """The results of a tile of pixels, of one vector of channels: at n, d, h, first pixel, vector."""
+    n, d, h, first, vector = at
+    channel = start_of(vector, spec.width, spec.channels)
     width, geometry, (tall, wide) = spec.width, spec.geometry, spec.tile
     sums = [[register(width, spec.sums) for _ in range(wide)] for _ in range(tall)]
     bias = buffers.bias_at(channel, width)
@@ -192,12 +201,13 @@ def _add(
     sums: dict[int, list[tirx.Buffer]],
 ) -> None:
     """To some rows of sums, what row 0 sees by a row of taps, and each other row by the row of taps so far before."""
-    (n, d, h, first, channel), (r, s) = at, taps
+    (n, d, h, first, vector), (r, s) = at, taps
     width, geometry = spec.width, spec.geometry
+    channel, packed = start_of(vector, width, spec.channels), vector * prod(geometry.kernel)
     line = T.bind(spec.input.address((n, *geometry.seen((d, h, first), (r, s, 0)), channel)))
     pixels: dict[int, ir.Expr] = {}
     for t in range(geometry.kernel[2]):
-        places = {row: geometry.number((r, s - row, t)) * spec.channels + channel for row in sums}
+        places = {row: (packed + geometry.number((r, s - row, t))) * width for row in sums}
         weights = {row: T.bind(_number(spec, load(buffers.w, place, width))) for row, place in places.items()}
         for i in range(spec.tile[1]):
             place = i * geometry.stride[2] + t * geometry.dilation[2]

@@ -126,7 +126,7 @@ class Sums(Depthwise):
 
 
 def pack_planes(weights: NDArray[Any], spec: Planes) -> NDArray[Any]:
-    """[C, 1, taps...] -> [taps..., C]."""
+    """As the sums take them."""
     return pack_depthwise(weights, spec.sums)
 
 
@@ -134,7 +134,7 @@ def build_planes(spec: Planes) -> tirx.PrimFunc:
     """The kernel: arguments X, W, the epilogue's operands, Y."""
     sums, height = spec.sums, spec.size[0]
     with IRBuilder() as builder, T.prim_func(s_tir=True):
-        buffers = begin_kernel(spec, weights=(*sums.geometry.kernel, sums.channels), bias=False)
+        buffers = begin_kernel(spec, weights=sums.weights, bias=False)
         extents = (spec.conv.batch, spec.blocks, ceil_div(height, spec.band))
         with T.parallel(0, prod(extents)) as number:
             n, block, band = decode(number, extents)
@@ -145,6 +145,7 @@ def build_planes(spec: Planes) -> tirx.PrimFunc:
                 pixels=T.alloc_buffer((prod(sums.input.shape),), FLOAT, scope="global"),
                 rows=T.alloc_buffer((sums.tile[0] * prod(sums.output.shape),), FLOAT, scope="global"),
                 n=n,
+                block=block,
                 channel=start_of(block, spec.lanes, spec.conv.groups),
                 first=start_of(band, spec.band, height),
             )
@@ -164,6 +165,7 @@ class _Task:
     pixels: tirx.Buffer
     rows: tirx.Buffer
     n: Index
+    block: Index
     channel: Index
     first: Index
 
@@ -206,7 +208,7 @@ class _Task:
             row = start_of(number, tall, rows)
             with T.serial(0, across) as tile:
                 self._fetch(row, tile, number * across + tile, (down, across))
-                at = (0, row, 0, start_of(tile, wide, width), self.channel)
+                at = (0, row, 0, start_of(tile, wide, width), self.block)
                 buffers = Buffers(
                     x=self.pixels, w=self.buffers.w, low=None, bias=None, operands=[], step=None, y=self.rows
                 )

@@ -184,10 +184,9 @@ def inexact(case: Case, found: Judged) -> str:
 
 @st.composite
 def cases(draw: st.DrawFn, *, alone: bool = False) -> Case:
-    """Taps odd and even, and outputs around a tile's: one, one less, one more, twice; `alone` is depthwise, whose
-    strides are 1."""
+    """Taps odd and even, and outputs around a tile's: one, one less, one more, twice; `alone` is depthwise."""
     sizes = tuple(draw(st.sampled_from([8, 12, 16, 20, 24, 30, 32, 36, 40, 48])) for _ in range(2))
-    strides = tuple(1 if alone else draw(st.sampled_from(STRIDES)) for _ in sizes)
+    strides = tuple(draw(st.sampled_from(STRIDES)) for _ in sizes)
     kernel = tuple(draw(st.integers(1, min(33, s * (size - 1)))) for size, s in zip(sizes, strides, strict=True))
     output = []
     for size, taps, stride in zip(sizes, kernel, strides, strict=True):
@@ -256,7 +255,16 @@ STRIDED = replace(RAGGED, conv=conv_of((7, 7), (9, 11), (2, 17, 35), stride=(2, 
 NINE = replace(RAGGED, conv=conv_of((11, 11), (11, 19), (1, 3, 33), stride=(4, 4)))
 MIXED = replace(RAGGED, conv=conv_of((5, 4), (11, 15), (1, 5, 18), batch=2, stride=(3, 1)))
 ONE_TAP = replace(RAGGED, conv=conv_of((2, 5), (11, 19), (1, 8, 18), stride=(3, 2)))
-STRIDED_ONES = {"strided": STRIDED, "nine": NINE, "mixed": MIXED, "one axis of one tap": ONE_TAP}
+ALONE_TOO = replace(ALONE, conv=conv_of((7, 5), (9, 11), (37, 1, 1), batch=2, stride=(2, 2)))
+ALONE_MIXED = replace(ALONE, conv=conv_of((2, 7), (11, 15), (5, 1, 1), stride=(1, 3)))
+STRIDED_ONES = {
+    "strided": STRIDED,
+    "nine": NINE,
+    "mixed": MIXED,
+    "one axis of one tap": ONE_TAP,
+    "alone": ALONE_TOO,
+    "alone, mixed": ALONE_MIXED,
+}
 
 
 @pytest.mark.parametrize("case", STRIDED_ONES.values(), ids=STRIDED_ONES)
