@@ -47,6 +47,10 @@ where they compute two rows at once."""
 FAR = 3 << 20
 """Bytes of activations that do not stay in L2."""
 
+STRIDED_HOP, LONGEST_HOP = 0.01, 1536
+"""Cycles that a depthwise kernel with a stride waits for a vector beyond L2, for each byte from one that it reads to
+the next; after so many bytes it takes no longer."""
+
 ROW_READ, ROW_WRITTEN = 0.67, 3.1
 """Cycles for a vector and row of its tile that is read from beyond L2, or written there: all rows go at once."""
 
@@ -97,7 +101,12 @@ def _direct_work(conv: Conv, target: Target) -> float:
 
 def _depthwise_work(conv: Conv, target: Target) -> float:
     moved = sum(activations(conv))
-    return conv.macs / (MULTIPLIERS * target.lanes * DEPTHWISE_SHARE) + moved / DEPTHWISE_RATES[moved > FAR]
+    work = conv.macs / (MULTIPLIERS * target.lanes * DEPTHWISE_SHARE) + moved / DEPTHWISE_RATES[moved > FAR]
+    if moved > FAR and conv.stride[-1] > 1:
+        read = conv.batch * prod(conv.size) * ceil(conv.in_channels / target.lanes)
+        again = conv.kernel[0] / (2 * conv.stride[0])  # two rows are computed at once
+        work += STRIDED_HOP * min(FLOAT_BYTES * conv.in_channels * conv.stride[-1], LONGEST_HOP) * read * again
+    return work
 
 
 def activations(conv: Conv) -> tuple[int, int]:

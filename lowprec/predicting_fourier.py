@@ -14,6 +14,7 @@ from lowprec.predicting import (
     CHAIN,
     FAR,
     FLOAT_BYTES,
+    LONGEST_HOP,
     MEMORY_RATE,
     MULTIPLIERS,
     SCRATCH,
@@ -36,9 +37,9 @@ BUTTERFLIES = 4.5
 ALONE = 0.9
 """So much of that a depthwise tile takes, which meets no other."""
 
-HOP, LONGEST_HOP = 0.054, 1536
+HOP = 0.035
 """Cycles that a depthwise tile, which takes one vector of a pixel, waits for each pixel beyond L2, for each byte from
-one pixel to the next; after so many bytes it takes no longer."""
+one pixel to the next."""
 
 PRODUCTS_SHARE, SHARE_OF_ROW = 0.81, 0.71
 """Of the multipliers' peak in complex products: of high tiles, and for each row of lower ones."""

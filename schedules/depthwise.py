@@ -41,6 +41,9 @@ WINDOW = 512 << 10
 """Bytes of pixels that stay in L2 for the rows below, where the whole does not."""
 
 MANY_REGISTERS = 32
+MOST_STRIDE = 2
+"""Where rows below each other share what they read: further apart, what they do not share is more."""
+
 WASTE = 1.07
 """How much may be computed twice for the sake of four rows."""
 
@@ -91,13 +94,14 @@ class Depthwise(Frame):
     def tile(self) -> tuple[int, int]:
         """Rows and pixels of a row computed at once: enough to hide latency, few enough for the registers.
 
-        Rows below each other share most of what they read, which matters where it does not stay in L1: two of them, or
+        Rows below each other share much of what they read, which matters where it does not stay in L1: two of them, or
         four by four pixels under small kernels, if so many registers are there and the rows divide well.
         """
         geometry = self.geometry
-        height, neighbours = geometry.size[1], geometry.stride[1] == geometry.dilation[1] == 1
-        tall = 2 if self.spread and neighbours and geometry.kernel[1] > 1 and height > 1 else 1
-        small = 3 <= geometry.kernel[1] <= 7 and self.vectors >= MANY_REGISTERS
+        height, taps, stride = geometry.size[1], geometry.kernel[1], geometry.stride[1]
+        shared = geometry.dilation[1] == 1 and stride <= MOST_STRIDE and taps >= 3 * stride - 1
+        tall = 2 if self.spread and shared and height > 1 else 1
+        small = stride == 1 and 3 <= taps <= 7 and self.vectors >= MANY_REGISTERS
         if tall == 2 and small and height >= 4 and 4 * ceil_div(height, 4) <= WASTE * height:
             tall = 4
         return tall, self.pixels(tall)
@@ -169,14 +173,15 @@ def sum_tile(spec: Depthwise, at: tuple[Index, Index, Index, Index, Index], buff
     bias = buffers.bias_at(channel, width)
     for total in chain(*sums):
         store(total, 0, zeros(width, spec.sums) if bias is None or spec.exact else bias, width)
-    taps = geometry.kernel[1]
+    taps, stride = geometry.kernel[1], geometry.stride[1]
+    alone = stride * (tall - 1)
     with T.serial(*geometry.seeing(0, d)) as r:
-        for s in range(tall - 1):
-            _add(spec, at, buffers, (r, s), dict(enumerate(sums[: s + 1])))
-        with T.serial(*(geometry.seeing(1, h) if tall == 1 else (tall - 1, taps))) as s:
+        for s in range(alone):
+            _add(spec, at, buffers, (r, s), {row: sums[row] for row in range(tall) if row * stride <= s})
+        with T.serial(*(geometry.seeing(1, h) if tall == 1 else (alone, taps))) as s:
             _add(spec, at, buffers, (r, s), dict(enumerate(sums)))
-        for s in range(taps, taps + tall - 1):
-            _add(spec, at, buffers, (r, s), dict(enumerate(sums[s - taps + 1 :], s - taps + 1)))
+        for s in range(taps, taps + alone):
+            _add(spec, at, buffers, (r, s), {row: sums[row] for row in range(tall) if s - row * stride < taps})
     for (row, i), total in zip(product(range(tall), range(wide)), chain(*sums), strict=True):
         coordinates = (n, d, h + row, first + i, channel)
         value = _joined(spec, load(total, 0, width), bias)
@@ -200,14 +205,14 @@ def _add(
     taps: tuple[Index, Index],
     sums: dict[int, list[tirx.Buffer]],
 ) -> None:
-    """To some rows of sums, what row 0 sees by a row of taps, and each other row by the row of taps so far before."""
+    """To some rows of sums, what row 0 sees by a row of taps, and each other row by one a stride before."""
     (n, d, h, first, vector), (r, s) = at, taps
     width, geometry = spec.width, spec.geometry
     channel, packed = start_of(vector, width, spec.channels), vector * prod(geometry.kernel)
     line = T.bind(spec.input.address((n, *geometry.seen((d, h, first), (r, s, 0)), channel)))
     pixels: dict[int, ir.Expr] = {}
     for t in range(geometry.kernel[2]):
-        places = {row: (packed + geometry.number((r, s - row, t))) * width for row in sums}
+        places = {row: (packed + geometry.number((r, s - row * geometry.stride[1], t))) * width for row in sums}
         weights = {row: T.bind(_number(spec, load(buffers.w, place, width))) for row, place in places.items()}
         for i in range(spec.tile[1]):
             place = i * geometry.stride[2] + t * geometry.dilation[2]

@@ -142,7 +142,7 @@ class _Task:
         whole.restore_rows(write)
 
     def _times_weights(self, tile: Tile, k: Index, first: Index, *, add: bool) -> None:
-        """Column k of a phase's spectrum, times its weights from `first` on: the room's only one, or added to its k-th."""
+        """Column k of a spectrum, times its weights from `first` on: the only one of the room, or added to its k-th."""
         spec, width = self.spec, self.spec.width
         base = T.bind(first + k * (spec.axes[0].size * 2 * width))
 

@@ -182,17 +182,21 @@ SOLID = replace(
         replace(LARGE, size=(11, 7), kernel=(4, 3)),
         replace(LARGE, size=(19, 13), kernel=(5, 5)),
         replace(LARGE, size=(22, 9), kernel=(7, 3)),
+        replace(LARGE, size=(15, 9), kernel=(6, 3), stride=(2, 1)),
+        replace(LARGE, size=(15, 13), kernel=(5, 5), stride=(2, 2)),
         SOLID,
     ],
     ids=[
         *("odd rows", "even rows", "wide", "one row", "dilated", "strided"),
-        *("four rows", "four rows of four taps", "four rows that overlap", "four rows of seven taps", "three axes"),
+        *("four rows", "four rows of four taps", "four rows that overlap", "four rows of seven taps"),
+        *("strided, odd rows", "strided, even rows", "three axes"),
     ],
 )
 def test_rows_at_once_equal_the_oracle(monkeypatch: pytest.MonkeyPatch, conv: Conv, target: str) -> None:
     """What depthwise layers do that are larger than L2; with one row the bits are the same."""
     alone = check(conv, parse_target(target), border=1, residual=True, bias=True, seed=5)
     monkeypatch.setattr(depthwise, "L2_SHARE", 0)
+    monkeypatch.setattr(depthwise, "WINDOW", 1)
     both = check(conv, parse_target(target), border=1, residual=True, bias=True, seed=5, threads=3)
     assert alone.tobytes() == both.tobytes()
 

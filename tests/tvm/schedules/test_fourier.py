@@ -272,7 +272,7 @@ def test_strided_kernels_equal_the_oracle(case: Case) -> None:
     assert problem(case, run(case, good_for=3)) == ""
 
 
-@pytest.mark.parametrize("case", thinned([*ALL.values(), STRIDED]), ids=[*ALL, "strided"])
+@pytest.mark.parametrize("case", thinned([*ALL.values(), STRIDED, ALONE_TOO]), ids=[*ALL, "strided", "strided, alone"])
 def test_threads_do_not_change_bits(case: Case) -> None:
     one, two, three = (run(case, threads=threads, good_for=2) for threads in (1, 2, 3))
     assert one.tobytes() == two.tobytes() == three.tobytes()
@@ -315,9 +315,10 @@ def test_an_output_is_its_own_tiles_though_another_computes_it_too(
     assert not np.array_equal(np.isnan(run(case, numbers=numbers)), expected)
 
 
+@pytest.mark.parametrize("case", [STRIDED, ALONE_TOO], ids=["strided", "alone"])
 @pytest.mark.parametrize("order", [(1, 0, 2, 3), (0, 1, 3, 2)], ids=str)
 def test_phases_of_the_weights_in_another_order_are_seen(
-    monkeypatch: pytest.MonkeyPatch, order: tuple[int, ...]
+    monkeypatch: pytest.MonkeyPatch, order: tuple[int, ...], case: Case
 ) -> None:
     split = Phases.split
 
@@ -326,7 +327,7 @@ def test_phases_of_the_weights_in_another_order_are_seen(
         return found.reshape(len(found), self.count, -1, *found.shape[2:])[:, order].reshape(found.shape)
 
     monkeypatch.setattr(Phases, "split", wrong)
-    assert problem(STRIDED, run(STRIDED)) == "an element is wrong"
+    assert problem(case, run(case)) == "an element is wrong"
 
 
 @pytest.mark.parametrize("axis", [0, 1])
