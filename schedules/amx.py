@@ -84,8 +84,8 @@ class Line:
 class Amx(Grouped):
     """One kernel, whole. `flat`: tiles go on from line to line of an image; `merged`: a row of taps is one row of
     channels; `halves`: floats are bfloat16 numbers, or `twofold`, those of float16; `split`: numbers have 16 bits. A
-    task computes `share` grids of pixels for each of a `block` of panels. `once`: what tiles have again is not written
-    again."""
+    task computes `share` grids of pixels for each of a `block` of panels; each of as many threads as there are `shares`
+    does so for all panels of its own pixels. `once`: what tiles have again is not written again."""
 
     bias: bool
     flat: bool
@@ -96,6 +96,7 @@ class Amx(Grouped):
     grid: Grid
     block: int
     share: int
+    shares: int = 1
     once: bool = False
 
     @property
@@ -204,6 +205,11 @@ class Amx(Grouped):
     def grids(self) -> int:
         """Of pixels."""
         return ceil_div(self.tiles, self.grid.high)
+
+    @property
+    def tasks(self) -> int:
+        """Those that have all grids, for one block of panels."""
+        return ceil_div(self.grids, self.share)
 
     @property
     def skips(self) -> bool:

@@ -1,6 +1,7 @@
 """The code of a kernel on AMX, as `amx` describes it."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 
 from tvm import ir, tirx
@@ -35,24 +36,33 @@ def build_amx(spec: Amx) -> tirx.PrimFunc:
             buffers = replace(buffers, x=upper_halves(buffers.x, prod(spec.input.shape), twofold=spec.twofold))
         if spec.split:
             buffers = replace(buffers, x=split_bytes(buffers.x, prod(spec.input.shape)))
-        extents = (spec.groups, spec.panels // spec.block, ceil_div(spec.grids, spec.share))
+        extents = (spec.shares, spec.groups, spec.panels // spec.block, ceil_div(spec.tasks, spec.shares))
         with T.parallel(0, prod(extents)) as task:
-            group, block, part = decode(task, extents)
-            _configure(spec)
-            kept = T.alloc_buffer((2 * spec.kept,), spec.sums, scope="global")
-            first = start_of(part, spec.share, spec.grids)
-            _Task(
-                spec=spec,
-                buffers=buffers,
-                kept=kept,
-                words=words_of(spec, buffers, task),
-                offsets=_offsets(spec, part, first),
-                group=group,
-                block=block,
-                first=first,
-            ).emit()
-            release()
+            apart, group, block, index = decode(task, extents)
+            part = apart * extents[-1] + index
+            known = None if spec.tasks % spec.shares == 0 else part < spec.tasks
+            only_if(known, partial(_emit, spec, buffers, task, (group, block), (part, index)))
     return builder.get()
+
+
+def _emit(spec: Amx, buffers: Buffers, task: ir.Expr, columns: tuple[Index, Index], place: tuple[Index, Index]) -> None:
+    """A task: its columns are a group's block, its place is that among all with these columns, and in its share."""
+    (group, block), (part, index) = columns, place
+    _configure(spec)
+    kept = T.alloc_buffer((2 * spec.kept,), spec.sums, scope="global")
+    first = start_of(part, spec.share, spec.grids)
+    _Task(
+        spec=spec,
+        buffers=buffers,
+        kept=kept,
+        words=words_of(spec, buffers, task),
+        offsets=_offsets(spec, part, first),
+        group=group,
+        block=block,
+        first=first,
+        visited=index * spec.share,
+    ).emit()
+    release()
 
 
 def _configure(spec: Amx) -> None:
@@ -132,7 +142,8 @@ class _Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Task:
-    """For each grid of a share, all panels of a block: each is multiplied while the one before it is written."""
+    """For each of a task's grids, from `first` on, all panels of a block: each is multiplied while the one before it is
+    written. So many grids have `visited` the block before."""
 
     spec: Amx
     buffers: Buffers
@@ -142,6 +153,7 @@ class _Task:
     group: Index
     block: Index
     first: Index
+    visited: Index
 
     def emit(self) -> None:
         spec, count = self.spec, self.spec.share * self.spec.block
@@ -282,12 +294,12 @@ class _Task:
     def _prefetch(self, place: _Place, step: Index) -> None:
         """A step's share of the panels that follow those in use."""
         spec = self.spec
-        visits = ceil_div(spec.grids, spec.share) * spec.share * spec.block
+        visits = ceil_div(spec.tasks, spec.shares) * spec.share * spec.block
         used = spec.block * spec.steps // len(spec.terms) * spec.grid.wide * spec.tile_bytes
         last = spec.groups * spec.panels == spec.block
         if last or not is_fetched_ahead(used, visits):
             return
-        visit = (self.first + place.number) * spec.block + place.inner
+        visit = (self.visited + place.number) * spec.block + place.inner
         following = self.group * (spec.panels // spec.block) + self.block + 1
         steps = visits * spec.steps
         for weights in self._weights:

@@ -137,7 +137,8 @@ def _direct(request: ConvolutionRequest, target: Target) -> Direct:
         layer = replace(layer, geometry=layer.geometry.in_rows(), in_channels=channels)
     arithmetic = in_words(arithmetic, layer.in_channels)
     weights = PackedWeights(bias=request.bias)
-    return direct_kernel(layer, weights, arithmetic, target, activations=request.activations)
+    activations, threads = request.activations, request.threads
+    return direct_kernel(layer, weights, arithmetic, target, activations=activations, threads=threads)
 
 
 def _in_tiles(request: ConvolutionRequest, target: Target) -> Amx | None:
@@ -201,6 +202,7 @@ def _depthwise(request: ConvolutionRequest, target: Target) -> Depthwise:
         geometry=_geometry(request),
         **_frame(request, target.lanes),
         registers=target.vector_registers,
+        threads=request.threads,
     )
 
 

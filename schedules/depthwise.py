@@ -9,6 +9,7 @@ every sum exactly: bytes in float32, numbers of 16 bits in float64.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, product
 from math import prod
 from typing import Any
@@ -22,7 +23,7 @@ from tvm.script.ir_builder import tirx as T
 from lowprec.schedules.buffers import Buffers, Frame, begin_kernel
 from lowprec.schedules.epilogue import convert
 from lowprec.schedules.geometry import Geometry
-from lowprec.schedules.tasks import decode, start_of
+from lowprec.schedules.tasks import decode, only_if, start_of
 from lowprec.schedules.tiling import ceil_div, equal_parts
 from lowprec.schedules.vector_math import from_upper_half
 from lowprec.schedules.views import FLOAT, FLOAT_BYTES, INTEGERS, UPPER_HALVES, Index, load, register, store, zeros
@@ -47,6 +48,9 @@ MOST_STRIDE = 2
 WASTE = 1.07
 """How much may be computed twice for the sake of four rows."""
 
+LEAST_SHARE = 4
+"""Rows of tiles of a thread, at least."""
+
 LEAST_BLOCKS = 2
 """Vectors of channels that a task takes at least, if there are so many: caches fetch lines in pairs."""
 
@@ -59,6 +63,7 @@ class Depthwise(Frame):
     channels: int
     geometry: Geometry
     registers: int
+    threads: int = 1
 
     @property
     def width(self) -> int:
@@ -137,6 +142,14 @@ class Depthwise(Frame):
         rows = ceil_div(seen, WINDOW if self.spread else L1_SHARE)
         return equal_parts(self.blocks, max(ceil_div(ENOUGH_TASKS, lines), rows), least=LEAST_BLOCKS)
 
+    @property
+    def shares(self) -> int:
+        """Parts of the rows, for each thread its own, where channels come in parts: so a thread finds the rows that it
+        has made itself in its own cache."""
+        rows = ceil_div(self.geometry.size[1], self.tile[0])
+        apart = self.parts > 1 and self.batch * self.geometry.size[0] == 1 and rows >= LEAST_SHARE * self.threads
+        return self.threads if apart else 1
+
 
 def pack_depthwise(weights: NDArray[Any], spec: Depthwise) -> NDArray[Any]:
     """[C, 1, taps...] -> [vector][tap][channel]; the last vector overlaps its neighbour."""
@@ -150,18 +163,24 @@ def build_depthwise(spec: Depthwise) -> tirx.PrimFunc:
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         packed, kind = WIDE if spec.wide else FLOAT, INTEGERS if spec.exact else FLOAT
         buffers = begin_kernel(spec, weights=spec.weights, bias=spec.bias, packed=packed, sums=kind)
-        depth, height, width = spec.geometry.size
-        tall, wide = spec.tile
-        extents = (spec.batch, depth, spec.parts, ceil_div(height, tall))
+        depth, height, _ = spec.geometry.size
+        tall, _ = spec.tile
+        rows = ceil_div(height, tall)
+        extents = (spec.batch, depth, spec.shares, spec.parts, ceil_div(rows, spec.shares))
         with T.parallel(0, prod(extents)) as task:
-            n, d, part, number = decode(task, extents)
-            h = start_of(number, tall, height)
-            blocks = spec.blocks // spec.parts
-            with T.serial(0, ceil_div(width, wide)) as tile, T.serial(0, blocks) as block:
-                first = start_of(tile, wide, width)
-                vector = T.bind(part * blocks + block)
-                sum_tile(spec, (n, d, h, first, vector), buffers)
+            n, d, share, part, index = decode(task, extents)
+            number = share * extents[-1] + index
+            known = None if rows % spec.shares == 0 else number < rows
+            only_if(known, partial(_row, spec, buffers, (n, d, start_of(number, tall, height)), part))
     return builder.get()
+
+
+def _row(spec: Depthwise, buffers: Buffers, at: tuple[Index, Index, Index], part: Index) -> None:
+    """A row of tiles, of a part of the channels."""
+    width, wide, blocks = spec.geometry.size[2], spec.tile[1], spec.blocks // spec.parts
+    with T.serial(0, ceil_div(width, wide)) as tile, T.serial(0, blocks) as block:
+        vector = T.bind(part * blocks + block)
+        sum_tile(spec, (*at, start_of(tile, wide, width), vector), buffers)
 
 
 def sum_tile(spec: Depthwise, at: tuple[Index, Index, Index, Index, Index], buffers: Buffers) -> None:

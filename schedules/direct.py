@@ -16,6 +16,7 @@ share weights, is the kernel's `Walk`.
 """
 
 from dataclasses import dataclass, fields
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,8 @@ class Direct(Grouped):
     arithmetic: Arithmetic = FLOATS
     streams: int = 1
     """Parts of a panel, each of which lies together: memory is read faster at several places at once."""
+    shares: int = 1
+    """Parts of the pixels, for each thread its own: all else a thread does for one part before the next."""
     once: bool = False
     """What tiles and panels have again is not written again."""
 
@@ -108,6 +111,11 @@ class Direct(Grouped):
     def pixels(self) -> tuple[int, int, int, int]:
         """Extents of the tiles of pixels: images, planes, rows, tiles along a row."""
         return (self.batch, *self.geometry.size[:2], ceil_div(self.geometry.size[2], self.tile.rows))
+
+    @property
+    def share(self) -> int:
+        """Runs of tiles of a share of the pixels; the last one may have fewer."""
+        return ceil_div(ceil_div(prod(self.pixels), self.walk.run), self.shares)
 
     @property
     def words(self) -> int:

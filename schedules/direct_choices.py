@@ -3,6 +3,8 @@
 from dataclasses import replace
 from math import prod
 
+import numpy as np
+
 from lowprec.schedules.arithmetic import Arithmetic
 from lowprec.schedules.direct import Direct, Grouped, PackedWeights, StridedWeights
 from lowprec.schedules.tiling import Workload, ceil_div, choose_tile, divisors
@@ -11,6 +13,9 @@ from lowprec.targets import Target
 
 MOST_STREAMS = 8
 """Of weights, at whose places memory is read: one alone came to 0.65 of the rate of eight, four to 0.91."""
+
+LEAST_SHARE = 4
+"""Runs of tiles of a thread, at least, so that shares are about equal."""
 
 LEAST_BYTES = 1 << 20
 """Of weights that come from memory."""
@@ -23,6 +28,7 @@ def direct_kernel(
     target: Target,
     *,
     activations: int,
+    threads: int = 1,
 ) -> Direct:
     """The kernel's parameters for a target; bytes of `activations` are read and written."""
     packed = isinstance(weights, PackedWeights)
@@ -46,7 +52,16 @@ def direct_kernel(
         walk=choose_walk(work, tile, lanes=lanes) if packed else Walk(),
         arithmetic=arithmetic,
     )
-    return replace(kernel, streams=_streams(kernel)) if packed else kernel
+    return replace(kernel, streams=_streams(kernel), shares=_shares(kernel, threads)) if packed else kernel
+
+
+def _shares(kernel: Direct, threads: int) -> int:
+    """One for each thread, where more bytes of pixels are read than of weights: a thread finds the pixels that it has
+    made itself in its own cache, and all read all weights."""
+    weights = prod(kernel.lane_shape) * kernel.arithmetic.lane_bytes
+    pixels = prod(kernel.input.shape) * np.dtype(kernel.input.dtype).itemsize
+    together = prod(kernel.pixels) // kernel.walk.run
+    return threads if together >= LEAST_SHARE * threads and weights <= pixels else 1
 
 
 def _streams(kernel: Direct) -> int:

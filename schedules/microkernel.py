@@ -42,19 +42,29 @@ def build_direct(spec: Direct) -> tirx.PrimFunc:
 
 
 def _tasks(spec: Direct, buffers: Buffers) -> None:
-    walk, tiles = spec.walk, prod(spec.pixels)
-    extents = (spec.groups, spec.panels // walk.block, ceil_div(tiles, walk.run), walk.block)
+    walk, runs = spec.walk, ceil_div(prod(spec.pixels), spec.walk.run)
+    extents = (spec.shares, spec.groups, spec.panels // walk.block, spec.share, walk.block)
     with T.parallel(0, prod(extents)) as task:
-        group, block, part, inner = decode(task, extents)
+        share, group, block, part, inner = decode(task, extents)
+        number = share * spec.share + part
         columns = _Columns(group=group, panel=block * walk.block + inner, inner=inner)
-        begin = start_of(part, walk.run, tiles)
-        if walk.run == 1:
-            _Tile(spec=spec, task=task, columns=columns, number=begin, chunk=0, passed=begin).emit(buffers, None)
-            return
-        kept = T.alloc_buffer((walk.run * spec.kept,), spec.arithmetic.sums, scope="global")
-        with T.serial(0, walk.chunks) as chunk, T.serial(0, walk.run) as index:
-            number = begin + index
-            _Tile(spec=spec, task=task, columns=columns, number=number, chunk=chunk, passed=index).emit(buffers, kept)
+        known = None if runs % spec.shares == 0 else number < runs
+        only_if(known, partial(_run_of_tiles, spec, buffers, task, columns, (number, part)))
+
+
+def _run_of_tiles(
+    spec: Direct, buffers: Buffers, task: ir.Expr, columns: "_Columns", place: tuple[Index, Index]
+) -> None:
+    """One task; its place is that of the run among all, and in its share."""
+    walk, (number, part) = spec.walk, place
+    begin = start_of(number, walk.run, prod(spec.pixels))
+    if walk.run == 1:
+        _Tile(spec=spec, task=task, columns=columns, number=begin, chunk=0, passed=part).emit(buffers, None)
+        return
+    kept = T.alloc_buffer((walk.run * spec.kept,), spec.arithmetic.sums, scope="global")
+    with T.serial(0, walk.chunks) as chunk, T.serial(0, walk.run) as index:
+        tile = _Tile(spec=spec, task=task, columns=columns, number=begin + index, chunk=chunk, passed=index)
+        tile.emit(buffers, kept)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,7 +202,7 @@ class _Micro:
         walk = spec.walk
         visits, visit = walk.run, passed
         if walk.run == 1:
-            visits, visit = prod(spec.pixels) * walk.block, passed * walk.block + columns.inner
+            visits, visit = spec.share * walk.block, passed * walk.block + columns.inner
         used = walk.block * spec.geometry.taps * spec.chunk * spec.panel * spec.arithmetic.lane_bytes
         if not is_fetched_ahead(used, visits):
             return

@@ -20,6 +20,7 @@ from lowprec.schedules.convolution import (
     convolution_kernel,
     pack_convolution,
 )
+from lowprec.schedules.depthwise import Depthwise
 from lowprec.schedules.direct import Direct
 from lowprec.schedules.dots import Dots
 from lowprec.schedules.epilogue import Epilogue, Operand, Step, Value
@@ -68,7 +69,17 @@ def last(array: Array) -> Array:
     return np.moveaxis(array, 1, -1)
 
 
-def check(conv: Conv, target: Target, *, border: int, residual: bool, bias: bool, seed: int, threads: int = 1) -> Array:
+def check(
+    conv: Conv,
+    target: Target,
+    *,
+    border: int,
+    residual: bool,
+    bias: bool,
+    seed: int,
+    threads: int = 1,
+    good_for: int = 1,
+) -> Array:
     """Runs the kernel on a NaN-filled result and holds it against the oracle; returns the physical result."""
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((conv.batch, conv.in_channels, *conv.size), np.float32)
@@ -81,7 +92,9 @@ def check(conv: Conv, target: Target, *, border: int, residual: bool, bias: bool
     other = padded(extents, (0, *(0,) * rank, 0), (0, *(1,) * rank, 0))
     operand = rng.standard_normal(extents, np.float32)
     epilogue = Epilogue(steps=(RESIDUAL, RELU), operands=(other.view(),)) if residual else Epilogue()
-    request = ConvolutionRequest(conv=conv, source=source, result=result, epilogue=epilogue, bias=bias)
+    request = ConvolutionRequest(
+        conv=conv, source=source, result=result, epilogue=epilogue, bias=bias, threads=good_for
+    )
     kernel = convolution_kernel(request, target)
     arguments = [place(source, last(x), outside=np.nan), *pack_convolution(kernel, conv, w, b if bias else None)]
     arguments += [place(other, operand, outside=np.nan)] if residual else []
@@ -100,9 +113,19 @@ def check(conv: Conv, target: Target, *, border: int, residual: bool, bias: bool
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
-@given(convolutions(), st.sampled_from(TARGETS), st.integers(0, 2), st.booleans(), st.booleans(), st.integers(0, 99))
-def test_kernels_equal_the_oracle(conv: Conv, target: str, border: int, residual: bool, bias: bool, seed: int) -> None:
-    check(conv, parse_target(target), border=border, residual=residual, bias=bias, seed=seed)
+@given(
+    convolutions(),
+    st.sampled_from(TARGETS),
+    st.integers(0, 2),
+    st.booleans(),
+    st.booleans(),
+    st.integers(0, 99),
+    st.integers(1, 3),
+)
+def test_kernels_equal_the_oracle(
+    conv: Conv, target: str, border: int, residual: bool, bias: bool, seed: int, threads: int
+) -> None:
+    check(conv, parse_target(target), border=border, residual=residual, bias=bias, seed=seed, good_for=threads)
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
@@ -118,7 +141,8 @@ def test_a_residual_may_be_overwritten(conv: Conv, target: str, border: int, see
     )
     epilogue = Epilogue(steps=(RESIDUAL, RELU), operands=(result.view(),))
     kernel = convolution_kernel(
-        ConvolutionRequest(conv=conv, source=source, result=result, epilogue=epilogue, bias=False), machine
+        ConvolutionRequest(conv=conv, source=source, result=result, epilogue=epilogue, bias=False, threads=threads),
+        machine,
     )
     assume(isinstance(kernel, Direct))
     assert isinstance(kernel, Direct)
@@ -153,6 +177,36 @@ def test_threads_do_not_change_bits(conv: Conv) -> None:
         check(conv, target, border=1, residual=True, bias=True, seed=3, threads=threads) for threads in (1, 2, 3)
     )
     assert one.tobytes() == two.tobytes() == three.tobytes()
+
+
+@pytest.mark.parametrize(
+    "conv",
+    [
+        replace(PLAIN, in_channels=48, groups=4, size=(20, 19)),
+        replace(PLAIN, in_channels=190, out_channels=190, groups=190),
+    ],
+    ids=["direct", "depthwise"],
+)
+@pytest.mark.parametrize("threads", [2, 3])
+def test_each_thread_has_its_share_of_the_pixels_and_bits_stay(
+    monkeypatch: pytest.MonkeyPatch, conv: Conv, threads: int
+) -> None:
+    target = parse_target("native")
+    monkeypatch.setattr(depthwise, "L1_SHARE", 1)
+    monkeypatch.setattr(depthwise, "LEAST_SHARE", 1)
+    window = whole((1, *conv.size, conv.in_channels))
+    result = whole((1, *conv.output_size, conv.out_channels))
+    request = ConvolutionRequest(
+        conv=conv, source=window, result=result, epilogue=Epilogue(), bias=False, threads=threads
+    )
+    kernel = convolution_kernel(request, target)
+    assert isinstance(kernel, Direct | Depthwise)
+    assert kernel.shares == threads
+    alone, shared = (
+        check(conv, target, border=1, residual=True, bias=True, seed=4, threads=threads, good_for=good_for)
+        for good_for in (1, threads)
+    )
+    assert alone.tobytes() == shared.tobytes()
 
 
 LARGE = replace(PLAIN, in_channels=20, out_channels=20, groups=20, batch=2)
