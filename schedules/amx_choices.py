@@ -12,7 +12,7 @@ from lowprec.schedules.direct import Grouped
 from lowprec.schedules.geometry import Geometry
 from lowprec.schedules.tiling import ceil_div, divisors
 from lowprec.schedules.views import FLOAT, UPPER_HALVES, View
-from lowprec.schedules.walks import L2_BYTES, L2_SHARE
+from lowprec.schedules.walks import L2_BYTES, L2_SHARE, has_own_pixels
 from lowprec.targets import Target
 from lowprec.tiles import DEEPEST, LANES, Rows, joins_taps
 
@@ -25,9 +25,6 @@ LONGEST, SHORTEST = 32, 4
 """Grids of a task: its tiles are configured once, and its last panel is written while no other is multiplied."""
 WIDE = "int16"
 FLOATS = (FLOAT, UPPER_HALVES)
-LEAST_SHARE = 4
-"""Grids of a thread, at least, so that shares are about equal."""
-
 TASKS, SEVERAL = 4, 2
 """Tasks there should be for each of several threads; as many threads as those are, where nobody knows."""
 
@@ -73,7 +70,13 @@ def amx_kernel(
     if not split:  # four sums take all the tiles there are
         kernel = replace(kernel, grid=choose_grid(kernel.tiles, ceil_div(kernel.out_channels, LANES)))
     kernel = replace(kernel, block=_block(kernel, activations))
-    if threads > 1 and _has_own_pixels(kernel, threads):
+    own = has_own_pixels(
+        count=kernel.grids,
+        weights=prod(kernel.packed_shape) * kernel.item,
+        pixels=prod(source.shape) * np.dtype(source.dtype).itemsize,
+        threads=threads,
+    )
+    if own:
         parts = threads * ceil_div(kernel.grids, threads * LONGEST)
         return replace(kernel, share=ceil_div(kernel.grids, parts), shares=threads)
     return replace(kernel, share=_share(kernel, threads))
@@ -111,13 +114,6 @@ def _block(kernel: Amx, activations: int) -> int:
         return 1
     panel_bytes = kernel.stored * kernel.grid.wide * kernel.tile_bytes * kernel.parts
     return max((count for count in divisors(kernel.panels) if count * panel_bytes <= L2_SHARE), default=1)
-
-
-def _has_own_pixels(kernel: Amx, threads: int) -> bool:
-    """Whether each thread takes pixels of its own, where more bytes of these are read than of weights: it finds what it
-    has made itself in its own cache."""
-    pixels = prod(kernel.input.shape) * np.dtype(kernel.input.dtype).itemsize
-    return kernel.grids >= LEAST_SHARE * threads and prod(kernel.packed_shape) * kernel.item <= pixels
 
 
 def _share(kernel: Amx, threads: int) -> int:

@@ -8,14 +8,11 @@ import numpy as np
 from lowprec.schedules.arithmetic import Arithmetic
 from lowprec.schedules.direct import Direct, Grouped, PackedWeights, StridedWeights
 from lowprec.schedules.tiling import Workload, ceil_div, choose_tile, divisors
-from lowprec.schedules.walks import Walk, choose_walk
+from lowprec.schedules.walks import Walk, choose_walk, has_own_pixels
 from lowprec.targets import Target
 
 MOST_STREAMS = 8
 """Of weights, at whose places memory is read: one alone came to 0.65 of the rate of eight, four to 0.91."""
-
-LEAST_SHARE = 4
-"""Runs of tiles of a thread, at least, so that shares are about equal."""
 
 LEAST_BYTES = 1 << 20
 """Of weights that come from memory."""
@@ -56,12 +53,14 @@ def direct_kernel(
 
 
 def _shares(kernel: Direct, threads: int) -> int:
-    """One for each thread, where more bytes of pixels are read than of weights: a thread finds the pixels that it has
-    made itself in its own cache, and all read all weights."""
-    weights = prod(kernel.lane_shape) * kernel.arithmetic.lane_bytes
-    pixels = prod(kernel.input.shape) * np.dtype(kernel.input.dtype).itemsize
-    together = prod(kernel.pixels) // kernel.walk.run
-    return threads if together >= LEAST_SHARE * threads and weights <= pixels else 1
+    """One for each thread, where each has pixels of its own."""
+    own = has_own_pixels(
+        count=prod(kernel.pixels) // kernel.walk.run,
+        weights=prod(kernel.lane_shape) * kernel.arithmetic.lane_bytes,
+        pixels=prod(kernel.input.shape) * np.dtype(kernel.input.dtype).itemsize,
+        threads=threads,
+    )
+    return threads if own else 1
 
 
 def _streams(kernel: Direct) -> int:

@@ -32,6 +32,12 @@ L2_BYTES = 2 << 20
 SHALLOW = 128
 """Products a result up to which writing results is the larger part of the work."""
 
+FOREIGN = 4
+"""Bytes of weights, which are fetched ahead, that take about as long as one of pixels from another core's cache."""
+
+LEAST_SHARE = 4
+"""Tiles, or grids of them, that a thread has at least where each has pixels of its own: shares are about equal then."""
+
 LEAST_CHUNK = 16
 """Input channels a chunk has at least: fewer do not pay for keeping the sums."""
 
@@ -43,6 +49,12 @@ class Walk:
     block: int = 1
     chunks: int = 1
     run: int = 1
+
+
+def has_own_pixels(*, count: int, weights: int, pixels: int, threads: int) -> bool:
+    """Whether each thread is better off with pixels of its own, of `count` tiles, and all weights: it finds the pixels
+    that it has made itself in its own cache. Of both so many bytes are read."""
+    return threads > 1 and count >= LEAST_SHARE * threads and weights <= FOREIGN * pixels
 
 
 def choose_walk(work: Workload, tile: Tile, *, lanes: int) -> Walk:

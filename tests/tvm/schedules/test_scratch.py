@@ -1,4 +1,4 @@
-"""What kernels of floats allocate beside weights and activations: at most 4 MiB for a task, of which a thread has one."""
+"""What kernels of floats allocate beside weights and activations: at most 4 MiB a task, of which a thread has one."""
 
 from dataclasses import replace
 from math import prod
