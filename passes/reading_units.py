@@ -201,7 +201,7 @@ class _Reader:
     may_start: bool
     steps: list[Step] = field(default_factory=list)
     operands: list[View] = field(default_factory=list)
-    sources: list[Source] = field(default_factory=list)
+    sources: list[Source | Array] = field(default_factory=list)
     bias: Array | None = None
 
     def step(self, var: relax.Var, value: relax.Expr) -> None:
@@ -240,6 +240,8 @@ class _Reader:
             array = array_of(argument)
             if array.size == 1:
                 return Number(float(array.reshape(())))
+            if array.shape[-1] == array.size:  # one for each channel, wherever that is
+                return self._operand(array.reshape(-1), whole((array.size,), dtype_of(argument)))
             return self._operand(argument, whole(shape_of(argument), dtype_of(argument)))
         if argument in self.windows:
             param, window = self.windows[argument]
@@ -253,7 +255,7 @@ class _Reader:
             raise Declined(f"an epilogue argument of type {type(argument).__name__}")
         return Number(float(number))
 
-    def _operand(self, source: Source, window: Window) -> Operand:
+    def _operand(self, source: Source | Array, window: Window) -> Operand:
         if len(window.extents) > len(self.shape):
             raise Declined("an operand of higher rank than the result")
         aligned = self.shape[len(self.shape) - len(window.extents) :]

@@ -46,6 +46,7 @@ from lowprec.schedules.plane_rows import PlaneRows, build_plane_rows, pack_plane
 from lowprec.schedules.planes import Planes, build_planes, pack_planes
 from lowprec.schedules.popcount import Popcount, build_popcount, pack_popcount
 from lowprec.schedules.product import ProductRequest, pack_product, product_kernel
+from lowprec.schedules.two_codes import by_pairs
 from lowprec.schedules.views import FLOAT, UPPER_HALVES, View
 from lowprec.schedules.windows import Shape, Window, coordinates, drawn, whole
 from lowprec.schedules.winograd import Winograd
@@ -122,7 +123,7 @@ def lower_by_template(
 ) -> KernelCall:
     """The kernel call that replaces a call of the unit, written at `place`; Declined says why there is none."""
     reading = read_unit(function)
-    reading.epilogue = by_instruction(reading.epilogue, target)
+    reading.epilogue = by_pairs(by_instruction(reading.epilogue, target), target)
     facts = facts or Facts()
     if place is not None:
         reading.result = place
@@ -270,7 +271,7 @@ def _drawing(reading: UnitReading, facts: Facts) -> UnitReading:
         return reading
     operands, sources = list(reading.epilogue.operands), list(reading.sources)
     for index, source in enumerate(reading.sources):
-        if source in facts.words:
+        if isinstance(source, relax.Var) and source in facts.words:
             key, shape, order = facts.words[source]
             operands[index], sources[index] = drawn(shape, order), np.array(key, np.uint32)
     return replace(reading, epilogue=replace(reading.epilogue, operands=tuple(operands)), sources=sources)

@@ -33,6 +33,7 @@ from lowprec.schedules.amx_tiles import ROWS
 from lowprec.schedules.arithmetic import BFLOAT, BITS
 from lowprec.schedules.direct import Grouped, packed_columns
 from lowprec.schedules.geometry import Geometry
+from lowprec.schedules.packs import Packs
 from lowprec.schedules.tiling import ceil_div
 from lowprec.schedules.views import FLOAT, UPPER_HALVES, View
 from lowprec.tiles import LANES, ROW_BYTES, WORD_BYTES, row_depth
@@ -85,7 +86,8 @@ class Amx(Grouped):
     """One kernel, whole. `flat`: tiles go on from line to line of an image; `merged`: a row of taps is one row of
     channels; `halves`: floats are bfloat16 numbers, or `twofold`, those of float16; `split`: numbers have 16 bits. A
     task computes `share` grids of pixels for each of a `block` of panels; each of as many threads as there are `shares`
-    does so for all panels of its own pixels. `once`: what tiles have again is not written again."""
+    does so for all panels of its own pixels. `once`: what tiles have again is not written again. `packs`: the
+    epilogue's end, where codes are made of several vectors at once."""
 
     bias: bool
     flat: bool
@@ -98,6 +100,7 @@ class Amx(Grouped):
     share: int
     shares: int = 1
     once: bool = False
+    packs: Packs | None = None
 
     @property
     def may_overwrite(self) -> bool:

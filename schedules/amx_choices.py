@@ -10,6 +10,7 @@ from lowprec.schedules.amx_tiles import TILES
 from lowprec.schedules.arithmetic import HALF
 from lowprec.schedules.direct import Grouped
 from lowprec.schedules.geometry import Geometry
+from lowprec.schedules.packs import packs_of
 from lowprec.schedules.tiling import ceil_div, divisors
 from lowprec.schedules.views import FLOAT, UPPER_HALVES, View
 from lowprec.schedules.walks import L2_BYTES, L2_SHARE, has_own_pixels
@@ -66,6 +67,7 @@ def amx_kernel(
         grid=Grid(high=1, wide=1),
         block=1,
         share=1,
+        packs=packs_of(layer.epilogue, target) if layer.out_channels >= LANES else None,
     )
     if not split:  # four sums take all the tiles there are
         kernel = replace(kernel, grid=choose_grid(kernel.tiles, ceil_div(kernel.out_channels, LANES)))

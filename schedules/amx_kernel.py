@@ -1,5 +1,6 @@
 """The code of a kernel on AMX, as `amx` describes it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
@@ -16,6 +17,7 @@ from lowprec.schedules.arithmetic import BITS, doubles
 from lowprec.schedules.buffers import Buffers, begin_kernel
 from lowprec.schedules.direct import vector_starts
 from lowprec.schedules.epilogue import Place
+from lowprec.schedules.packs import Piece
 from lowprec.schedules.prefetch import is_fetched_ahead, prefetch
 from lowprec.schedules.tasks import all_of, decode, only_if, start_of
 from lowprec.schedules.tiling import ceil_div
@@ -352,18 +354,29 @@ class _Task:
                 self.words[number].kept if number in self.words else buffer
                 for number, buffer in enumerate(buffers.operands)
             ]
-            values = iter(spec.epilogue.apply_together(totals, operands, places, width))
             overlap = spec.once and spec.pixels % spec.bundle > 0
-            for row, pixel in zip(rows, pixels, strict=True):
+            written = self._results(totals, operands, places, vectors)
+            for row, pixel, results in zip(rows, pixels, written, strict=True):
                 offset = T.bind(load(self.offsets.written, pixel, 1))
-                results = [next(values) for _ in vectors]
 
-                def write(offset: Index = offset, results: list[ir.Expr] = results) -> None:
-                    for vector, value in zip(vectors, results, strict=True):
-                        store(buffers.y, offset + (channel + vector) * spec.output.strides[4], value, width)
+                def write(offset: Index = offset, results: Sequence[Piece] = results) -> None:
+                    for piece in results:
+                        place = offset + (channel + piece.first) * spec.output.strides[4]
+                        store(buffers.y, place, piece.value, piece.width)
 
                 first_time = row >= bundle * spec.bundle if overlap else None
                 only_if(all_of(offset != OUTSIDE if spec.skips else None, first_time), write)
+
+    def _results(
+        self, totals: list[ir.Expr], operands: list[tirx.Buffer], places: list[Place], vectors: list[int]
+    ) -> list[list[Piece]]:
+        """What is written of each row: its sums' vectors, which begin at channels `vectors`, through the epilogue."""
+        spec, width = self.spec, min(LANES, self.spec.out_channels)
+        if spec.packs is not None:
+            return spec.packs.rows(spec.packs.before.apply_together(totals, operands, places, width), vectors)
+        values = iter(spec.epilogue.apply_together(totals, operands, places, width))
+        rows = range(len(totals) // len(vectors))
+        return [[Piece(first=first, value=next(values), width=width) for first in vectors] for _ in rows]
 
     def _total(self, place: Index, channel: Index, width: int) -> ir.Expr:
         """A vector of sums; of split ones as float32, rounded once."""

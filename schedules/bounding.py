@@ -2,6 +2,7 @@
 
     a = min(max(round(x) + 3, 0), 255);  b = a - 3          -->  b = min(max(round(x), -3), 252)
     y = max(x, 0)                                           -->  x                               x: never below 0
+    y = max(relu(x), 3)                                     -->  max(x, 3)
     q = quotient(x, 0.5)                                    -->  near quotient(x, 0.5)           x: not near overflow
     y = uint8(min(max(round(x) + 3, 0), 255))               -->  uint8(nearest(min(max(x, -3), 252)) + 3)
 
@@ -61,6 +62,7 @@ class _Work:
         arguments = tuple(self.new[a] if isinstance(a, Value) else a for a in step.arguments)
         rules: tuple[Callable[[str, tuple[Argument, ...]], Argument | None], ...] = (
             self._needless,
+            self._held_twice,
             self._moved_back,
             self._near,
             self._rounded,
@@ -148,6 +150,13 @@ class _Work:
         never = (op == "relu" and known[0] >= 0) or (op == "maximum" and known[0] >= other[1])
         return arguments[0] if never or (op == "minimum" and known[1] <= other[0]) else None
 
+    def _held_twice(self, op: str, arguments: tuple[Argument, ...]) -> Argument | None:
+        inner, other = self._step(arguments[0]), arguments[-1]
+        if op != "maximum" or inner is None or inner.op != "relu":
+            return None
+        enough = isinstance(other, Constant) and other.number >= 0
+        return self._emit(op, (inner.arguments[0], other)) if enough else None
+
     def _moved_back(self, op: str, arguments: tuple[Argument, ...]) -> Argument | None:
         if op != "subtract" or not isinstance(arguments[1], Constant):
             return None
@@ -181,7 +190,8 @@ class _Work:
 
     def _hold(self, value: Argument, holds: tuple[tuple[str, float], ...], by: float) -> Argument:
         for op, number in holds:
-            value = self._emit(op, (value, Constant(number + by)))
+            arguments = value, Constant(number + by)
+            value = self._held_twice(op, arguments) or self._emit(op, arguments)
         return value
 
     def _chain(self, value: Argument) -> "_Chain | None":

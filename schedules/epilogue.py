@@ -198,6 +198,8 @@ def _kept_in(function: Callable[..., Expression]) -> Callable[..., Expression]:
 
 
 NEAREST = "nearest"
+FMA = "fma"
+"""Of codes, as `two_codes` makes it: its value is small."""
 
 TYPES = ("float32", "int64", "int32", "int16", "uint8", "int8")
 """What values can be turned into."""
@@ -227,6 +229,7 @@ ELEMENTWISE: dict[str, Callable[..., Expression]] = {
 
 SPECIAL: dict[str, Callable[..., Expression]] = {
     NEAREST: nearest,
+    FMA: vector_math.fma,
     "instructed bfloat16": bfloats.instructed_bfloat16,
     "near quotient": near_quotient,
     "product": product,
@@ -234,7 +237,7 @@ SPECIAL: dict[str, Callable[..., Expression]] = {
     "to bfloat16": vector_math.to_bfloat16,
     "to float16": vector_math.to_float16,
 }
-"""What `simplifying` and `halving` make of operators."""
+"""What `simplifying`, `bounding`, `halving` and `two_codes` make of operators."""
 
 DRAWS: dict[str, Callable[..., Expression]] = {
     "draw": _kept_in(drawing.draw),

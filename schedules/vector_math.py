@@ -199,8 +199,8 @@ def near_quotient(x: Expr, divisor: np.float32, named: Callable[[Expr], Expr]) -
     """The same where q is known not to overflow."""
     inverse = constant(float(np.float32(1) / divisor), x)
     near = named(x * inverse)
-    rest = _fma(-near, constant(float(divisor), x), x)
-    return _fma(rest, inverse, near)
+    rest = fma(-near, constant(float(divisor), x), x)
+    return fma(rest, inverse, near)
 
 
 def is_simple_divisor(divisor: np.float32) -> bool:
@@ -209,7 +209,8 @@ def is_simple_divisor(divisor: np.float32) -> bool:
     return 2.0**-60 < abs(float(divisor)) < 2.0**60 and mantissa != 0x7FFFFF
 
 
-def _fma(x: Expr, y: Expr, z: Expr) -> Expr:
+def fma(x: Expr, y: Expr, z: Expr) -> Expr:
+    """x * y + z, rounded once."""
     return tirx.call_intrin(x.ty, "tirx.fma", x, y, z)
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from lowprec.convolution import Conv
 from lowprec.schedules import depthwise, direct_choices
 from lowprec.schedules.arithmetic import Way, arithmetic_of
+from lowprec.schedules.bounding import bounded
 from lowprec.schedules.convolution import (
     ConvolutionRequest,
     Kernel,
@@ -24,11 +25,13 @@ from lowprec.schedules.convolution import (
 )
 from lowprec.schedules.depthwise import Depthwise
 from lowprec.schedules.direct import Direct
-from lowprec.schedules.epilogue import Constant, Epilogue, Operand, Step, Value
+from lowprec.schedules.epilogue import Constant, Epilogue, Operand, Value
 from lowprec.schedules.product import ProductRequest, pack_product, product_kernel
+from lowprec.schedules.simplifying import simplified
 from lowprec.schedules.windows import Window, whole
 from lowprec.targets import TARGETS, Target, native, parse_target
 from tests.quantized import Array, limits
+from tests.tvm.schedules.steps import step
 
 CHANNELS = (1, 2, 3, 4, 5, 7, 8, 9, 12, 15, 16, 17, 31, 33, 40)
 SIZES = (1, 2, 3, 5, 8, 13, 15, 29)
@@ -111,10 +114,6 @@ def _is_at(place: tuple[slice, ...], shape: tuple[int, ...]) -> NDArray[np.bool_
     return found
 
 
-def step(op: str, *arguments: Value | Operand | Constant) -> Step:
-    return Step(op=op, arguments=arguments)
-
-
 def requantized(case: Case) -> Epilogue:
     """clamp(rint((float32(sum) * factor + residual * 0.3) / 0.7) + 5): what follows a layer of a residual network."""
     low, high = limits(case.dtype)
@@ -132,7 +131,7 @@ def requantized(case: Case) -> Epilogue:
         step("minimum", Value(9), Constant(float(high))),
         step(case.dtype, Value(10)),
     )
-    return Epilogue(steps=steps, operands=operands)
+    return Epilogue(steps=bounded(simplified(steps), operands), operands=operands)
 
 
 def expected(case: Case, numbers: Numbers) -> Array:
