@@ -174,19 +174,19 @@ class Amx(Grouped):
         return ceil_div(self.row, self.depth)
 
     @property
-    def terms(self) -> tuple[tuple[int, int], ...]:
-        """Of a product: which part of a pixel is multiplied by which of a weight."""
-        return ((0, 0), (1, 0), (0, 1)) if self.twofold else ((0, 0),)
-
-    @property
     def steps(self) -> int:
-        """Products of tiles for one sum."""
-        return prod(self.taps) * self.blocks * len(self.terms)
+        """Of taps and blocks of channels: each multiplies tiles of pixels by tiles of weights, or parts of both."""
+        return prod(self.taps) * self.blocks
 
     @property
     def stored(self) -> int:
         """Tiles of weights for one sum."""
-        return prod(self.taps) * self.blocks * (2 if self.twofold else 1)
+        return self.steps * (2 if self.twofold else 1)
+
+    @property
+    def block_bytes(self) -> int:
+        """Of a block's weights, or of one part of those."""
+        return self.block * self.steps * self.grid.wide * self.tile_bytes
 
     @property
     def line(self) -> Line:
@@ -238,8 +238,7 @@ class Amx(Grouped):
     @property
     def packed_shape(self) -> tuple[int, ...]:
         """[part][group][panel][tap and block of channels][vector][a tile's bytes], parts only where they are two."""
-        steps = prod(self.taps) * self.blocks
-        shape = (self.groups, self.panels, steps, self.grid.wide, self.tile_bytes // self.item)
+        shape = (self.groups, self.panels, self.steps, self.grid.wide, self.tile_bytes // self.item)
         return (2, *shape) if self.twofold else shape
 
     @property

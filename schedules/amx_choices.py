@@ -11,6 +11,7 @@ from lowprec.schedules.arithmetic import HALF
 from lowprec.schedules.direct import Grouped
 from lowprec.schedules.geometry import Geometry
 from lowprec.schedules.packs import packs_of
+from lowprec.schedules.prefetch import LINE
 from lowprec.schedules.tiling import ceil_div, divisors
 from lowprec.schedules.views import FLOAT, UPPER_HALVES, View
 from lowprec.schedules.walks import L2_BYTES, L2_SHARE, has_own_pixels
@@ -80,7 +81,7 @@ def amx_kernel(
     )
     if own:
         parts = threads * ceil_div(kernel.grids, threads * LONGEST)
-        return replace(kernel, share=ceil_div(kernel.grids, parts), shares=threads)
+        return replace(kernel, share=_even(kernel.grids, parts, threads), shares=threads)
     return replace(kernel, share=_share(kernel, threads))
 
 
@@ -110,9 +111,12 @@ def choose_grid(tiles: int, vectors: int) -> Grid:
 
 
 def _block(kernel: Amx, activations: int) -> int:
-    """Panels that stay in L2 together; where sums are deep and activations stay there as well, one."""
+    """Panels that stay in L2 together; where sums are deep and activations stay there as well, one, whose results are
+    whole lines of the cache unless these stay there long."""
     read = sum(any(view.strides[:4]) for view in kernel.epilogue.operands)
-    if kernel.steps > SHALLOW and activations * (1 + read) <= L2_BYTES:
+    lines = kernel.panel * np.dtype(kernel.output.dtype).itemsize >= LINE
+    room = L2_BYTES if lines else L2_BYTES // 2
+    if kernel.steps > SHALLOW and activations * (1 + read) <= room:
         return 1
     panel_bytes = kernel.stored * kernel.grid.wide * kernel.tile_bytes * kernel.parts
     return max((count for count in divisors(kernel.panels) if count * panel_bytes <= L2_SHARE), default=1)
@@ -124,4 +128,11 @@ def _share(kernel: Amx, threads: int) -> int:
     others = kernel.groups * kernel.panels // kernel.block
     wanted = TASKS * threads if threads > 1 else 1
     parts = max(ceil_div(kernel.grids, longest), min(ceil_div(wanted, others), ceil_div(kernel.grids, shortest)))
-    return ceil_div(kernel.grids, parts)
+    return _even(kernel.grids, parts, 1)
+
+
+def _even(grids: int, parts: int, threads: int) -> int:
+    """Grids of a task, where there are `parts` or up to twice as many, for each of some threads as many: of all that
+    are computed the fewest are computed again."""
+    some = (count for count in range(parts, 2 * parts + 1) if count % threads == 0)
+    return min((ceil_div(grids, count) for count in some), key=lambda share: (ceil_div(grids, share) * share, -share))

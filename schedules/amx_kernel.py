@@ -25,6 +25,8 @@ from lowprec.schedules.views import FLOAT, Drawn, Index, View, load, splat, stor
 from lowprec.tiles import LANES, ROW_BYTES, WORD_BYTES
 
 SUM_BYTES = 4
+STAYING_BYTES = 40 << 10
+"""Of weights that stay in the first-level cache beside pixels."""
 OUTSIDE = -1
 
 
@@ -199,8 +201,11 @@ class _Task:
 
     def _a(self, i: int) -> ir.Expr:
         """One of those that are left."""
-        others = self._high * self._wide + self._wide
-        return tile(others + i % (TILES - others))
+        return tile(TILES - self._spare + i % self._spare)
+
+    @property
+    def _spare(self) -> int:
+        return TILES - (self._high + 1) * self._wide
 
     def _tiles(self, place: _Place) -> Index:
         """The first tile of pixels of a grid."""
@@ -261,32 +266,59 @@ class _Task:
 
     def _multiply(self, place: _Place, sources: list[Index], step: Index) -> None:
         """A step's products."""
-        spec, grid, geometry = self.spec, self.spec.grid, self.spec.geometry
+        spec, geometry = self.spec, self.spec.geometry
         self._prefetch(place, step)
         panel = self.group * spec.panels + self._panel(place)
-        r, s, t, block, term = decode(step, (*spec.taps, spec.blocks, len(spec.terms)))
-        stored = (panel * spec.steps + step) // len(spec.terms)
-        first = T.bind(stored * grid.wide * spec.tile_bytes + self._part(term, 1, spec.packed_shape[1:], spec.item))
-        for number, weights in enumerate(self._weights):
-            for j in range(grid.wide):
-                tile_of_b = self._b(number * grid.wide + j)
-                call("tileloadd64", tile_of_b, address(weights, first + j * spec.tile_bytes), distance(ROW_BYTES))
+        r, s, t, block = decode(step, (*spec.taps, spec.blocks))
+        weights = T.bind((panel * spec.steps + step) * spec.grid.wide * spec.tile_bytes)
         d, h, w = geometry.seen((0, 0, 0), (r, s, t))
         seen = spec.input.address((0, d, h, w, start_of(block, spec.depth, spec.row))) - spec.input.offset
-        offset = T.bind(seen + self._part(term, 0, spec.input.shape, 1))
-        pixel = distance(spec.input.strides[3] * geometry.stride[2] * spec.item)
-        for i, source in enumerate(sources):
-            call("tileloadd64", self._a(i), address(self.buffers.x, (source + offset) * spec.item), pixel)
-            for j in range(self._wide):
-                factors = spec.factors[i * self._wide + j if spec.split else 0]
-                call(PRODUCTS[factors], self._c(i, j), self._a(i), self._b(j))
+        pixels = [source + T.bind(seen) for source in sources]
+        if spec.twofold:
+            self._multiply_parts(pixels, weights)
+            return
+        self._load_weights(weights)
+        for i, first in enumerate(pixels):
+            self._load_pixels(i, first)
+            self._add_products(i)
 
-    def _part(self, term: Index, factor: int, shape: tuple[int, ...], size: int) -> Index:
-        """Where the part begins that a term has of one factor, a tensor of that shape and `size` of elements."""
-        if not self.spec.twofold:
-            return 0
-        (number,) = (number for number, parts in enumerate(self.spec.terms) if parts[factor])
-        return tirx.Select(term == number, tirx.const(prod(shape) * size, "int32"), tirx.const(0, "int32"))
+    def _multiply_parts(self, pixels: list[Index], weights: Index) -> None:
+        """Of two parts of each: the lower and the higher one of pixels by the higher one of weights, which then makes
+        room for the lower one."""
+        spec = self.spec
+        lower = prod(spec.input.shape), prod(spec.packed_shape[1:]) * spec.item
+        self._load_weights(weights)
+        for offset in (lower[0], 0):
+            for i, first in enumerate(pixels):
+                self._load_pixels(i, first + offset)
+                self._add_products(i)
+        self._load_weights(weights + lower[1])
+        for i, first in enumerate(pixels):
+            if len(pixels) > self._spare:
+                self._load_pixels(i, first)
+            self._add_products(i)
+
+    def _load_weights(self, first: Index) -> None:
+        """Tiles of B; what does not stay in the first-level cache is not to displace pixels there."""
+        spec = self.spec
+        far = spec.block_bytes * (2 if spec.split or spec.twofold else 1) > STAYING_BYTES
+        for number, weights in enumerate(self._weights):
+            for j in range(spec.grid.wide):
+                place = address(weights, first + j * spec.tile_bytes)
+                name = "tileloaddt164" if far else "tileloadd64"
+                call(name, self._b(number * spec.grid.wide + j), place, distance(ROW_BYTES))
+
+    def _load_pixels(self, i: int, first: Index) -> None:
+        """A tile of A."""
+        spec = self.spec
+        pitch = distance(spec.input.strides[3] * spec.geometry.stride[2] * spec.item)
+        call("tileloadd64", self._a(i), address(self.buffers.x, first * spec.item), pitch)
+
+    def _add_products(self, i: int) -> None:
+        """Of a tile of A with all of B."""
+        for j in range(self._wide):
+            factors = self.spec.factors[i * self._wide + j if self.spec.split else 0]
+            call(PRODUCTS[factors], self._c(i, j), self._a(i), self._b(j))
 
     @property
     def _weights(self) -> list[tirx.Buffer]:
@@ -297,7 +329,7 @@ class _Task:
         """A step's share of the panels that follow those in use."""
         spec = self.spec
         visits = ceil_div(spec.tasks, spec.shares) * spec.share * spec.block
-        used = spec.block * spec.steps // len(spec.terms) * spec.grid.wide * spec.tile_bytes
+        used = spec.block_bytes
         last = spec.groups * spec.panels == spec.block
         if last or not is_fetched_ahead(used, visits):
             return

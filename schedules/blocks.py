@@ -262,8 +262,9 @@ def _cuts(work: Products, run: int, *, lanes: int, registers: int) -> Iterator[B
 
 
 def _least(work: Products, cuts: Iterable[Blocks], threads: int) -> Blocks:
-    """The first of those that take the least time."""
-    return min(cuts, key=lambda cut: _cycles(work, cut, threads))
+    """The first of those that take the least time; one thread shares nothing out."""
+    some = cuts if threads > 1 else (cut for cut in cuts if cut.parts == 1)
+    return min(some, key=lambda cut: _cycles(work, cut, threads))
 
 
 def _scratch(work: Products, columns: int, lanes: int) -> int:
