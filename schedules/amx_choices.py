@@ -111,15 +111,15 @@ def choose_grid(tiles: int, vectors: int) -> Grid:
 
 
 def _block(kernel: Amx, activations: int) -> int:
-    """Panels that stay in L2 together; where sums are deep and activations stay there as well, one, whose results are
-    whole lines of the cache unless these stay there long."""
+    """Panels that stay in L2 together; where taps read pixels again, and activations stay there as well, one, whose
+    results are whole lines of the cache unless these stay there long."""
+    panel_bytes = kernel.stored * kernel.grid.wide * kernel.tile_bytes * kernel.parts
+    fitting = max((count for count in divisors(kernel.panels) if count * panel_bytes <= L2_SHARE), default=1)
+    if kernel.steps <= SHALLOW or (fitting == kernel.panels and kernel.steps == kernel.blocks):
+        return fitting
     read = sum(any(view.strides[:4]) for view in kernel.epilogue.operands)
     lines = kernel.panel * np.dtype(kernel.output.dtype).itemsize >= LINE
-    room = L2_BYTES if lines else L2_BYTES // 2
-    if kernel.steps > SHALLOW and activations * (1 + read) <= room:
-        return 1
-    panel_bytes = kernel.stored * kernel.grid.wide * kernel.tile_bytes * kernel.parts
-    return max((count for count in divisors(kernel.panels) if count * panel_bytes <= L2_SHARE), default=1)
+    return 1 if activations * (1 + read) <= (L2_BYTES if lines else L2_BYTES // 2) else fitting
 
 
 def _share(kernel: Amx, threads: int) -> int:

@@ -19,6 +19,8 @@ STREAMS = 4
 """Places at which memory is read at a time: one alone gives less than several, eight no more than four."""
 FAR_BYTES, SEVERAL = 1 << 20, 3
 """Of weights from which on they come from memory; and lines a step, from which on memory is waited for."""
+SOON_BYTES = 16 << 10
+"""From what is read to what is to be read soon."""
 
 _READ, _WRITE = 0, 1
 _INTO_L2, _INTO_L1 = 2, 3
@@ -39,6 +41,12 @@ def prefetch(buffer: tirx.Buffer, *, start: Index, count: int, step: Index, step
     size = prod(map(int, buffer.shape)) * np.dtype(buffer.dtype).itemsize
     streams = STREAMS if lines >= SEVERAL and size >= FAR_BYTES else 1
     _fetch(buffer, T.bind(start + share_of(step, steps, streams) * width), lines, (_READ, _INTO_L2))
+
+
+def soon(buffer: tirx.Buffer, *, start: Index, count: int) -> None:
+    """Of weights that are read for the first time, from byte `start` on: the `count` bytes that are read a little
+    later; may run past the buffer."""
+    _fetch(buffer, T.bind(start + SOON_BYTES), ceil_div(count, LINE), (_READ, _INTO_L2))
 
 
 def share_of(step: Index, steps: int, streams: int) -> Index:
