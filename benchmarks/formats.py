@@ -3,10 +3,12 @@
     conv3_256_56    fp32 163 GOP/s 95 %    int8 596 GOP/s 78 %    ...
 
 Each format is a build of a bank of copies (layer_suite.py), and what is timed is the kernels of the layer alone, in
-turns. Floats are computed directly, with as many multiplications as the model has. The unit of fp32 is that of its
-multiply-adds, and so is that of bf16 and fp16 where there are no tiles; that of integers the one of products of bytes,
-of which exact products of 16 bits take four, and on tiles those of bf16 two, of fp16 six. That of signs is not
-measured: three instructions xor, count and add 512 products, where two make 32 of fp32, so it is 32/3 of fp32's.
+turns. Each turn measures the units anew, since a shared machine's clock has good and bad minutes: a share is the median
+over turns of a rate over the unit's in that turn. Floats are computed directly, with as many multiplications as the
+model has. The unit of fp32 is that of its multiply-adds, and so is that of bf16 and fp16 where there are no tiles; that
+of integers the one of products of bytes, of which exact products of 16 bits take four, and on tiles those of bf16 two,
+of fp16 six. That of signs is not measured: three instructions xor, count and add 512 products, where two make 32 of
+fp32, so it is 32/3 of fp32's.
 """
 
 import argparse
@@ -55,7 +57,7 @@ def units(threads: int) -> dict[str, float]:
     }
 
 
-def measure_formats(layer: BenchLayer, peaks: Mapping[str, float], options: argparse.Namespace) -> dict[str, Any]:
+def measure_formats(layer: BenchLayer, options: argparse.Namespace) -> dict[str, Any]:
     """One layer in every format."""
     copies = copies_past(L2_BYTES, layer)
     feeds = inputs(layer, copies, seed=options.seed)
@@ -69,15 +71,17 @@ def measure_formats(layer: BenchLayer, peaks: Mapping[str, float], options: argp
                 built[fmt] = _build(fmt, model, Path(folder) / fmt, options)
             except LowprecError as problem:
                 failures[fmt] = str(problem)
-        times: dict[str, list[float]] = {fmt: [] for fmt in built}
+        rates: dict[str, list[float]] = {fmt: [] for fmt in built}
+        shares: dict[str, list[float]] = {fmt: [] for fmt in built}
         for _ in range(FEWEST):
+            peaks = units(options.threads)
             for fmt, artifact in built.items():
-                times[fmt].append(_seconds(artifact, feeds) / copies)
+                rates[fmt].append(2 * layer.macs * copies / _seconds(artifact, feeds))
+                shares[fmt].append(rates[fmt][-1] / peaks[fmt])
     rows = {}
-    for fmt, seconds in times.items():
-        middle = statistics.median(seconds)
-        rate = 2 * layer.macs / middle
-        rows[fmt] = {"p50_ms": 1e3 * middle, "gops": rate / 1e9, "share": rate / peaks[fmt]}
+    for fmt, found in rates.items():
+        rate = statistics.median(found)
+        rows[fmt] = {"p50_ms": 2e3 * layer.macs / rate, "gops": rate / 1e9, "share": statistics.median(shares[fmt])}
     return {"layer": layer.name, "macs": layer.macs, "copies": copies, "formats": rows, "failures": failures}
 
 
@@ -106,6 +110,7 @@ def _build(fmt: str, model: Path, directory: Path, options: argparse.Namespace) 
 
 
 def _seconds(artifact: Artifact, feeds: Mapping[str, Any]) -> float:
-    """Of the kernels that multiply, of all copies."""
+    """Of the kernels that multiply, of all copies, in the second of two runs."""
+    artifact.profile(feeds, repeats=1)
     calls = artifact.profile(feeds, repeats=1)
     return sum(call.seconds for call in calls if any(op in call.op for op in ("conv", "matmul")))

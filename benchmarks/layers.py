@@ -73,12 +73,10 @@ def measure(options: argparse.Namespace) -> int:
 
 def _measure_formats(layers: Sequence[BenchLayer], peaks: machine.Peaks, options: argparse.Namespace) -> int:
     """Ours alone, in every format."""
-    best = formats.units(options.threads)
-    print("at best, GOP/s: " + ", ".join(f"{name} {rate / 1e9:.0f}" for name, rate in best.items()))
     print(formats.header())
     rows = []
     for layer in layers:
-        rows.append(formats.measure_formats(layer, best, options))
+        rows.append(formats.measure_formats(layer, options))
         print(formats.line(rows[-1]), flush=True)
     print(f"written to {command.save(_result_name(options), options, peaks, rows)}")
     return int(any(row["failures"] for row in rows))
