@@ -16,9 +16,10 @@ from lowprec.errors import UsageError, shown
 from lowprec.formats import Int
 from lowprec.histograms import Histogram
 from lowprec.manifest import dtype_of
-from lowprec.ranges import PERCENTILE, Method, Range, find_range
+from lowprec.ranges import Method, Range, find_range
 from lowprec.sample_files import read_samples
 from lowprec.samples import sample_inputs
+from lowprec.seen import Means, rounded_means
 from lowprec.tensors import TensorSpec
 from lowprec.vocabulary import suggestion
 
@@ -49,12 +50,13 @@ def default_samples(inputs: Sequence[TensorSpec], seed: int, count: int = COUNT)
 
 
 class Observer:
-    """What was seen of each tensor."""
+    """What was seen of each tensor, and of layers' inputs on average."""
 
-    __slots__ = ("_seen",)
+    __slots__ = ("_seen", "_sums")
 
     def __init__(self) -> None:
         self._seen: dict[str, Histogram] = {}
+        self._sums: dict[str, tuple[int, NDArray[np.float64]]] = {}
 
     def observe(self, name: str, values: ArrayLike) -> None:
         """Values of a tensor in another run."""
@@ -63,12 +65,24 @@ class Observer:
         except UsageError as error:
             raise UsageError(f"tensor {name!r}: {error}") from None
 
-    def ranges(self, method: Method, fmt: Int, *, percentile: float = PERCENTILE) -> dict[str, Range]:
+    def average(self, layer: str, values: ArrayLike, axis: int) -> None:
+        """Another run's input of a layer, whose sums go over that axis."""
+        found = np.asarray(values, np.float32)
+        others = tuple(index for index in range(found.ndim) if index != axis)
+        count, sums = self._sums.get(layer, (0, np.zeros(found.shape[axis])))
+        own = found.size // max(1, found.shape[axis])
+        self._sums[layer] = count + own, sums + found.sum(axis=others, dtype=np.float64)
+
+    def ranges(self, methods: Mapping[str, Method], fmt: Int) -> dict[str, Range]:
         """The range of each tensor that integers of a format should cover; a tensor without elements has none."""
         return {
-            name: find_range(seen, method, fmt, percentile=percentile) if seen.count else (0.0, 0.0)
-            for name, seen in self._seen.items()
+            name: find_range(self._seen[name], method, fmt) if self._seen[name].count else (0.0, 0.0)
+            for name, method in methods.items()
         }
+
+    def means(self) -> dict[str, Means]:
+        """Of each layer's input, by channel."""
+        return {layer: rounded_means(sums / max(1, count)) for layer, (count, sums) in self._sums.items()}
 
 
 def _runs(samples: Iterable[object], specs: Sequence[TensorSpec]) -> Iterator[dict[str, Array]]:

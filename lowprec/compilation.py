@@ -22,6 +22,7 @@ from lowprec.engines import save_sets
 from lowprec.errors import Unsupported, UsageError
 from lowprec.format_names import AUTO, UNROUNDED, formats_in, takes_ranges
 from lowprec.formats import LONGEST_WORD, SHORTEST_WORD, Fixed, parse_format
+from lowprec.isolation import Notify
 from lowprec.recipe import Recipe
 from lowprec.vocabulary import ALGORITHMS, NEAREST, PRECISIONS, ROUNDINGS
 
@@ -142,18 +143,23 @@ def compile(
             raise
 
 
-def compile_to(directory: str, model: Path, options: Options, *, command: str, probe: bool = False) -> dict[str, Any]:
-    """Compile the model's file into `directory` and answer what the child process says of it."""
+def compile_to(
+    directory: str, model: Path, options: Options, *, command: str, probe: bool = False, notify: Notify | None = None
+) -> dict[str, Any]:
+    """Compile the model's file into `directory` and answer what the child process says of it; `notify` hears how far
+    it is."""
     storage.check_replaceable(Path(directory))
     _warn_of_default_samples(options)
     request = options.to_json() | {"out": os.path.abspath(directory), "probe": probe, "command": command}
-    done = run_on_model("compile", model, request)
+    done = run_on_model("compile", model, request, notify)
     if done.get("warning"):
         _warn(done["warning"])
     return done
 
 
-def export_to(path: str | os.PathLike[str], model: Path, options: Options) -> dict[str, Any]:
+def export_to(
+    path: str | os.PathLike[str], model: Path, options: Options, *, notify: Notify | None = None
+) -> dict[str, Any]:
     """Write the quantized model as standard ONNX and answer what the child process says of it."""
     if options.rounding != NEAREST:
         raise Unsupported(f"rounding {options.rounding!r} has no form in ONNX: export with {NEAREST!r}")
@@ -161,7 +167,7 @@ def export_to(path: str | os.PathLike[str], model: Path, options: Options) -> di
         raise UsageError("fp32 leaves the model as it is, so there is nothing to export: use another precision")
     out = replaceable_file(path, model)
     _warn_of_default_samples(options)
-    return run_on_model("export", model, options.to_json() | {"out": str(out)})
+    return run_on_model("export", model, options.to_json() | {"out": str(out)}, notify)
 
 
 def refuse_auto(options: Options, verb: str) -> None:
@@ -191,10 +197,10 @@ def _warn_of_default_samples(options: Options) -> None:
         _warn(f"int8 without calibration: the ranges of tensors are seen on {samples}")
 
 
-def run_on_model(task: str, model: Path, request: Mapping[str, Any]) -> dict[str, Any]:
+def run_on_model(task: str, model: Path, request: Mapping[str, Any], notify: Notify | None = None) -> dict[str, Any]:
     """One task of the child process on a model's file."""
     full = {"model": str(model.absolute()), **request}
-    return isolation.run(task, full, model_bytes=model.stat().st_size, notify=_warn)
+    return isolation.run(task, full, model_bytes=model.stat().st_size, notify=notify)
 
 
 def _warn(notice: str) -> None:

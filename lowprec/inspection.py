@@ -8,6 +8,7 @@ from typing import Any
 from lowprec.convolution import Conv
 from lowprec.frontend.graph import Graph
 from lowprec.frontend.layering import layers_of
+from lowprec.isolation import Notify
 from lowprec.plan import Plan, make_plan
 from lowprec.precision import Prepared, sketch
 from lowprec.recipe import Recipe
@@ -15,7 +16,7 @@ from lowprec.records import Records, environment_of, times_in
 from lowprec.targets import available_cores, parse_target
 
 
-def inspect_task(_request: Mapping[str, Any], graph: Graph) -> dict[str, Any]:
+def inspect_task(_request: Mapping[str, Any], graph: Graph, _notify: Notify) -> dict[str, Any]:
     """The model's inputs, outputs and layers with their costs."""
     return {
         "name": graph.name,
@@ -25,7 +26,7 @@ def inspect_task(_request: Mapping[str, Any], graph: Graph) -> dict[str, Any]:
     }
 
 
-def plan_task(request: Mapping[str, Any], graph: Graph) -> dict[str, Any]:
+def plan_task(request: Mapping[str, Any], graph: Graph, _notify: Notify) -> dict[str, Any]:
     """The plan, as JSON."""
     return plan_for(sketch(graph, request), request).to_json()
 

@@ -35,6 +35,7 @@ PLACE_BYTES = 512
 """What the child may write about where it is."""
 
 Notify = Callable[[str], None]
+"""Takes a line about how far the child is."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -17,9 +17,9 @@ from lowprec.frontend.integer_moves import move_integers
 from lowprec.frontend.integers import to_integers
 from lowprec.frontend.uses import Uses, uses_of
 from lowprec.oracle_promises import promised_tensors
-from lowprec.precision import Ranges, prepare
+from lowprec.precision import prepare
 from lowprec.quantized_reference import evaluate
-from lowprec.ranges import Method
+from lowprec.seen import Question, Seen
 
 
 def oracle_values(
@@ -32,9 +32,9 @@ def oracle_values(
     return values, {name: asdict(meaning) for name, meaning in found.items()}
 
 
-def _no_ranges(_graph: Graph, names: tuple[str, ...], _method: Method) -> Ranges:
-    if not names:
-        return {}
+def _no_ranges(_graph: Graph, question: Question) -> Seen:
+    if not question.tensors:
+        return Seen()
     raise AssertionError("an artifact of integers has the ranges it was compiled with")
 
 

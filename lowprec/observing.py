@@ -1,4 +1,4 @@
-"""What the tensors of a model range over: it is compiled in float32 with these as its outputs, and run on samples."""
+"""What the tensors of a model hold: it is compiled in float32 with these as its outputs, and run on samples."""
 
 import os
 import tempfile
@@ -11,8 +11,9 @@ from lowprec.artifact import load
 from lowprec.calibration import Observer, default_samples, load_calibration
 from lowprec.engines import load_sets
 from lowprec.frontend.graph import Array, Graph
-from lowprec.precision import BYTES, Ranges
-from lowprec.ranges import Method
+from lowprec.isolation import Notify
+from lowprec.precision import BYTES
+from lowprec.seen import Question, Seen
 from lowprec.tensors import TensorSpec
 
 Build = Callable[[Graph, Path], None]
@@ -22,22 +23,30 @@ NUMBERED = "{:06}.npz"
 """The samples of an iterable, one file each, as `compile` hands them on."""
 
 
-def observed_ranges(
-    graph: Graph, names: Sequence[str], method: Method, samples: Iterator[dict[str, Array]], build: Build
-) -> Ranges:
-    """The ranges of some tensors over all samples; none asked for, none is run."""
+def silent(_line: str) -> None:
+    """Tells nobody how far the work is."""
+
+
+def observed(
+    graph: Graph, question: Question, samples: Iterator[dict[str, Array]], build: Build, notify: Notify
+) -> Seen:
+    """The answer over all samples; where nothing is asked, none is run."""
+    names = question.tensors
     if not names:
-        return {}
+        return Seen()
     observer = Observer()
     inputs = {spec.name for spec in graph.inputs}
     watched = tuple(graph.types[name] for name in names if name not in inputs)
     with tempfile.TemporaryDirectory(prefix="lowprec-calibration-") as folder:
         run = _runner(replace(graph, outputs=watched), Path(folder) / "watched", build) if watched else None
-        for sample in samples:
+        for number, sample in enumerate(samples, start=1):
             found = dict(sample) if run is None else {**sample, **run(sample)}
-            for name in names:
+            for name in question.methods:
                 observer.observe(name, found[name])
-    return observer.ranges(method, BYTES)
+            for layer, (name, axis) in question.averages.items():
+                observer.average(layer, found[name], axis)
+            notify(f"calibration: {number} sample{'s' * (number > 1)} seen")
+    return Seen(ranges=observer.ranges(question.methods, BYTES), means=observer.means())
 
 
 def _runner(graph: Graph, directory: Path, build: Build) -> Callable[[Mapping[str, Array]], Mapping[str, Array]]:

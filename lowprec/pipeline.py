@@ -24,9 +24,10 @@ from lowprec.frontend.integers import to_integers
 from lowprec.frontend.layering import layers_of
 from lowprec.frontend.randomness import draws
 from lowprec.inspection import plan_for
+from lowprec.isolation import Notify
 from lowprec.layers import Cost, Layer
 from lowprec.manifest import CallSpec, Manifest, ModelSource, ProbeSpec, TargetNeeds, current_versions
-from lowprec.observing import observed_ranges, samples_of
+from lowprec.observing import observed, samples_of, silent
 from lowprec.passes import PASSES
 from lowprec.passes.alignment import ANYWHERE
 from lowprec.passes.channels_last import leaving_planes
@@ -37,10 +38,10 @@ from lowprec.passes.probes import Probe, add_probes
 from lowprec.passes.templates import Wish
 from lowprec.passes.tiled_signs import signs_in_bytes
 from lowprec.plan import Plan
-from lowprec.precision import Prepared, Ranges, prepare
+from lowprec.precision import Prepared, prepare
 from lowprec.predicting_planes import may_lie_as_planes
-from lowprec.ranges import Method
 from lowprec.searching import search
+from lowprec.seen import Question, Seen
 from lowprec.targets import Target, available_cores, parse_target, runnable
 
 _FLOAT_BYTES = 4
@@ -90,15 +91,15 @@ def rewrite(module: IRModule) -> IRModule:
     return module
 
 
-def compile_task(request: Mapping[str, Any], graph: Graph) -> dict[str, Any]:
+def compile_task(request: Mapping[str, Any], graph: Graph, notify: Notify = silent) -> dict[str, Any]:
     """The child's task `compile`: an artifact at request["out"]."""
     target = parse_target(request["target"])
     if request["precision"] == AUTO and "search" not in request:
-        request = _searched(request, graph)
-    prepared = prepared_for(request, graph)
+        request = _searched(request, graph, notify)
+    prepared = prepared_for(request, graph, notify)
     graph = prepared.graph
-    if prepared.ranges is not None:
-        request = {**request, "ranges": prepared.ranges}
+    if prepared.seen is not None:
+        request = {**request, **prepared.seen.to_json()}
     plan = plan_for(prepared, request)
     threads = request.get("threads")
     with tempfile.TemporaryDirectory(prefix="lowprec-build-") as folder:
@@ -116,7 +117,7 @@ def compile_task(request: Mapping[str, Any], graph: Graph) -> dict[str, Any]:
     return {**counts, "warning": prepared.warning}
 
 
-def _searched(request: Mapping[str, Any], graph: Graph) -> Mapping[str, Any]:
+def _searched(request: Mapping[str, Any], graph: Graph, notify: Notify) -> Mapping[str, Any]:
     """The request with the recipe that a search found for it."""
     runnable(parse_target(request["target"]))
 
@@ -124,26 +125,27 @@ def _searched(request: Mapping[str, Any], graph: Graph) -> Mapping[str, Any]:
         compile_task({**changes, "out": str(directory), "probe": False, "command": ""}, graph)
         return load(directory, request.get("threads"))
 
-    def observe(watched: Graph, names: tuple[str, ...], method: Method) -> Ranges:
-        return _observe(watched, names, method, request)
+    def observe(watched: Graph, question: Question) -> Seen:
+        return _observe(watched, question, request, notify)
 
-    found = search(graph, request, build, observe, samples_of(request, graph.inputs))
-    return {**request, "recipe": found.recipe.to_json(), "ranges": found.ranges, "search": found.record}
-
-
-def prepared_for(request: Mapping[str, Any], graph: Graph) -> Prepared:
-    """The graph in the request's precision, by ranges that it carries or that its samples give."""
-    return prepare(graph, request, lambda graph, names, method: _observe(graph, names, method, request))
+    found = search(graph, request, build, observe, samples_of(request, graph.inputs), notify)
+    seen = {"ranges": None} if found.seen is None else found.seen.to_json()
+    return {**request, "recipe": found.recipe.to_json(), **seen, "search": found.record}
 
 
-def _observe(graph: Graph, names: Sequence[str], method: Method, request: Mapping[str, Any]) -> Ranges:
-    """Ranges seen in a float32 build for this machine."""
+def prepared_for(request: Mapping[str, Any], graph: Graph, notify: Notify = silent) -> Prepared:
+    """The graph in the request's precision, by what it carries or what its samples show."""
+    return prepare(graph, request, lambda watched, question: _observe(watched, question, request, notify))
+
+
+def _observe(graph: Graph, question: Question, request: Mapping[str, Any], notify: Notify = silent) -> Seen:
+    """What is seen in a float32 build for this machine."""
     own = {**request, "precision": FLOAT, "target": "native", "algorithm": "auto", "recipe": [], "records": None}
 
     def build(watched: Graph, directory: Path) -> None:
         compile_task({**own, "out": str(directory), "probe": False, "command": ""}, watched)
 
-    return observed_ranges(graph, names, method, samples_of(request, graph.inputs), build)
+    return observed(graph, question, samples_of(request, graph.inputs), build, notify)
 
 
 def _manifest(request: Mapping[str, Any], graph: Graph, target: Target, built: Built) -> Manifest:

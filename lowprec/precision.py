@@ -7,7 +7,7 @@ Ranges are those that the request carries, or else seen on calibration samples; 
 what is rounded does not depend on them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,32 +21,42 @@ from lowprec.frontend.integer_layers import LAYERS as PRODUCTS
 from lowprec.frontend.naming import quote
 from lowprec.frontend.narrow_floats import FORMATS as NARROW_FLOATS
 from lowprec.frontend.narrow_floats import NarrowFloat, narrow_floats
-from lowprec.frontend.quantization import QuantizationOptions, quantize_graph, saturated_weights, tensors_to_observe
+from lowprec.frontend.quantization import (
+    QuantizationOptions,
+    inputs_to_average,
+    quantize_graph,
+    saturated_weights,
+    tensors_to_observe,
+)
 from lowprec.frontend.quantized_tensors import RECTIFIED
 from lowprec.frontend.randomness import Draws
 from lowprec.frontend.schemes import BYTES as EIGHT_BITS
 from lowprec.frontend.schemes import FixedPoint, Scheme
 from lowprec.frontend.uses import uses_of
-from lowprec.ranges import Method, Range
+from lowprec.ranges import Method
 from lowprec.recipe import Recipe
+from lowprec.seen import Question, Seen
 from lowprec.vocabulary import LITERAL, NEAREST, STOCHASTIC
 
 BYTES = Int(8, signed=False)
+BYTE_NAME = "int8"
+BYTE_SCALES = tuple(map(str, Method))
+WORD_SCALES = (LITERAL, str(Method.MINMAX), str(Method.PERCENTILE))
+"""Ways to find scales that fit bytes, and qI.F."""
 DRAWN = "rounded stochastically"
 """What there is to say of a layer."""
-Ranges = Mapping[str, Range]
-Observe = Callable[[Graph, tuple[str, ...], Method], Ranges]
-"""The ranges of some tensors of a graph, found by a method."""
+Observe = Callable[[Graph, Question], Seen]
+"""What samples show of a graph."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """`graph` as it is compiled, by `ranges`; `declined` says of layers that stay in float why they do, `notes` what
-    else there is to say of layers, `warning` what of the whole. `formats` are those that products have got, `words` the
-    types of weights, activations and sums of layers where the graph alone does not show them."""
+    """`graph` as it is compiled, by what was `seen`; `declined` says of layers that stay in float why they do, `notes`
+    what else there is to say of layers, `warning` what of the whole. `formats` are those that products have got,
+    `words` the types of weights, activations and sums of layers where the graph alone does not show them."""
 
     graph: Graph
-    ranges: Ranges | None = None
+    seen: Seen | None = None
     declined: Mapping[str, str] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
     warning: str = ""
@@ -89,6 +99,25 @@ def draws_of(graph: Graph, request: Mapping[str, Any]) -> Draws:
     return Draws(seed=int(request.get("seed", 0)), layers=drawing)
 
 
+def scales_of(graph: Graph, request: Mapping[str, Any], name: str) -> dict[str, str]:
+    """What a recipe says of how scales are found, by layer or input; refused where it is not for the format `name`."""
+    found = {layer: scale for layer, scale in _settings(graph, request, "scale").items() if scale is not None}
+    allowed = BYTE_SCALES if name == BYTE_NAME else WORD_SCALES
+    for scale in found.values():
+        if scale not in allowed:
+            others = ", ".join(map(repr, allowed))
+            raise UsageError(f"a recipe's scale is {scale!r}, and the format {name}, which takes {others}")
+    return found
+
+
+def methods_for(graph: Graph, tensors: Iterable[str], scales: Mapping[str, str], name: str) -> dict[str, Method]:
+    """How the range of each tensor is found: as `scales` has it for its layer, or as is usual for the format `name`."""
+    usual = Method.MSE if name == BYTE_NAME else Method.MINMAX
+    layers = {result: node.layer for node in graph.nodes for result in node.outputs}
+    wished = {tensor: scales.get(layers.get(tensor, tensor), LITERAL) for tensor in tensors}
+    return {tensor: usual if wish == LITERAL else Method(wish) for tensor, wish in wished.items()}
+
+
 def _settings(graph: Graph, request: Mapping[str, Any], name: str) -> dict[str, str | None]:
     """What a recipe says of each layer, and of inputs by their names; of a layer that rectifies a sum or a product,
     what it says of that: the result is rounded there."""
@@ -123,7 +152,7 @@ class _Work:
     wishes: Mapping[str, str]
     base: str
     draws: Draws
-    ranges: Ranges | None = None
+    seen: Seen | None = None
     declined: dict[str, str] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
     warning: str = ""
@@ -132,7 +161,7 @@ class _Work:
     def prepared(self) -> Prepared:
         return Prepared(
             graph=self.graph,
-            ranges=self.ranges,
+            seen=self.seen,
             declined=self.declined,
             notes=self.notes | {layer: "; ".join((*self._note(layer), DRAWN)) for layer in self._drawing()},
             warning=self.warning,
@@ -162,19 +191,22 @@ class _Work:
         self._decline(declined, BINARY)
 
     def integers(self, name: str, request: Mapping[str, Any], observe: Observe) -> None:
-        given = request.get("ranges")
-        scheme = scheme_of(name, literal=not given and request.get("calibration") is None)
-        unscaled = frozenset(
-            layer for layer, scale in _settings(self.graph, request, "scale").items() if scale == LITERAL
-        )
-        if unscaled and not isinstance(scheme, FixedPoint):
-            raise UsageError(f"a recipe's scale {LITERAL!r} is for qI.F, and the format is {name}: leave it out")
+        given = Seen.from_json(request)
+        literal = request.get("calibration") is None and not (given and given.ranges)
+        scheme = scheme_of(name, literal=literal)
+        scales = scales_of(self.graph, request, name)
+        seeing = next((scale for scale in scales.values() if scale != LITERAL), None)
+        if seeing is not None and scheme.literal:
+            raise UsageError(f"a recipe's scale {seeing!r} is found on samples, and there are none: give calibration")
+        unscaled = frozenset(layer for layer, scale in scales.items() if scale == LITERAL)
         options = QuantizationOptions(scheme=scheme, skip=self._others(name), draws=self.draws, unscaled=unscaled)
-        method = Method.MSE if scheme is EIGHT_BITS else Method.MINMAX
-        seen = tensors_to_observe(self.graph, options)
-        self.ranges = observe(self.graph, seen, method) if given is None else _pairs(given)
+        if given is None:
+            methods = methods_for(self.graph, tensors_to_observe(self.graph, options), scales, name)
+            averages = inputs_to_average(self.graph, options)
+            given = observe(self.graph, Question(methods=methods, averages=averages))
+        self.seen = given
         self.notes |= _saturating(self.graph, options)
-        self.graph, declined = quantize_graph(self.graph, self.ranges, options)
+        self.graph, declined = quantize_graph(self.graph, given.ranges, options, means=given.means)
         self._decline(declined, name)
 
     def narrow(self, fmt: NarrowFloat) -> None:
@@ -221,8 +253,8 @@ def _saturating(graph: Graph, options: QuantizationOptions) -> dict[str, str]:
 
 def sketch(graph: Graph, request: Mapping[str, Any]) -> Prepared:
     """As `prepare`, for whoever looks at layers and formats alone."""
-    return prepare(graph, {**request, "ranges": None}, lambda _, names, __: dict.fromkeys(names, (-1.0, 1.0)))
 
+    def observe(_graph: Graph, question: Question) -> Seen:
+        return Seen(ranges=dict.fromkeys(question.methods, (-1.0, 1.0)))
 
-def _pairs(given: Mapping[str, Any]) -> Ranges:
-    return {name: (float(low), float(high)) for name, (low, high) in given.items()}
+    return prepare(graph, {**request, "ranges": None}, observe)

@@ -9,12 +9,14 @@ from lowprec.errors import UsageError
 from lowprec.exporting import to_onnx
 from lowprec.format_names import takes_ranges
 from lowprec.frontend.graph import Graph
+from lowprec.isolation import Notify
+from lowprec.observing import silent
 from lowprec.pipeline import prepared_for
 
 
-def export_task(request: Mapping[str, Any], graph: Graph) -> dict[str, Any]:
+def export_task(request: Mapping[str, Any], graph: Graph, notify: Notify = silent) -> dict[str, Any]:
     """The model at request["out"], and what of it is integers."""
-    prepared = prepared_for(request, graph)
+    prepared = prepared_for(request, graph, notify)
     model = to_onnx(prepared.graph)
     content = model.SerializeToString()
     try:

@@ -23,10 +23,12 @@ from lowprec.comparison import compare
 from lowprec.errors import BuildFailed, Unsupported
 from lowprec.format_names import FLOAT, NARROW_FLOATS, takes_ranges
 from lowprec.frontend.graph import Array, Graph
-from lowprec.precision import Observe, Prepared, layer_formats, prepare
+from lowprec.frontend.quantization import inputs_to_average
+from lowprec.isolation import Notify
+from lowprec.precision import Observe, Prepared, layer_formats, methods_for, prepare, scales_of
 from lowprec.quantized_reference import evaluate
-from lowprec.ranges import Method
 from lowprec.recipe import Recipe, Rule
+from lowprec.seen import Question, Seen
 from lowprec.tradeoff import Cost, Mix, Options, front, noise_of
 
 BYTES = "int8"
@@ -65,17 +67,22 @@ class Search:
     """What was found: the recipe, what its integers' scales come from, and how the choice was made."""
 
     recipe: Recipe
-    ranges: Mapping[str, Any] | None
+    seen: Seen | None
     record: Mapping[str, Any]
 
 
 def search(
-    graph: Graph, request: Mapping[str, Any], build: Build, observe: Observe, samples: Iterator[dict[str, Array]]
+    graph: Graph,
+    request: Mapping[str, Any],
+    build: Build,
+    observe: Observe,
+    samples: Iterator[dict[str, Array]],
+    notify: Notify,
 ) -> Search:
     """The recipe that meets the request's bounds; BuildFailed where none does."""
     inputs = list(islice(samples, SAMPLES))
     with tempfile.TemporaryDirectory(prefix="lowprec-auto-") as folder:
-        work = _Work(graph=graph, request=request, build=build, inputs=inputs, folder=Path(folder))
+        work = _Work(graph=graph, request=request, build=build, inputs=inputs, folder=Path(folder), notify=notify)
         work.prepare(observe)
         work.build_alone()
         work.time()
@@ -92,17 +99,18 @@ class _Work:
     build: Build
     inputs: Sequence[Mapping[str, Array]]
     folder: Path
+    notify: Notify
     wishes: Mapping[str, str] = field(default_factory=dict)
     prepared: dict[str, Prepared] = field(default_factory=dict)
     alone: dict[str, Tried] = field(default_factory=dict)
     wanted: list[dict[str, Array]] = field(default_factory=list)
     layer_ms: dict[str, Mapping[str, float]] = field(default_factory=dict)
     rest_ms: float = 0.0
-    ranges: Any = None
+    seen: Seen = field(default_factory=Seen)
 
     def prepare(self, observe: Observe) -> None:
-        """The graph in every format, and the ranges of all that any mix may round; what the request's own recipe says
-        of a layer stays."""
+        """The graph in every format, and what samples show of all that any mix may round; what the request's own recipe
+        says of a layer stays."""
         own = Recipe.from_json(self.request.get("recipe") or [])
         self.wishes = {layer: fmt for layer, fmt in _own_formats(self.graph, own).items()}
         for layer, fmt in self.wishes.items():
@@ -114,18 +122,20 @@ class _Work:
         made = [name for node in self.graph.nodes for name in node.outputs if name]
         tensors = (*self.graph.inputs, *(self.graph.types[name] for name in made))
         floats = tuple(spec.name for spec in tensors if spec.dtype == "float32")
-        self.ranges = observe(self.graph, floats, Method.MSE)
+        methods = methods_for(self.graph, floats, scales_of(self.graph, self.request, BYTES), BYTES)
+        self.seen = observe(self.graph, Question(methods=methods, averages=inputs_to_average(self.graph)))
         for fmt in CANDIDATES:
             self.prepared[fmt] = prepare(self.graph, self._asking(fmt), _never)
 
     def _asking(self, fmt: str, recipe: Recipe | None = None) -> dict[str, Any]:
         """The request for a build in one format, or by a recipe."""
         rules = self.request.get("recipe") or [] if recipe is None else recipe.to_json()
-        return {**self.request, "precision": fmt, "recipe": rules, "ranges": self.ranges}
+        return {**self.request, "precision": fmt, "recipe": rules, **self.seen.to_json()}
 
     def build_alone(self) -> None:
         """Each format for all layers; the first, float32, gives what others are compared with."""
         for fmt in CANDIDATES:
+            self.notify(f"search: {fmt} for all layers")
             artifact = self.build(self._asking(fmt), self.folder / fmt)
             if fmt == FLOAT:
                 self.wanted = [_outputs(artifact, sample) for sample in self.inputs]
@@ -143,6 +153,7 @@ class _Work:
 
     def time(self) -> None:
         """Every layer in every format, in turns."""
+        self.notify("search: timing")
         seen: dict[str, dict[str, list[float]]] = {fmt: defaultdict(list) for fmt in CANDIDATES}
         rests = []
         for _ in range(ROUNDS):
@@ -157,6 +168,7 @@ class _Work:
 
     def options(self) -> Options:
         """Of each layer the formats that it can have, and their costs."""
+        self.notify("search: how much each layer's integers matter")
         shares = self._shares()
         found: dict[str, dict[str, Cost]] = {}
         for layer in self.alone[FLOAT].formats:
@@ -243,6 +255,7 @@ class _Work:
         return tried
 
     def _built(self, name: str, mix: Mix) -> Tried:
+        self.notify(f"search: {name}")
         recipe = self._recipe(mix.formats)
         artifact = self.build(self._asking(FLOAT, recipe), self.folder / name.replace(" ", "-"))
         return Tried(name=name, formats=mix.formats, artifact=artifact, sqnr_db=self._sqnr(artifact))
@@ -271,7 +284,7 @@ class _Work:
         points = [{"ms": mix.ms, "sqnr_db": _finite(mix.sqnr_db)} for mix in mixes]
         return Search(
             recipe=self._recipe(best.formats),
-            ranges=self.ranges if any(map(takes_ranges, formats)) else None,
+            seen=self.seen if any(map(takes_ranges, formats)) else None,
             record={"measured": rows, "front": points},
         )
 
@@ -288,8 +301,8 @@ def _own_formats(graph: Graph, own: Recipe) -> dict[str, str]:
     return {layer: fmt for layer, fmt in with_rules.items() if without[layer] == fmt}
 
 
-def _never(_graph: Graph, _names: tuple[str, ...], _method: object) -> Any:
-    raise AssertionError("ranges are known by then")
+def _never(_graph: Graph, _question: Question) -> Seen:
+    raise AssertionError("all has been seen by then")
 
 
 def _outputs(artifact: Artifact, sample: Mapping[str, Array]) -> dict[str, Array]:

@@ -104,7 +104,7 @@ def export(arguments: argparse.Namespace) -> Answer:
     options = _options(arguments)
     refuse_auto(options, "export")
     with model_file(arguments.model) as path:
-        found = export_to(arguments.output, path, options)
+        found = export_to(arguments.output, path, options, notify=None if arguments.quiet else Progress())
     counts = Counter(found["formats"].values())
     shares = [f"{count} of {counts.total()} layers in {name}" for name, count in counts.most_common()] or ["no layers"]
     size, opset = found["bytes"] / 1e6, found["opset"]
@@ -226,6 +226,18 @@ def report(arguments: argparse.Namespace) -> Answer:
     return Answer(document={"report": path}, text=path)
 
 
+class Progress:
+    """Lines about how far slow work is, on stderr: one a second at most, none in the first."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def __call__(self, line: str) -> None:
+        if time.monotonic() - self._last >= 1:
+            self._last = time.monotonic()
+            print(f"lowprec: {line}", file=sys.stderr, flush=True)
+
+
 @contextmanager
 def _benchable(arguments: argparse.Namespace) -> Iterator[tuple[str, str | None]]:
     """An artifact's directory and its model: DIR itself, or MODEL compiled into a temporary place."""
@@ -261,7 +273,8 @@ def _compile(model: Path, directory: str, options: Options, arguments: argparse.
     if not arguments.quiet:
         print(f"lowprec: compiling {model.name} for {options.target}", file=sys.stderr)
     began = time.perf_counter()
-    compile_to(directory, model, options, command=shlex.join(["lowprec", *arguments.command]))
+    command = shlex.join(["lowprec", *arguments.command])
+    compile_to(directory, model, options, command=command, notify=None if arguments.quiet else Progress())
     return time.perf_counter() - began
 
 

@@ -79,6 +79,8 @@ ALGORITHMS = Vocabulary(
     planned=("strassen", "split"),
 )
 LITERAL = "none"
-SCALES = Vocabulary(kind="scale", built=(LITERAL,), planned=("tensor", "channel"))
-"""`none`: values are what their words say, whatever was seen."""
+SCALES = Vocabulary(
+    kind="scale", built=(LITERAL, "minmax", "percentile", "mse", "entropy"), planned=("tensor", "channel")
+)
+"""`none`: values are what their words say, whatever was seen; the others say how what was seen becomes a range."""
 PEERS = Vocabulary(kind="engine", built=("onnxruntime", "openvino"), planned=("torch",))

@@ -83,7 +83,7 @@ def answer(task: str, request: Request, say: Say, mark: Callable[[str], None]) -
         say({"stage": "front end"})
         graph = accept(request, mark)
         say({"stage": "build"})
-        return {"result": prepare(task)(request, graph)}
+        return {"result": prepare(task)(request, graph, lambda line: say({"notice": line}))}
     except LowprecError as error:
         return {"error": {"exit_code": error.exit_code, "message": str(error), "details": traceback.format_exc()}}
     except BaseException as error:

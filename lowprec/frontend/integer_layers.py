@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 
 from lowprec.errors import UsageError
 from lowprec.formats import Fixed
+from lowprec.frontend.bias_correction import shift
 from lowprec.frontend.graph import Array, Graph, Node
 from lowprec.frontend.naming import quote
 from lowprec.frontend.randomness import drawn
 from lowprec.frontend.schemes import NORMAL, Scheme
+from lowprec.seen import Means
 
 LAYERS = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
 """Operators that multiply by weights."""
@@ -39,13 +41,13 @@ Words = NDArray[np.int8] | NDArray[np.int16]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Integers:
-    """A layer's constants: codes with a scale for each index of `axis`, or one; `bias` is int32, None where it is float
-    or absent; `scale * the input's scale` is what a sum's unit is worth."""
+    """A layer's constants: codes with a scale for each index of `axis`, or one; `bias` is int32, or float32 where that
+    would not do; `scale * the input's scale` is what a sum's unit is worth."""
 
     codes: Words
     scale: NDArray[np.float32]
     axis: int
-    bias: NDArray[np.int32] | None
+    bias: NDArray[np.int32] | NDArray[np.float32] | None
 
 
 def obstacle(node: Node, graph: Graph, scheme: Scheme, *, seed: int | None = None) -> str:
@@ -55,9 +57,16 @@ def obstacle(node: Node, graph: Graph, scheme: Scheme, *, seed: int | None = Non
 
 
 def integers_of(
-    node: Node, graph: Graph, scheme: Scheme, input_scale: np.float32, *, seed: int | None = None
+    node: Node,
+    graph: Graph,
+    scheme: Scheme,
+    input_scale: np.float32,
+    *,
+    seed: int | None = None,
+    mean: Means | None = None,
 ) -> Integers:
-    """Equation 1 for a layer without an obstacle; by a seed weights are rounded stochastically."""
+    """Equation 1 for a layer without an obstacle; by a seed weights are rounded stochastically. With its input's mean
+    a layer's bias takes off what the rounding of weights adds on average."""
     weights, axis = graph.constants[node.inputs[1]], output_axis(node)
     scale = _normal(scheme.weight_scale(weights, axis), input_scale)
     if scale.ndim and bias_of(node):
@@ -70,7 +79,9 @@ def integers_of(
             f"beyond float32: divide the weights, or keep the layer in float"
         )
     codes = _codes(node, graph, scale, scheme, seed)
-    return Integers(codes=codes, scale=scale, axis=axis, bias=_bias(node, graph, units, _sums(codes, axis)))
+    values = _bias_values(node, graph, codes, scale, mean)
+    bias = None if values is None else _bias(values, units, _sums(codes, axis))
+    return Integers(codes=codes, scale=scale, axis=axis, bias=bias)
 
 
 def saturated_share(node: Node, graph: Graph, scheme: Scheme) -> float:
@@ -136,15 +147,28 @@ def _sums(codes: Words, axis: int) -> NDArray[np.int64]:
     return np.asarray(np.abs(codes, dtype=np.int32).sum(axis=others, dtype=np.int64))
 
 
-def _bias(node: Node, graph: Graph, units: NDArray[np.float32], sums: NDArray[np.int64]) -> NDArray[np.int32] | None:
-    """The bias in units of the sum, if it keeps equation 2."""
-    if not bias_of(node):
-        return None
-    values = np.broadcast_to(graph.constants[bias_of(node)].reshape(-1), sums.shape)
+def _bias_values(
+    node: Node, graph: Graph, codes: Words, scale: NDArray[np.float32], mean: Means | None
+) -> NDArray[np.float32] | None:
+    """One number for each output channel; None for zeros that nobody gave."""
+    axis = output_axis(node)
+    given = np.zeros(1, np.float32) if not bias_of(node) else graph.constants[bias_of(node)].reshape(-1)
+    values: NDArray[np.float32] = np.broadcast_to(given, codes.shape[axis])
+    if mean is not None:
+        weights = graph.constants[node.inputs[1]].astype(np.float64)
+        errors = weights - codes * _along(scale, axis, codes.ndim).astype(np.float64)
+        with np.errstate(over="ignore"):
+            corrected = (values + shift(node, graph, errors, mean)).astype(np.float32)
+        values = corrected if np.isfinite(corrected).all() else values
+    return values if bias_of(node) or values.any() else None
+
+
+def _bias(
+    values: NDArray[np.float32], units: NDArray[np.float32], sums: NDArray[np.int64]
+) -> NDArray[np.int32] | NDArray[np.float32]:
+    """In units of the sum, if it keeps equation 2."""
     steps = np.rint(values.astype(np.float64) / units)
-    if (np.abs(steps) + REACH * sums >= LIMIT).any():
-        return None
-    return steps.astype(np.int32)
+    return values if (np.abs(steps) + REACH * sums >= LIMIT).any() else steps.astype(np.int32)
 
 
 def _operator(node: Node, graph: Graph) -> str:

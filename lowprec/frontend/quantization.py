@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from lowprec.errors import UsageError
+from lowprec.frontend.bias_correction import AXES
 from lowprec.frontend.drafts import TO_STAY, RoundingDraft
 from lowprec.frontend.graph import Array, Attribute, Graph, Node, TensorSpec
 from lowprec.frontend.integer_layers import LAYERS, bias_of, integers_of, obstacle, saturated_share
@@ -24,6 +25,7 @@ from lowprec.frontend.quantized_tensors import Rounded, rounded_tensors
 from lowprec.frontend.randomness import NO_DRAWS, Draws
 from lowprec.frontend.schemes import BYTES, FixedPoint, Scheme, Unit
 from lowprec.ranges import Range
+from lowprec.seen import Means
 from lowprec.vocabulary import suggestion
 
 
@@ -48,15 +50,21 @@ class QuantizationOptions:
 
 
 def quantize_graph(
-    graph: Graph, ranges: Mapping[str, Range] | None, options: QuantizationOptions | None = None
+    graph: Graph,
+    ranges: Mapping[str, Range] | None,
+    options: QuantizationOptions | None = None,
+    *,
+    means: Mapping[str, Means] | None = None,
 ) -> tuple[Graph, dict[str, str]]:
-    """The quantized graph from ranges of `tensors_to_observe`, and why each layer that stays in float does."""
+    """The quantized graph from ranges of `tensors_to_observe`, and why each layer that stays in float does; layers of
+    `means`, which are of `inputs_to_average`, have their biases corrected."""
     options = options or QuantizationOptions()
     scheme, reasons = options.scheme, float_layers(graph, options)
     rounded = _rounded(graph, reasons, options)
     state = _Rewrite(
         graph=graph,
         options=options,
+        means=means or {},
         rounded=rounded,
         draws=options.draws,
         scales=_scales(graph, rounded, ranges or {}, options),
@@ -76,6 +84,16 @@ def tensors_to_observe(graph: Graph, options: QuantizationOptions | None = None)
     """The tensors whose ranges decide the scales."""
     options = options or QuantizationOptions()
     return () if options.scheme.literal else _rounded(graph, float_layers(graph, options), options).deciding
+
+
+def inputs_to_average(graph: Graph, options: QuantizationOptions | None = None) -> dict[str, tuple[str, int]]:
+    """Of layers of bytes that have a bias, or may have one, the input and the axis that sums go over."""
+    options = options or QuantizationOptions()
+    if isinstance(options.scheme, FixedPoint):
+        return {}
+    reasons = float_layers(graph, options)
+    layers = [node for node in graph.nodes if node.op in AXES and _is_of_integers(node, reasons)]
+    return {node.layer: (node.inputs[0], AXES[node.op]) for node in layers}
 
 
 def saturated_weights(graph: Graph, options: QuantizationOptions) -> dict[str, float]:
@@ -142,6 +160,7 @@ class _Rewrite(RoundingDraft):
     """The graph under way, and the names of constants that have been made for a group of tensors."""
 
     options: QuantizationOptions
+    means: Mapping[str, Means]
     scales: Mapping[str, Unit]
     version: int
     units: dict[str, tuple[str, str]] = field(default_factory=dict)
@@ -184,18 +203,33 @@ class _Rewrite(RoundingDraft):
         """Weights and bias as they are dequantized; a bias in float as it was."""
         input_scale, _ = self.scales[self.rounded.groups[node.inputs[0]]]
         scheme = self.options.scheme_of(node.layer)
-        found = integers_of(node, self.graph, scheme, input_scale, seed=self.draws.seed_of(node.layer))
+        seed, mean = self.draws.seed_of(node.layer), self._mean(node)
+        found = integers_of(node, self.graph, scheme, input_scale, seed=seed, mean=mean)
         weights = self._dequantized(node.inputs[1], found.codes, found.scale, found.axis, node.layer)
-        if not bias_of(node):
-            return (weights,)
         if found.bias is None:
-            return weights, self._float_bias(bias_of(node), (found.codes.shape[found.axis],))
-        return weights, self._dequantized(bias_of(node), found.bias, input_scale * found.scale, 0, node.layer)
+            return (weights,)
+        if found.bias.dtype == np.float32:
+            return weights, self._float_bias(bias_of(node), found.bias)
+        name = bias_of(node) or f"{node.inputs[1]}/correction"
+        return weights, self._dequantized(name, found.bias, input_scale * found.scale, 0, node.layer)
 
-    def _float_bias(self, name: str, shape: tuple[int, ...]) -> str:
+    def _mean(self, node: Node) -> Means | None:
+        """Of a layer's input, by channel."""
+        mean = self.means.get(node.layer)
+        if mean is None or node.op not in AXES:
+            return None
+        channels = self.graph.types[node.inputs[0]].shape[AXES[node.op]]
+        if len(mean) != channels or not np.isfinite(mean).all():
+            found = "a NaN or an infinity" if len(mean) == channels else f"{len(mean)} numbers"
+            raise UsageError(
+                f"layer {quote(node.layer)}: the mean of its input is {found}: give {channels} finite numbers"
+            )
+        return mean
+
+    def _float_bias(self, name: str, values: Array) -> str:
         """One number for each output channel."""
-        bias = self.graph.constants[name]
-        return name if bias.shape == shape else self.constant(f"{name}/bias", np.broadcast_to(bias.reshape(-1), shape))
+        kept = name and np.array_equal(self.graph.constants[name], values)
+        return name if kept else self.constant(f"{name}/bias", values)
 
     def _dequantized(self, name: str, codes: Array, scale: Array, axis: int, layer: str) -> str:
         """A constant's codes -> DequantizeLinear."""

@@ -235,7 +235,7 @@ def test_an_observer_finds_a_range_for_each_tensor(method: Method) -> None:
         observer.observe("x", run["x"])
         observer.observe("relu", np.maximum(run["x"], 0))
         observer.observe("empty", np.zeros(0))
-    found = observer.ranges(method, fmt)
+    found = observer.ranges(dict.fromkeys(("x", "relu", "empty"), method), fmt)
     values = np.concatenate([run["x"] for run in default_samples([IMAGE], 0, 8)])
     assert found.keys() == {"x", "relu", "empty"}
     assert found["empty"] == (0, 0)

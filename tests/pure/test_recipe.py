@@ -47,7 +47,11 @@ def test_toml(tmp_path: Path) -> None:
         ("[[rule]]\nop = 'Conv'\nalgorithm = 'winograd:5'", UsageError, r"'winograd:5' \(did you mean 'winograd:\d'"),
         ("[[rule]]\nop = 'Conv'\ngradients = 'q2.14'", Unsupported, "precision 'q2.14' is not built yet"),
         ("[[rule]]\nop = 'Conv'\nrounding = 'up'", UsageError, "unknown rounding 'up': allowed is nearest, stochastic"),
-        ("[[rule]]\nop = 'Conv'\nscale = 'channel'", Unsupported, "scale 'channel' is not built yet: use one of none"),
+        (
+            "[[rule]]\nop = 'Conv'\nscale = 'channel'",
+            Unsupported,
+            "scale 'channel' is not built yet: use one of none, m",
+        ),
         ("[[rule]]\nop = 'Conv'\nweights = 'int9'", UsageError, r"unknown precision 'int9' \(did you mean 'int8'"),
     ],
 )

@@ -14,10 +14,12 @@ from onnx import helper
 import lowprec
 from lowprec import Recipe
 from lowprec.comparison import compare
+from lowprec.compilation import Options, compile_to
 from lowprec.errors import Unsupported, UsageError
 from lowprec.frontend.binarization import binary_weights
 from lowprec.frontend.graph import Node
 from lowprec.recipe import Rule
+from lowprec.seen import Seen
 from lowprec.targets import native
 from tests.rounded import chain, random
 
@@ -239,8 +241,49 @@ def test_scale_none_keeps_fixed_point_literal() -> None:
     assert np.array_equal(whole(inside), literal(inside))
 
 
-def test_scale_none_is_for_fixed_point() -> None:
-    with pytest.raises(UsageError, match=r"a recipe's scale 'none' is for qI\.F, and the format is int8"):
-        lowprec.compile(
-            images(), precision="int8", calibration=[SAMPLES[:1]], recipe=Recipe(rules=(Rule(op="Conv", scale="none"),))
-        )
+@pytest.mark.parametrize(
+    ("precision", "scale", "samples", "message"),
+    [
+        (
+            "int8",
+            "none",
+            True,
+            "scale is 'none', and the format int8, which takes 'minmax', 'percentile', 'mse', 'entropy'",
+        ),
+        ("q2.6", "mse", True, r"scale is 'mse', and the format q2\.6, which takes 'none', 'minmax', 'percentile'"),
+        ("q2.6", "percentile", False, "scale 'percentile' is found on samples, and there are none: give calibration"),
+    ],
+)
+def test_scales_are_for_formats(precision: str, scale: str, samples: bool, message: str) -> None:
+    recipe = Recipe(rules=(Rule(op="Conv", scale=scale),))
+    with pytest.raises(UsageError, match=message):
+        lowprec.compile(images(), precision=precision, calibration=[SAMPLES[:1]] if samples else None, recipe=recipe)
+
+
+def test_a_recipe_says_how_a_range_is_found() -> None:
+    """Of what the layers give that it names, and of inputs."""
+
+    def ranges(*rules: Rule) -> dict[str, tuple[float, float]]:
+        samples = [sample[None] for sample in SAMPLES]
+        art = lowprec.compile(images(), precision="int8", calibration=samples, recipe=Recipe(rules=rules), threads=1)
+        assert lowprec.verify(art, images(), min_sqnr=5).passed
+        seen = Seen.from_json(art.manifest.options)
+        assert seen is not None
+        return dict(seen.ranges)
+
+    whole = Rule(layer="x", scale="minmax")
+    found = {name: ranges(Rule(layer="b", scale=name), whole) for name in ("minmax", "percentile", "mse", "entropy")}
+    (tensor,) = {name for name in found["mse"] if found["mse"][name] != found["minmax"][name]}
+    assert found["mse"] == ranges() | {"x": found["minmax"]["x"]}
+    assert len({seen[tensor] for seen in found.values()}) >= 3
+    assert all(seen[tensor][1] <= found["minmax"][tensor][1] for seen in found.values())
+
+
+def test_slow_work_says_how_far_it_is(tmp_path: Path) -> None:
+    """Samples are counted while they are seen."""
+    path, heard = tmp_path / "model.onnx", list[str]()
+    path.write_bytes(images().SerializeToString())
+    np.savez(tmp_path / "samples.npz", x=SAMPLES)
+    options = Options(precision="int8", calibration=tmp_path / "samples.npz", threads=1)
+    compile_to(str(tmp_path / "artifact"), path, options, command="", notify=heard.append)
+    assert heard == ["calibration: 1 sample seen", *(f"calibration: {count} samples seen" for count in (2, 3, 4))]

@@ -18,6 +18,7 @@ from lowprec.frontend.graph import Graph
 from lowprec.pipeline import compile_task
 from lowprec.precision import prepare
 from lowprec.quantized_reference import evaluate
+from lowprec.seen import Seen
 from lowprec.targets import native, parse_target
 from tests.integer_layers import Case, conv_layer
 from tests.networks.builder import Builder, Size
@@ -50,8 +51,8 @@ def compiled(
     graph = load_graph(path)
     compile_task(asked | inner, graph)
     artifact = load(folder / "artifact")
-    request = {**asked, "ranges": artifact.manifest.options.get("ranges")}
-    return artifact, prepare(graph, request, lambda *_: {}).graph
+    request = {**asked, **{name: artifact.manifest.options.get(name) for name in ("ranges", "means")}}
+    return artifact, prepare(graph, request, lambda *_: Seen()).graph
 
 
 def assert_equal(artifact: Artifact, graph: Graph, feeds: Feeds) -> None:

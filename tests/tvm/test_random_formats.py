@@ -17,6 +17,7 @@ import onnx
 import pytest
 
 from lowprec.artifact import load
+from lowprec.calibration import Observer
 from lowprec.compilation import Options
 from lowprec.errors import InvalidModel
 from lowprec.exactness import numbers
@@ -26,10 +27,10 @@ from lowprec.frontend.graph import Graph
 from lowprec.meanings import meanings_of
 from lowprec.oracle_promises import promised_tensors
 from lowprec.pipeline import compile_task
-from lowprec.precision import Observe, Ranges, prepare
+from lowprec.precision import Observe, prepare
 from lowprec.quantized_reference import evaluate
-from lowprec.ranges import Method
 from lowprec.recipe import Recipe, Rule
+from lowprec.seen import Question, Seen
 from tests.networks.drawing import LARGEST, Array, session_of
 from tests.networks.random_graphs import random_graph
 from tests.networks.replaying import cut
@@ -91,12 +92,16 @@ def mixture(number: int, graph: Graph) -> tuple[str, Recipe]:
 
 
 def observing(feeds: Feeds) -> Observe:
-    """Ranges are those of the inputs that are tried."""
+    """What is seen are the inputs that are tried."""
 
-    def observe(graph: Graph, names: tuple[str, ...], _: Method) -> Ranges:
-        watched = tuple(graph.types[name] for name in names if name not in feeds)
+    def observe(graph: Graph, question: Question) -> Seen:
+        watched = tuple(graph.types[name] for name in question.tensors if name not in feeds)
         values = {**feeds, **(by_onnxruntime(replace(graph, outputs=watched), feeds) if watched else {})}
-        return {name: (float(values[name].min()), float(values[name].max())) for name in names}
+        observer = Observer()
+        for layer, (name, axis) in question.averages.items():
+            observer.average(layer, values[name], axis)
+        ranges = {name: (float(values[name].min()), float(values[name].max())) for name in question.methods}
+        return Seen(ranges=ranges, means=observer.means())
 
     return observe
 
@@ -116,9 +121,9 @@ def found_by_artifact(number: int, folder: Path) -> Found:
     target, threads = CHOICES[number // len(FORMATS) % len(CHOICES)]
     request = Options(precision=precision, recipe=recipe, target=target, threads=threads).to_json()
     prepared = prepare(graph, request, observing(feeds))
-    ranges = {} if prepared.ranges is None else {"ranges": prepared.ranges}
+    seen = {} if prepared.seen is None else prepared.seen.to_json()
     inner: dict[str, Any] = {"out": str(directory), "probe": True, "command": "", "model": str(path)}
-    compile_task(request | ranges | inner, graph)
+    compile_task(request | seen | inner, graph)
     outputs, probes = load(directory).run_probes(feeds)
     return Found(model=graph, network=prepared.graph, feeds=feeds, tensors=probes | outputs)
 

@@ -21,6 +21,7 @@ from lowprec.oracle_promises import promised_tensors
 from lowprec.precision import prepare
 from lowprec.quantized_reference import evaluate
 from lowprec.recipe import Rule
+from lowprec.seen import Seen
 from lowprec.targets import detect_features, parse_target
 from lowprec.testing import assert_independent, assert_unbiased
 from lowprec.testing.chances import ALARM, binomial
@@ -46,7 +47,7 @@ def network(art: Artifact, model: onnx.ModelProto, folder: Path) -> Any:
     path = folder / "model.onnx"
     onnx.save(model, path)
     options = {**art.manifest.options, "ranges": art.manifest.options.get("ranges")}
-    return prepare(load_graph(str(path)), options, lambda *_: {}).graph
+    return prepare(load_graph(str(path)), options, lambda *_: Seen()).graph
 
 
 @pytest.mark.parametrize("precision", thinned(FORMATS))
@@ -234,7 +235,7 @@ def test_probes_draw_as_the_artifact(tmp_path: Path) -> None:
     compile_to(str(tmp_path / "probe.lowprec"), path, options, command="", probe=True)
     probe = load(tmp_path / "probe.lowprec")
     outputs, inner = probe.run_probes({"x": SAMPLES[:1]}, step=4)
-    graph = prepare(load_graph(str(path)), options.to_json(), lambda *_: {}).graph
+    graph = prepare(load_graph(str(path)), options.to_json(), lambda *_: Seen()).graph
     assert np.array_equal(outputs["y"], evaluate(graph, {"x": SAMPLES[:1]}, step=4)["y"])
     assert len(inner) > 3
     assert {name for name in inner if name in graph.types} <= promised_tensors(graph)
