@@ -30,7 +30,8 @@ def instructed_half(x: Expr) -> Expr:
     """The upper half of the nearest bfloat16, by the instruction where x is as wide."""
     if lanes_of(x) != LANES:
         return upper_half(to_bfloat16(x))
-    half = tirx.call_llvm_pure_intrin(f"bfloat16x{LANES}", f"llvm.x86.avx512bf16.cvtneps2bf16.{32 * LANES}", x)
+    # Called float16, because TVM makes other types of bfloat16, and then crashes where the value has a name.
+    half = tirx.call_llvm_pure_intrin(f"float16x{LANES}", f"llvm.x86.avx512bf16.cvtneps2bf16.{32 * LANES}", x)
     return tirx.reinterpret(f"uint16x{LANES}", half)
 
 

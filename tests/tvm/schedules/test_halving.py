@@ -1,5 +1,7 @@
 """Roundings to bfloat16 by instruction: the nearest number, but zero for subnormal ones; and where they are taken."""
 
+from pathlib import Path
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from tvm import te, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from lowprec.building import quick_passes
+from lowprec.building import quick_passes, write_object
 from lowprec.schedules.bfloats import LANES
 from lowprec.schedules.epilogue import Constant, Epilogue, Operand, Step, Value
 from lowprec.schedules.generic import schedule_generic
@@ -61,19 +63,26 @@ def test_declines_without_the_instruction(target: Target) -> None:
     assert by_instruction(epilogue, target) is epilogue
 
 
-def rounded(x: NDArray[np.float32], lanes: int) -> NDArray[np.uint16]:
-    """What a kernel of this machine stores of x, as much as its vectors hold."""
+def kernel(size: int, lanes: int, *, by_name: bool = False) -> tirx.PrimFunc:
+    """Stores the halves of its input, as much as its vectors hold; perhaps of a variable."""
     epilogue = by_instruction(after(ROUND, STORE), native())
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name("main")
-        source = T.arg("X", T.buffer((x.size,), "float32"))
-        result = T.arg("Y", T.buffer((x.size,), UPPER_HALVES))
+        source = T.arg("X", T.buffer((size,), "float32"))
+        result = T.arg("Y", T.buffer((size,), UPPER_HALVES))
         T.func_attr({"tirx.noalias": True, "global_symbol": "main"})
-        with T.serial(0, x.size // lanes) as vector:
+        with T.serial(0, size // lanes) as vector:
             value = epilogue.apply(load(source, vector * lanes, lanes), [], (0, 0, 0, 0, 0), lanes)
-            store(result, vector * lanes, value, lanes)
+            variable = tirx.Var("half", value.ty)
+            store(result, vector * lanes, tirx.Let(variable, value, variable) if by_name else value, lanes)
+    return builder.get()
+
+
+def rounded(x: NDArray[np.float32], lanes: int) -> NDArray[np.uint16]:
+    """What a kernel of this machine stores of x."""
+    machine = tvm.target.Target(native().tvm_target(1))
     with quick_passes():
-        built = tvm.compile(tvm.IRModule({"main": builder.get()}), target=tvm.target.Target(native().tvm_target(1)))
+        built = tvm.compile(tvm.IRModule({"main": kernel(x.size, lanes)}), target=machine)
     found = tvm.runtime.tensor(np.full(x.size, 7, np.uint16))
     built["main"](tvm.runtime.tensor(x), found)
     return np.asarray(found.numpy())
@@ -96,6 +105,14 @@ def test_every_half_and_what_lies_between(lanes: int) -> None:
     numbers = ~np.isnan(x)
     assert np.array_equal(found[numbers], expected[numbers])
     assert np.isnan((found[~numbers].astype(np.uint32) << 16).view(np.float32)).all()
+
+
+@needs_instruction
+def test_what_is_rounded_may_have_a_name(tmp_path: Path) -> None:
+    """Building it for an artifact once ended the process: TVM knew no LLVM type for a variable made of bfloat16."""
+    machine = tvm.target.Target(native().tvm_target(1))
+    write_object({"main": kernel(10 * LANES, LANES, by_name=True)}, machine, tmp_path / "kernel.o")
+    assert (tmp_path / "kernel.o").stat().st_size
 
 
 @needs_instruction
