@@ -1,5 +1,6 @@
 """Roundings to bfloat16 by instruction: the nearest number, but zero for subnormal ones; and where they are taken."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import ml_dtypes
@@ -8,11 +9,12 @@ import pytest
 import tvm
 from numpy.typing import NDArray
 from tvm import te, tirx
+from tvm.ir import Expr
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from lowprec.building import quick_passes, write_object
-from lowprec.schedules.bfloats import LANES
+from lowprec.schedules.bfloats import LANES, instructed_half
 from lowprec.schedules.epilogue import Constant, Epilogue, Operand, Step, Value
 from lowprec.schedules.generic import schedule_generic
 from lowprec.schedules.halving import by_instruction
@@ -63,26 +65,24 @@ def test_declines_without_the_instruction(target: Target) -> None:
     assert by_instruction(epilogue, target) is epilogue
 
 
-def kernel(size: int, lanes: int, *, by_name: bool = False) -> tirx.PrimFunc:
-    """Stores the halves of its input, as much as its vectors hold; perhaps of a variable."""
-    epilogue = by_instruction(after(ROUND, STORE), native())
+def kernel(size: int, lanes: int, half: Callable[[Expr], Expr]) -> tirx.PrimFunc:
+    """Stores the halves of its input, as much as its vectors hold."""
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name("main")
         source = T.arg("X", T.buffer((size,), "float32"))
         result = T.arg("Y", T.buffer((size,), UPPER_HALVES))
         T.func_attr({"tirx.noalias": True, "global_symbol": "main"})
         with T.serial(0, size // lanes) as vector:
-            value = epilogue.apply(load(source, vector * lanes, lanes), [], (0, 0, 0, 0, 0), lanes)
-            variable = tirx.Var("half", value.ty)
-            store(result, vector * lanes, tirx.Let(variable, value, variable) if by_name else value, lanes)
+            store(result, vector * lanes, half(load(source, vector * lanes, lanes)), lanes)
     return builder.get()
 
 
 def rounded(x: NDArray[np.float32], lanes: int) -> NDArray[np.uint16]:
     """What a kernel of this machine stores of x."""
-    machine = tvm.target.Target(native().tvm_target(1))
+    epilogue = by_instruction(after(ROUND, STORE), native())
+    func = kernel(x.size, lanes, lambda value: epilogue.apply(value, [], (0, 0, 0, 0, 0), lanes))
     with quick_passes():
-        built = tvm.compile(tvm.IRModule({"main": kernel(x.size, lanes)}), target=machine)
+        built = tvm.compile(tvm.IRModule({"main": func}), target=tvm.target.Target(native().tvm_target(1)))
     found = tvm.runtime.tensor(np.full(x.size, 7, np.uint16))
     built["main"](tvm.runtime.tensor(x), found)
     return np.asarray(found.numpy())
@@ -110,8 +110,14 @@ def test_every_half_and_what_lies_between(lanes: int) -> None:
 @needs_instruction
 def test_what_is_rounded_may_have_a_name(tmp_path: Path) -> None:
     """Building it for an artifact once ended the process: TVM knew no LLVM type for a variable made of bfloat16."""
+
+    def named(value: Expr) -> Expr:
+        half = instructed_half(value)
+        variable = tirx.Var("half", half.ty)
+        return tirx.Let(variable, half, variable)
+
     machine = tvm.target.Target(native().tvm_target(1))
-    write_object({"main": kernel(10 * LANES, LANES, by_name=True)}, machine, tmp_path / "kernel.o")
+    write_object({"main": kernel(10 * LANES, LANES, named)}, machine, tmp_path / "kernel.o")
     assert (tmp_path / "kernel.o").stat().st_size
 
 
