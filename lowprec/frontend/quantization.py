@@ -21,7 +21,7 @@ from lowprec.frontend.graph import Array, Attribute, Graph, Node, TensorSpec
 from lowprec.frontend.integer_layers import LAYERS, bias_of, integers_of, obstacle, saturated_share
 from lowprec.frontend.naming import quote
 from lowprec.frontend.pruning import prune
-from lowprec.frontend.quantized_tensors import Rounded, rounded_tensors
+from lowprec.frontend.quantized_tensors import Rounded, clips_from_zero, rounded_tensors, upper_bound
 from lowprec.frontend.randomness import NO_DRAWS, Draws
 from lowprec.frontend.schemes import BYTES, FixedPoint, Scheme, Unit
 from lowprec.ranges import Range
@@ -72,7 +72,7 @@ def quantize_graph(
     )
     for spec in graph.inputs:
         state.copy_input(spec)
-    for node in graph.nodes:
+    for node in map(state.rectified, graph.nodes):
         inputs = state.read(node)
         if _is_of_integers(node, reasons):
             inputs = (inputs[0], *state.operands(node))
@@ -183,6 +183,17 @@ class _Rewrite(RoundingDraft):
         codes = self.typed(f"{tensor}/codes", TensorSpec(name="", dtype=self.scheme.word, shape=shape))
         self._emit("QuantizeLinear", (source, *units, words) if words else (source, *units), codes, layer)
         self._emit("DequantizeLinear", (codes, *units), result, layer)
+
+    def rectified(self, node: Node) -> Node:
+        """A Clip from zero to where the codes of its result end is a Relu: what is more has the last code anyway."""
+        group = self.rounded.groups.get(node.outputs[0]) if node.outputs else None
+        if group is None or node.op != "Clip" or node.domain or not clips_from_zero(node, self.graph):
+            return node
+        high = upper_bound(node, self.graph)
+        scale, zero = self.scales[group]
+        with np.errstate(over="ignore"):
+            reaches = high is not None and np.rint(np.float32(high) / scale) + zero >= self.scheme.highest
+        return node if not reaches else replace(node, op="Relu", inputs=node.inputs[:1], attributes={})
 
     def _units(self, group: str) -> tuple[str, str]:
         """The names of a group's scale and zero point."""

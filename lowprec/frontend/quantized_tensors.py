@@ -119,9 +119,19 @@ class _Marking:
 
 def clips_from_zero(node: Node, graph: Graph) -> bool:
     """Whether a Clip's lower bound is known to be 0."""
-    given = node.inputs[1] if len(node.inputs) > 1 else ""
-    low = graph.constants.get(given) if given else node.attributes.get("min")
-    return low is not None and not np.any(np.asarray(low))
+    return _bound(node, graph, 1, "min") == 0
+
+
+def upper_bound(node: Node, graph: Graph) -> float | None:
+    """A Clip's, where it is known."""
+    return _bound(node, graph, 2, "max")
+
+
+def _bound(node: Node, graph: Graph, place: int, attribute: str) -> float | None:
+    """An operand, or the attribute that older Clips have."""
+    given = node.inputs[place] if len(node.inputs) > place else ""
+    bound = graph.constants.get(given) if given else node.attributes.get(attribute)
+    return None if bound is None or np.size(bound) != 1 else float(np.asarray(bound).reshape(()))
 
 
 def _always(node: Node, graph: Graph) -> bool:

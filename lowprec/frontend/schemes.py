@@ -48,6 +48,8 @@ class Bytes:
     weight_word: ClassVar[str] = "int8"
     weight_codes: ClassVar[tuple[int, int]] = (-127, 127)
     """-128 is not used, so that codes are symmetric."""
+    highest: ClassVar[int] = UINT8.codes[1]
+    """Of a tensor's codes."""
 
     def unit(self, seen: Range) -> Unit:
         """Values too small for a scale of full precision count as zeros."""
@@ -83,6 +85,11 @@ class FixedPoint:
     def opset(self) -> int:
         """The first in which QuantizeLinear and DequantizeLinear have words of 16 bits, or an axis."""
         return 21 if self.word == "int16" else 13
+
+    @property
+    def highest(self) -> int:
+        """Of a tensor's codes."""
+        return self.format.codes[1]
 
     @property
     def weight_word(self) -> str:

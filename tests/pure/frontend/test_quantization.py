@@ -12,8 +12,12 @@ from onnx import ModelProto, helper
 
 from lowprec.comparison import compare
 from lowprec.exporting import to_onnx
+from lowprec.formats import Fixed
+from lowprec.frontend import quantization
 from lowprec.frontend.graph import Graph
-from lowprec.frontend.quantization import quantize_graph
+from lowprec.frontend.quantization import QuantizationOptions, quantize_graph
+from lowprec.frontend.schemes import BYTES, FixedPoint, Scheme
+from lowprec.quantized_reference import evaluate as oracle
 from lowprec.ranges import Range
 from tests.corpus.case import network
 from tests.graphs import evaluate, feeds_for, load, operators
@@ -194,3 +198,47 @@ def test_random_networks_keep_names_and_run(tmp_path: Path, seed: int) -> None:
         known.update(node.outputs)
     sizes = {name: spec.shape for name, spec in found.types.items() if name in found.constants}
     assert sizes == {name: array.shape for name, array in found.constants.items()}
+
+
+@pytest.mark.parametrize(
+    ("seen", "scheme", "op"),
+    [
+        (6.0, BYTES, "Relu"),
+        (4.5, BYTES, "Relu"),
+        (6.01, BYTES, "Relu"),
+        (6.02, BYTES, "Clip"),
+        (8.0, BYTES, "Clip"),
+        (6.0, FixedPoint(format=Fixed(2, 14), literal=True), "Relu"),
+        (6.0, FixedPoint(format=Fixed(4, 12), literal=True), "Clip"),
+    ],
+)
+@pytest.mark.parametrize("older", [False, True])
+def test_a_clip_up_to_the_last_code_is_a_relu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen: float, scheme: Scheme, op: str, older: bool
+) -> None:
+    """And has the codes of the Clip."""
+    bounds, old = ([], {"min": 0.0, "max": 6.0}) if older else (["low", "high"], {})
+    nodes = [conv("x", "c"), helper.make_node("Clip", ["c", *bounds], ["y"], **old)]
+    constants = {"w": np.ones((1, 1, 1, 1), np.float32), "low": np.float32(0), "high": np.float32(6)}
+    model = chain(nodes, {name: constants[name] for name in ["w", *bounds]}, [1, 1, 4001, 1])
+    model.opset_import[0].version = 6 if older else 13
+    graph, x = load(model, tmp_path), np.linspace(-20, 20, 4001, dtype=np.float32).reshape(1, 1, -1, 1)
+
+    def codes() -> tuple[list[str], Any]:
+        ranges, options = {"x": (-20.0, 20.0), "y": (0.0, seen)}, QuantizationOptions(scheme=scheme)
+        network, _ = quantize_graph(graph, ranges, options)
+        return operators(network), oracle(network, {"x": x}, wanted=["y/codes"])["y/codes"]
+
+    ops, found = codes()
+    monkeypatch.setattr(quantization, "upper_bound", lambda *_: None)
+    others, expected = codes()
+    assert op in ops
+    assert ops.count("Relu") == (op == "Relu")
+    assert "Relu" not in others
+    assert np.array_equal(found, expected)
+
+
+def test_a_clip_without_upper_bound_stays(tmp_path: Path) -> None:
+    nodes = [conv("x", "c"), helper.make_node("Clip", ["c", "low"], ["y"])]
+    graph = load(chain(nodes, {"w": random(4, 3, 3, 3), "low": np.float32(0)}, [1, 3, 6, 6]), tmp_path)
+    assert "Clip" in operators(quantize_graph(graph, {"x": (0.0, 1.0), "y": (0.0, 1.0)})[0])
