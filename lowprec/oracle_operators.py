@@ -169,6 +169,15 @@ def _lrn(node: Node, arrays: Sequence[Ints], _shape: Extents) -> Array:
     return np.asarray(x / np.power(bias + alpha / size * sums, beta), x.dtype)
 
 
+def _lp_normalization(node: Node, arrays: Sequence[Ints], _shape: Extents) -> Array:
+    """x over the sum of magnitudes, or the root of that of squares; onnx's evaluator takes no magnitudes."""
+    (x,), axis = arrays, _axis(node, -1)
+    wide = _wide(x)
+    norm = np.abs(wide) if _number(node, "p", 2) == 1 else np.square(wide)
+    norm = norm.sum(axis, keepdims=True) if _number(node, "p", 2) == 1 else np.sqrt(norm.sum(axis, keepdims=True))
+    return np.asarray(wide / np.where(norm == 0, np.ones_like(norm), norm), x.dtype)
+
+
 def _batch_normalization(node: Node, arrays: Sequence[Ints], shape: Extents) -> Array:
     x, *parameters = arrays
     scale, shift, mean, variance = (each.reshape(-1, *(1,) * (len(shape) - 2)) for each in parameters)
@@ -205,6 +214,7 @@ OPERATORS: Mapping[str, Operator] = {
     "GlobalMaxPool": _global_max,
     "Identity": _shaped,
     "LRN": _lrn,
+    "LpNormalization": _lp_normalization,
     "MatMul": _matmul,
     "MaxPool": _max_pool,
     "Mul": _mul,

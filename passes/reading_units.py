@@ -80,9 +80,9 @@ def read_unit(function: relax.Function) -> UnitReading:
     signs = _read_signs(windows, lines)
     # Windows of epilogue operands may follow the operator.
     anchor, operator = lines.pop(0)
-    reader = _Reader(
-        windows=windows, shape=shape_of(anchor), values={anchor: 0}, may_start=_packs(operator) and not signs
-    )
+    reads = sum(argument.same_as(anchor) for _, value in lines for argument in getattr(value, "args", ()))
+    may_start = _packs(operator) and not signs and reads == 1  # who reads it again wants it without a bias
+    reader = _Reader(windows=windows, shape=shape_of(anchor), values={anchor: 0}, may_start=may_start)
     result = whole(shape_of(anchor), dtype_of(result_of(function)))
     last = anchor
     for var, value in lines:

@@ -357,7 +357,23 @@ def _unnest_vector(loop: tirx.For) -> Stmt:
     """
     if loop.kind != tirx.ForKind.VECTORIZED or not isinstance(loop.body, BufferStore):
         return loop
+    value = loop.body.value
+    if lanes_of(value) == 1 and _calls_in(value) and not _uses(value, loop.loop_var):
+        return _computed_once(loop)
     return _unnested(loop.body, int(loop.extent.value), loop.loop_var)
+
+
+def _computed_once(loop: tirx.For) -> Stmt:
+    """for lane: y = a  -->  t = a; for lane: y = t.
+
+    TVM visits what is the same in all lanes twice to make a vector of it, and fails where that has names.
+    """
+    store = loop.body
+    buffer = tirx.decl_buffer((1,), str(store.value.ty), "same", scope="global")
+    first = tirx.const(0, "int64")
+    repeated = BufferStore(store.buffer, tirx.BufferLoad(buffer, [first]), store.indices)
+    lanes = _for_lanes(loop.loop_var, int(loop.extent.value), repeated)
+    return tirx.SeqStmt([tirx.AllocBuffer(buffer), BufferStore(buffer, store.value, [first]), lanes])
 
 
 def _unnest_scalar(store: BufferStore) -> Stmt:
@@ -388,6 +404,12 @@ def _for_lanes(lane: tirx.Var, lanes: int, statement: Stmt) -> Stmt:
     own = tirx.Var(lane.name, lane.ty)
     body = tvm_ffi.structural_map(statement, (tirx.Var, lambda var: own if var.same_as(lane) else var), order="post")
     return tirx.For(own, tirx.const(0, lane.ty), tirx.const(lanes, lane.ty), tirx.ForKind.VECTORIZED, body)
+
+
+def _uses(value: Expr, var: tirx.Var) -> bool:
+    found: list[tirx.Var] = []
+    tvm_ffi.structural_walk(value, (tirx.Var, found.append), order="post")
+    return any(other.same_as(var) for other in found)
 
 
 def _calls_in(node: object) -> list[Call]:

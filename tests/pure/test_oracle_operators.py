@@ -182,6 +182,8 @@ NODES: list[tuple[str, Sequence[tuple[int, ...]], tuple[int, ...], dict[str, Any
     ("GlobalMaxPool", [X], (2, 6, 1, 1), {}),
     ("GlobalMaxPool", [(2, 3, 5, 4, 3)], (2, 3, 1, 1, 1), {}),
     ("Identity", [X], X, {}),
+    ("LpNormalization", [X], X, {"axis": 1, "p": 1}),
+    ("LpNormalization", [X], X, {"axis": -1}),
     ("LRN", [X], X, {"size": 3, "alpha": 0.5, "beta": 0.75, "bias": 2.0}),
     ("MatMul", [X, (4, 7)], (2, 6, 5, 7), {}),
     ("MaxPool", [X], (2, 6, 3, 4), WINDOW),

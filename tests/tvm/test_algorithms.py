@@ -214,3 +214,43 @@ def test_a_wide_layer_takes_winograd_by_itself(target: str) -> None:
     artifact = lowprec.compile(model.SerializeToString(), target=target, threads=1)
     assert artifact.plan.choice("y").algorithm.startswith("winograd:")
     assert set(families(artifact).values()) == {"winograd"}
+
+
+@pytest.mark.parametrize("algorithm", ["direct", "im2col", "winograd:2", "fft"])
+@pytest.mark.parametrize("target", ["native", "x86-64"])
+def test_a_constant_added_to_what_is_read_again(algorithm: str, target: str) -> None:
+    """It is no bias: who else reads the products wants them without it."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["products"], pads=[1, 1, 1, 1]),
+        helper.make_node("Add", ["products", "c"], ["sum"]),
+        helper.make_node("Sigmoid", ["sum"], ["gate"]),
+        helper.make_node("Mul", ["products", "gate"], ["y"]),
+    ]
+    weights = [constant("w", 24, 16, 3, 3, seed=0), constant("c", 24, 1, 1, seed=1)]
+    ends = [helper.make_tensor_value_info("x", TensorProto.FLOAT, SHAPE)]
+    ends.append(helper.make_tensor_value_info("y", TensorProto.FLOAT, None))
+    graph = helper.make_graph(nodes, "gated", ends[:1], ends[1:], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    (expected,) = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]).run(None, {"x": X})
+    found = lowprec.compile(model, algorithm=algorithm, target=target, threads=1)(X)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8", "q4.12"])
+def test_a_constant_added_to_a_product_that_is_read_again(precision: str) -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["products"]),
+        helper.make_node("Add", ["products", "c"], ["sum"]),
+        helper.make_node("HardSigmoid", ["sum"], ["gate"]),
+        helper.make_node("Sum", ["products", "gate", "sum"], ["y"]),
+    ]
+    weights = [constant("w", 24, 16, seed=0), constant("c", 16, seed=1)]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [40, size]) for name, size in (("x", 24), ("y", 16))]
+    graph = helper.make_graph(nodes, "sums", ends[:1], ends[1:], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    x = np.random.default_rng(3).standard_normal((40, 24), np.float32)
+    (expected,) = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]).run(None, {"x": x})
+    calibration = [x] if precision in ("int8", "q4.12") else None
+    found = lowprec.compile(model, precision=precision, calibration=calibration, threads=1)(x)
+    bound = {"fp32": 1e-5, "bf16": 2e-2, "int8": 4e-2, "q4.12": 1e-2}[precision]
+    assert np.abs(found - expected).max() <= bound * np.abs(expected).max()

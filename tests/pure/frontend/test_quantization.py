@@ -217,7 +217,8 @@ def test_a_clip_up_to_the_last_code_is_a_relu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen: float, scheme: Scheme, op: str, older: bool
 ) -> None:
     """And has the codes of the Clip."""
-    bounds, old = ([], {"min": 0.0, "max": 6.0}) if older else (["low", "high"], {})
+    bounds: list[str] = [] if older else ["low", "high"]
+    old: dict[str, Any] = {"min": 0.0, "max": 6.0} if older else {}
     nodes = [conv("x", "c"), helper.make_node("Clip", ["c", *bounds], ["y"], **old)]
     constants = {"w": np.ones((1, 1, 1, 1), np.float32), "low": np.float32(0), "high": np.float32(6)}
     model = chain(nodes, {name: constants[name] for name in ["w", *bounds]}, [1, 1, 4001, 1])

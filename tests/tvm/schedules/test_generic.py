@@ -98,6 +98,19 @@ def test_broadcast_of_channels(rows: int, channels: int, target: Target) -> None
     check(relu_of_sum, normal(2, rows, 9, channels), normal(channels), target=target)
 
 
+@pytest.mark.parametrize("width", [2, 3, 16, 35])
+@pytest.mark.parametrize("target", CHOICES, ids=lambda target: target.name)
+def test_what_is_the_same_in_all_lanes(width: int, target: Target) -> None:
+    """A rounded quotient has names for its parts, and TVM once made no vector of it."""
+
+    def repeated(x: Expr) -> Expr:
+        steps = op.clip(op.round(op.divide(x, constant(0.1))), -128, 127)
+        codes = op.astype(op.astype(steps, "int8"), "float32")
+        return op.broadcast_to(op.multiply(codes, constant(0.1)), (40, width))
+
+    check(repeated, normal(40, 1), target=target)
+
+
 @pytest.mark.parametrize("size", [1, 17, 50000])
 @pytest.mark.parametrize(
     "function", [op.exp, op.nn.gelu, op.nn.silu, op.sigmoid, op.tanh, mish], ids=lambda f: f.__name__
