@@ -66,7 +66,9 @@ def integer_pool(node: Node, x: Codes, shape: Extents) -> Sums:
         window = window_of(node, extents(node, "kernel_shape", ()), shape[2:])
         total = windows(x.centred, window).sum(window.taps, dtype=np.int64)
         elements = counts(size, window, include_pad=bool(node.attributes.get("count_include_pad", 0)))
-    return Sums(total=total, scale=np.asarray(x.scale.reshape(()), np.float32), count=elements.astype(np.float32))
+    return Sums(
+        total=total, scale=np.asarray(x.scale.reshape(()), np.float32), count=np.maximum(elements, 1).astype(np.float32)
+    )
 
 
 def sums_of(node: Node, x: Ints, w: Ints, shape: Extents) -> NDArray[np.int64]:

@@ -70,11 +70,12 @@ def _max_pool(node: Node, arrays: Sequence[Ints], shape: Extents) -> Array:
 
 
 def _average_pool(node: Node, arrays: Sequence[Ints], shape: Extents) -> Array:
+    """Of nothing, where dilated taps step over all of a small input, it is 0."""
     (x,) = arrays
     window = window_of(node, extents(node, "kernel_shape", ()), shape[2:])
     elements = counts(x.shape[2:], window, include_pad=bool(node.attributes.get("count_include_pad", 0)))
     wide = _wide(x)
-    return np.asarray(windows(wide, window).sum(window.taps) / elements.astype(wide.dtype), x.dtype)
+    return np.asarray(windows(wide, window).sum(window.taps) / np.maximum(elements, 1).astype(wide.dtype), x.dtype)
 
 
 def _global_average(_node: Node, arrays: Sequence[Ints], _shape: Extents) -> Array:

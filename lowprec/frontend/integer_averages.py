@@ -80,7 +80,8 @@ class _Window:
         return tuple(max(0, (count - 1) * s + (k - 1) * d + 1 - n - before) for n, count, k, s, d, before in axes)
 
     def counts(self, *, padding: bool) -> Floats:
-        """How many numbers each window holds, or all hold; what is beyond the padding never counts."""
+        """How many numbers each window holds, or all hold; what is beyond the padding never counts. Of none the average
+        is 0, as of one zero."""
         counts = np.ones((), np.float32)
         axes = zip(
             self.size, self.results, self.kernel, self.strides, self.dilations, self.begin, self.end, strict=True
@@ -90,6 +91,7 @@ class _Window:
             low, high = (-before, n + after) if padding else (0, n)
             held = ((places >= low) & (places < high)).sum(axis=1)
             counts = counts[..., None] * held.astype(np.float32)
+        counts = np.maximum(counts, np.float32(1))
         return counts.reshape(-1)[:1].reshape(()) if (counts == counts.flat[0]).all() else counts[None, None]
 
 

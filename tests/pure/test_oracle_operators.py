@@ -171,6 +171,7 @@ NODES: list[tuple[str, Sequence[tuple[int, ...]], tuple[int, ...], dict[str, Any
     ("AveragePool", [X], (2, 6, 3, 4), WINDOW | {"count_include_pad": 1}),
     ("AveragePool", [X], (2, 6, 3, 2), {"kernel_shape": (2, 2), "strides": (2, 2), "ceil_mode": 1}),
     ("AveragePool", [X], (2, 6, 3, 2), {"kernel_shape": (2, 2), "dilations": (2, 2)}),
+    ("AveragePool", [(1, 1, 1, 1)], (1, 1, 1, 1), {"kernel_shape": (2, 2), "dilations": (1, 2), "pads": (0, 1, 1, 1)}),
     ("BatchNormalization", [X, (6,), (6,), (6,), (6,)], X, {"epsilon": 1e-3}),
     ("Clip", [X, (), ()], X, {}),
     ("Concat", [X, (2, 1, 5, 4)], (2, 7, 5, 4), {"axis": 1}),

@@ -196,7 +196,7 @@ def biases_of_words(net: Network) -> list[str]:
 
 
 def averages(net: Network) -> list[str]:
-    """Dilated, beyond the padding, with the padding counted or not."""
+    """Dilated, beyond the padding, with the padding counted or not; and of nothing, which is 0."""
     x = net.dequantize(image(net), 0.02, 3)
     flags = [(d, c, p) for d in (1, 2) for c in (0, 1) for p in (0, 1)]
     found = []
@@ -208,7 +208,11 @@ def averages(net: Network) -> list[str]:
             dilations=(dilation,) * 2, ceil_mode=ceil, count_include_pad=padding,
         )  # fmt: skip
         found.append(net.quantize(pooled, 0.01, 128, "uint8"))
-    return found
+    pixel = net.dequantize(net.input(np.full((1, 5, 1, 1), 200, np.uint8)), 0.02, 3)
+    pooled = net.node(
+        "AveragePool", pixel, shape=(1, 5, 1, 1), kernel_shape=(2, 2), pads=(0, 1, 1, 1), dilations=(1, 2)
+    )
+    return [*found, net.quantize(pooled, 0.01, 128, "uint8")]
 
 
 def ranges_of_the_moment(net: Network) -> list[str]:
