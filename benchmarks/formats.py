@@ -2,13 +2,15 @@
 
     conv3_256_56    fp32 163 GOP/s 95 %    int8 596 GOP/s 78 %    ...
 
-Each format is a build of a bank of copies (layer_suite.py), and what is timed is the kernels of the layer alone, in
-turns. Each turn measures the units anew, since a shared machine's clock has good and bad minutes: a share is the median
-over turns of a rate over the unit's in that turn. Floats are computed directly, with as many multiplications as the
-model has. The unit of fp32 is that of its multiply-adds, and so is that of bf16 and fp16 where there are no tiles; that
-of integers the one of products of bytes, of which exact products of 16 bits take four, and on tiles those of bf16 two,
-of fp16 six. That of signs is not measured: three instructions xor, count and add 512 products, where two make 32 of
-fp32, so it is 32/3 of fp32's.
+Each format is a build of a chain of copies (layer_suite.py), each of which reads what the one before gave, as in a
+network, and has weights of its own; what is timed is the kernels of the layer alone, in turns. Each turn measures the
+units anew, since a shared machine's clock has good and bad minutes: a share is the median over turns of a rate over the
+unit's in that turn. Floats are computed directly, with as many multiplications as the model has.
+
+The unit of fp32 is that of its multiply-adds, and so is that of bf16 and fp16 where there are no tiles; that of
+integers the one of products of bytes, of which exact products of 16 bits take four, and on tiles those of bf16 two, of
+fp16 six. That of signs is not measured: three instructions xor, count and add 512 products, where two make 32 of fp32,
+so it is 32/3 of fp32's.
 """
 
 import argparse
@@ -21,7 +23,7 @@ from typing import Any
 
 import onnx
 
-from benchmarks.layer_suite import BenchLayer, bank, copies_past, inputs
+from benchmarks.layer_suite import BenchLayer, chain, inputs
 from lowprec.artifact import Artifact, load
 from lowprec.compilation import Options, compile_to
 from lowprec.errors import LowprecError
@@ -33,7 +35,7 @@ from lowprec.targets import native
 FORMATS = ("fp32", "bf16", "fp16", "int8", "q2.14", "binary")
 FORCED = {"fp32": "direct", "bf16": "direct", "fp16": "direct"}
 """Algorithms with as many multiplications as the model: the share of a peak means something then."""
-L2_BYTES = 2 << 20
+COPIES = 8
 FEWEST = 7
 """Turns."""
 SIGNS = 32 / 3
@@ -59,14 +61,13 @@ def units(threads: int) -> dict[str, float]:
 
 def measure_formats(layer: BenchLayer, options: argparse.Namespace) -> dict[str, Any]:
     """One layer in every format."""
-    copies = copies_past(L2_BYTES, layer)
-    feeds = inputs(layer, copies, seed=options.seed)
+    feeds = inputs(layer, 1, seed=options.seed)
     failures: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="lowprec-formats-") as folder:
-        model = Path(folder) / "bank.onnx"
-        onnx.save(bank(layer, copies, seed=options.seed), model)
+        model = Path(folder) / "chain.onnx"
         built = {}
         for fmt in FORMATS:
+            onnx.save(chain(layer, COPIES, seed=options.seed, rectified=fmt != "binary"), model)
             try:
                 built[fmt] = _build(fmt, model, Path(folder) / fmt, options)
             except LowprecError as problem:
@@ -76,13 +77,13 @@ def measure_formats(layer: BenchLayer, options: argparse.Namespace) -> dict[str,
         for _ in range(FEWEST):
             peaks = units(options.threads)
             for fmt, artifact in built.items():
-                rates[fmt].append(2 * layer.macs * copies / _seconds(artifact, feeds))
+                rates[fmt].append(2 * layer.macs * COPIES / _seconds(artifact, feeds))
                 shares[fmt].append(rates[fmt][-1] / peaks[fmt])
     rows = {}
     for fmt, found in rates.items():
         rate = statistics.median(found)
         rows[fmt] = {"p50_ms": 2e3 * layer.macs / rate, "gops": rate / 1e9, "share": statistics.median(shares[fmt])}
-    return {"layer": layer.name, "macs": layer.macs, "copies": copies, "formats": rows, "failures": failures}
+    return {"layer": layer.name, "macs": layer.macs, "copies": COPIES, "formats": rows, "failures": failures}
 
 
 def line(row: Mapping[str, Any]) -> str:
@@ -95,7 +96,7 @@ def _cell(found: Mapping[str, float] | None) -> str:
 
 
 def _build(fmt: str, model: Path, directory: Path, options: argparse.Namespace) -> Artifact:
-    """The bank with all layers in a format, the first and the last one too."""
+    """The chain with all layers in a format, the first and the last one too."""
     chosen = Options(
         recipe=Recipe(rules=tuple(Rule(op=op, weights=fmt, activations=fmt) for op in ("Conv", "Gemm"))),
         algorithm=FORCED.get(fmt, "auto"),

@@ -114,6 +114,24 @@ def bank(layer: BenchLayer, copies: int, *, seed: int) -> onnx.ModelProto:
     return model
 
 
+def chain(layer: BenchLayer, copies: int, *, seed: int, rectified: bool) -> onnx.ModelProto:
+    """The model: copy k reads what copy k - 1 gives, rectified or as it is; for layers that give what they can read."""
+    assert layer.input_shape == layer.output_shape, layer.name
+    nodes, weights = [], []
+    gain = np.float32(math.sqrt(2) if rectified else 1)
+    for copy in range(copies):
+        values = parameters(layer, copy, seed=seed)
+        weights.append(numpy_helper.from_array(gain * values.weight, f"w{copy}"))
+        weights.append(numpy_helper.from_array(values.bias, f"b{copy}"))
+        nodes.append(_node(layer.geometry, copy))
+        nodes.append(helper.make_node("Relu" if rectified else "Identity", [f"y{copy}"], [f"x{copy + 1}"]))
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, layer.input_shape) for name in ("x0", f"x{copies}")]
+    graph = helper.make_graph(nodes, layer.name, ends[:1], ends[1:], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    return model
+
+
 def _node(geometry: Conv | Gemm, copy: int) -> onnx.NodeProto:
     names = [f"x{copy}", f"w{copy}", f"b{copy}"]
     if isinstance(geometry, Gemm):

@@ -63,7 +63,7 @@ FORMATS = (
     conv_layer("conv3_256_28", (256, 256), 28, 3),
     conv_layer("conv3_512_28", (512, 512), 28, 3),
     conv_layer("conv1_256_56", (256, 256), 56, 1),
-    conv_layer("conv1_256_28", (256, 512), 28, 1),
+    conv_layer("conv1_256_28", (256, 256), 28, 1),
     conv_layer("conv1_512_28", (512, 512), 28, 1),
 )
 

@@ -4,11 +4,22 @@ import math
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 from benchmarks import command, models
 from benchmarks.figures import summarize
-from benchmarks.layer_suite import LAYERS, MOST_COPIES, BenchLayer, bank, copies_past, inputs, parameters
+from benchmarks.layer_suite import (
+    LAYERS,
+    MOST_COPIES,
+    BenchLayer,
+    bank,
+    chain,
+    conv_layer,
+    copies_past,
+    inputs,
+    parameters,
+)
 from benchmarks.machine import Peaks, describe
 from lowprec.convolution import Conv
 from lowprec.errors import UsageError
@@ -77,6 +88,18 @@ def test_bank_is_what_its_geometry_says() -> None:
     assert shape == layer.output_shape == (1, 6, 5, 4)
     assert not np.array_equal(parameters(layer, 0, seed=0).weight, parameters(layer, 1, seed=0).weight)
     assert list(inputs(layer, 3, seed=0)) == ["x0", "x1", "x2"]
+
+
+@pytest.mark.parametrize(("rectified", "between"), [(True, "Relu"), (False, "Identity")])
+def test_a_chain_reads_what_it_gave(rectified: bool, between: str) -> None:
+    """And its numbers stay near 1."""
+    layer = conv_layer("toy", (16, 16), 9, 3)
+    model = onnx.shape_inference.infer_shapes(chain(layer, 6, seed=0, rectified=rectified), strict_mode=True)
+    assert [node.op_type for node in model.graph.node] == ["Conv", between] * 6
+    feeds = inputs(layer, 1, seed=0)
+    (found,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, feeds)
+    assert found.shape == layer.output_shape
+    assert 0.1 < np.sqrt(np.square(found).mean()) < 5
 
 
 def test_weights_depend_on_seed_and_name_alone() -> None:
