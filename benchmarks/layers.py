@@ -8,6 +8,7 @@ second, the others stopped; every round's outputs are compared with ONNX Runtime
 
 import argparse
 import math
+import os
 import subprocess
 import sys
 import tempfile
@@ -25,7 +26,7 @@ from benchmarks.layer_suite import BenchLayer, bank, copies_past
 from benchmarks.layer_suites import BATCHES, LAVIN_GRAY, SUITES, USUAL, suite
 from lowprec.choosing import named
 from lowprec.compilation import Options, compile_to
-from lowprec.engine_process import Child
+from lowprec.engine_process import ALONE, Child
 from lowprec.errors import LowprecError
 from lowprec.manifest import FILE_NAME, from_text
 from lowprec.targets import parse_target
@@ -215,7 +216,9 @@ def _process(log: Path) -> Iterator[Child]:
     """A fresh engine process, killed at the end whatever happens."""
     arguments = [sys.executable, "-m", "benchmarks.layer_engines"]
     with log.open("wb") as stderr:
-        process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr)
+        process = subprocess.Popen(
+            arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, env={**os.environ, **ALONE}
+        )
     try:
         yield Child(process, log)
     finally:

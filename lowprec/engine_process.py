@@ -94,12 +94,18 @@ def last_words(status: int, text: str) -> str:
     return (named or lines or [f"exit status {status}"])[-1].strip()
 
 
+ALONE = {"OPENBLAS_NUM_THREADS": "1"}
+"""The environment of engines: NumPy's threads, which compare answers, would go on spinning on their cores."""
+
+
 @contextmanager
 def child_process(log: Path) -> Iterator[Child]:
     """A fresh engine process, killed at the end whatever happens."""
     command = [sys.executable, "-P", "-m", "lowprec.engines"]
     with log.open("wb") as stderr:
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr)
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, env={**os.environ, **ALONE}
+        )
     try:
         yield Child(process, log)
     finally:
