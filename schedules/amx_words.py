@@ -12,7 +12,7 @@ from lowprec.schedules.noise import positions, quads, source_of
 from lowprec.schedules.philox import Stream, element_word
 from lowprec.schedules.tasks import decode, start_of
 from lowprec.schedules.tiling import ceil_div
-from lowprec.schedules.views import WORDS, Drawn, Index, load, named, store
+from lowprec.schedules.views import WORDS, Drawn, Index, load, named, splat, store
 from lowprec.tiles import LANES
 
 BLOCKS = 2
@@ -27,7 +27,9 @@ class Words:
     `begins` have two halves, one for the grid before.
 
     A tile's pixels follow each other, as blocks do, which have the words of four pixels each if planes have whole ones:
-    then all that a tile may touch are computed, several at once. Else each element has a block of its own.
+    then all that a tile may touch are computed, several at once. If planes have a part of a block besides, blocks of
+    neighbouring channels begin at different pixels: a row is put together from a block and the next, by the channel.
+    Else each element has a block of its own.
     """
 
     spec: Amx
@@ -35,6 +37,7 @@ class Words:
     source: Stream
     kept: tirx.Buffer
     begins: tirx.Buffer
+    last: tirx.Buffer
 
     @staticmethod
     def rows(spec: Amx) -> int:
@@ -44,9 +47,14 @@ class Words:
         return line.rows if aligned else BLOCK * (ceil_div(line.rows - 1, BLOCK) + 1)
 
     @staticmethod
+    def room(spec: Amx) -> int:
+        """Rows of a tile in memory: before those that are read, one block, and behind, what is drawn besides."""
+        return Words.rows(spec) + (BLOCKS + 1) * BLOCK
+
+    @staticmethod
     def size(spec: Amx) -> int:
         """Of a half."""
-        return Words.rows(spec) * spec.grid.high * spec.panel
+        return Words.room(spec) * spec.grid.high * spec.panel
 
     @property
     def whole(self) -> bool:
@@ -54,29 +62,37 @@ class Words:
         return self.view.strides[3] == 1 and all(self.view.strides[axis] % BLOCK == 0 for axis in (0, 4))
 
     @property
+    def shifted(self) -> bool:
+        """Whether images have whole blocks, and so have the planes of a vector of channels together."""
+        even = self.view.strides[0] % BLOCK == 0 and self.spec.out_channels % LANES == 0
+        return self.view.strides[3] == 1 and even and not self.whole
+
+    @property
     def together(self) -> int:
         """Blocks of a channel, or elements, that are drawn at once."""
-        return max(1, BLOCKS // self.spec.grid.wide) if self.whole else 1
+        return max(1, BLOCKS // self.spec.grid.wide) if self.whole or self.shifted else 1
 
     @property
     def draws(self) -> int:
         """Of a tile."""
+        if self.shifted:  # a row needs the next block, too
+            return ceil_div(self.rows(self.spec) // BLOCK + 1, self.together)
         return ceil_div(self.rows(self.spec) // BLOCK, self.together) if self.whole else self.spec.line.rows
 
     def _place(self, tile: Index, vector: int, half: Index) -> Index:
-        return half * self.size(self.spec) + (tile * self.spec.grid.wide + vector) * self.rows(self.spec) * LANES
+        return half * self.size(self.spec) + (tile * self.spec.grid.wide + vector) * self.room(self.spec) * LANES
 
     def at(self, pixel: Index, vector: int, place: Index, half: Index) -> Index:
         """Where the words of a pixel of the grid are, whose element is at `place`, for a vector of its tile."""
         tile = tirx.floordiv(pixel, self.spec.line.rows)
         row = tirx.floormod(pixel, self.spec.line.rows)
-        if self.whole:
-            row = place - load(self.begins, half * self.spec.grid.high + tile, 1)
+        if self.whole or self.shifted:
+            row = place - load(self.begins, half * self.spec.grid.high + tile, 1) + (BLOCK if self.shifted else 0)
         return self._place(tile, vector, half) + row * LANES
 
     def begin(self, table: tirx.Buffer, pixel: Index, half: Index) -> None:
         """Before the draws of the grid whose first pixel is number `pixel` of the table."""
-        for tile in range(self.spec.grid.high) if self.whole else ():
+        for tile in range(self.spec.grid.high) if self.whole or self.shifted else ():
             first = load(table, pixel + tile * self.spec.line.rows, 1)
             begin = tirx.bitwise_and(first, tirx.const(-BLOCK, "int32"))
             store(self.begins, half * self.spec.grid.high + tile, begin, 1)
@@ -87,6 +103,9 @@ class Words:
         channels = [tirx.Cast("int64", at.channel + vector) * self.view.strides[4] for vector in at.vectors]
         if self.whole:
             self._draw_blocks(tile, part, channels, at)
+            return
+        if self.shifted:
+            self._draw_shifted(tile, part, channels, at)
             return
         place = T.bind(load(at.table, at.pixel + tile * self.spec.line.rows + part, 1))
         for j, start in enumerate(channels):
@@ -108,6 +127,44 @@ class Words:
             for j in range(len(channels)):
                 for row, word in enumerate(next(found)):
                     store(self.kept, self._place(tile, j, at.half) + (number * BLOCK + row) * LANES, word, at.width)
+
+    def _draw_shifted(self, tile: Index, part: Index, channels: list[ir.Expr], at: "Drawing") -> None:
+        """Blocks, and with the last one of the draw before the rows of all but the last."""
+        stride = self.view.strides[4]
+        begin = load(self.begins, at.half * self.spec.grid.high + tile, 1)
+        numbers = [part * self.together + i for i in range(self.together)]
+        places = [
+            positions(tirx.Cast("int64", begin + number * BLOCK) + start, stride, LANES)
+            for number in numbers
+            for start in channels
+        ]
+        two = splat(tirx.const(2, "uint64"), LANES)
+        found = quads(self.source, [place >> two for place in places])
+        ahead = [lane * stride % BLOCK for lane in range(LANES)]
+        for j in range(len(channels)):
+            kept = j * BLOCK * LANES
+            before = [named(load(self.last, kept + row * LANES, LANES)) for row in range(BLOCK)]
+            for i, number in enumerate(numbers):
+                after = [named(word) for word in found[i * len(channels) + j]]
+                words = [*before, *after]
+                for row in range(BLOCK):
+                    word = words[row]
+                    for shift in range(1, BLOCK):
+                        if shift in ahead:
+                            word = tirx.Select(self._lanes_ahead(ahead, shift), words[row + shift], word)
+                    place = self._place(tile, j, at.half) + (number * BLOCK + row) * LANES
+                    store(self.kept, place, word, LANES)
+                before = after
+            for row, word in enumerate(before):
+                store(self.last, kept + row * LANES, word, LANES)
+
+    @staticmethod
+    def _lanes_ahead(ahead: list[int], shift: int) -> ir.Expr:
+        """Those lanes whose blocks begin so many pixels before the first one's."""
+        bits = sum(1 << lane for lane, by in enumerate(ahead) if by == shift)
+        order = tirx.Cast(f"int32x{LANES}", tirx.Ramp(tirx.const(0, "int32"), tirx.const(1, "int32"), LANES))
+        ones = splat(tirx.const(1, "int32"), LANES)
+        return ((splat(tirx.const(bits, "int32"), LANES) >> order) & ones) == ones
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,5 +191,6 @@ def words_of(spec: Amx, buffers: Buffers, task: ir.Expr) -> dict[int, Words]:
                 source=source_of(key, buffers.step, task),
                 kept=T.alloc_buffer((2 * Words.size(spec),), WORDS, scope="global"),
                 begins=T.alloc_buffer((2 * spec.grid.high,), "int32", scope="global"),
+                last=T.alloc_buffer((BLOCK * spec.panel,), WORDS, scope="global"),
             )
     return found

@@ -131,9 +131,26 @@ def test_tiles_draw_the_words_of_their_places(case: tuple[str, str], tmp_path: P
         assert np.array_equal(art(samples[0], step=step), known)
 
 
-def tiled(shape: tuple[int, ...], kernel: int, stride: int) -> onnx.ModelProto:
-    """y = relu(conv(x) + conv(x)), of 64 channels and 40: two tensors are drawn beside the sum."""
-    weights = {name: random(40, 64, kernel, kernel, seed=seed) / 24 for seed, name in enumerate("vw")}
+PARTS = [((7, 7), 1, 1), ((10, 5), 3, 1), ((5, 11), 1, 2), ((13, 19), 3, 1), ((7, 7), 1, 2), ((3, 1), 1, 1)]
+
+
+@pytest.mark.parametrize(("size", "kernel", "images"), PARTS)
+@pytest.mark.parametrize("precision", thinned(["q2.14", "int8"], first=1))
+def test_tiles_put_rows_together_from_parts_of_blocks(
+    size: tuple[int, int], kernel: int, images: int, precision: str, tmp_path: Path
+) -> None:
+    """Planes of 1, 2 or 3 elements more than whole blocks, where vectors of channels are full; as the oracle has it."""
+    shape = (images, 64, *size)
+    model, samples = tiled(shape, kernel, 1, channels=48), random(2, *shape, seed=6)
+    art = compiled(model, precision, calibration=list(samples))
+    for step in STEPS[:2]:
+        known = evaluate(network(art, model, tmp_path), {"x": samples[0]}, step=step)["y"]
+        assert np.array_equal(art(samples[0], step=step), known)
+
+
+def tiled(shape: tuple[int, ...], kernel: int, stride: int, *, channels: int = 40) -> onnx.ModelProto:
+    """y = relu(conv(x) + conv(x)), of 64 channels and others: two tensors are drawn beside the sum."""
+    weights = {name: random(channels, 64, kernel, kernel, seed=seed) / 24 for seed, name in enumerate("vw")}
     pads = [kernel // 2] * 4
     nodes = [helper.make_node("Conv", ["x", name], [f"{name}_y"], pads=pads, strides=[stride] * 2) for name in weights]
     nodes.append(helper.make_node("Add", ["v_y", "w_y"], ["s"]))
