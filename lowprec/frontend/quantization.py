@@ -65,6 +65,7 @@ def quantize_graph(
         graph=graph,
         options=options,
         means=means or {},
+        made={name: node for node in graph.nodes for name in node.outputs},
         rounded=rounded,
         draws=options.draws,
         scales=_scales(graph, rounded, ranges or {}, options),
@@ -161,6 +162,7 @@ class _Rewrite(RoundingDraft):
 
     options: QuantizationOptions
     means: Mapping[str, Means]
+    made: Mapping[str, Node]
     scales: Mapping[str, Unit]
     version: int
     units: dict[str, tuple[str, str]] = field(default_factory=dict)
@@ -183,6 +185,26 @@ class _Rewrite(RoundingDraft):
         codes = self.typed(f"{tensor}/codes", TensorSpec(name="", dtype=self.scheme.word, shape=shape))
         self._emit("QuantizeLinear", (source, *units, words) if words else (source, *units), codes, layer)
         self._emit("DequantizeLinear", (codes, *units), result, layer)
+
+    def words(self, tensor: str, layer: str) -> str:
+        """None where there is nothing to round either."""
+        sums = isinstance(self.scheme, FixedPoint) and self._lies_on(
+            self.scales[self.rounded.groups[tensor]][0], tensor
+        )
+        return "" if sums else super(_Rewrite, self).words(tensor, layer)
+
+    def _lies_on(self, scale: np.float32, name: str, *, inner: bool = False) -> bool:
+        """Whether values are whole steps of a scale before they are rounded: sums of such numbers are, rectified or
+        not, and what float32 makes of large ones. All scales are powers of two."""
+        if inner and name in self.rounded.groups:
+            return bool(self.scales[self.rounded.groups[name]][0] >= scale)
+        node = self.made.get(name)
+        if node is None or node.domain:
+            return False
+        if self.rectified(node).op == "Relu":
+            return self._lies_on(scale, node.inputs[0], inner=True)
+        sums = node.op in ("Add", "Sum")
+        return sums and all(self._lies_on(scale, operand, inner=True) for operand in node.inputs)
 
     def rectified(self, node: Node) -> Node:
         """A Clip from zero to where the codes of its result end is a Relu: what is more has the last code anyway."""

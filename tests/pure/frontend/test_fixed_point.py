@@ -13,8 +13,10 @@ from onnx import helper
 from lowprec.comparison import compare
 from lowprec.exporting import to_onnx
 from lowprec.formats import Fixed
+from lowprec.frontend import quantization
 from lowprec.frontend.graph import Graph
 from lowprec.frontend.quantization import QuantizationOptions, quantize_graph, saturated_weights, tensors_to_observe
+from lowprec.frontend.randomness import RANDOM_WORDS, Draws, is_drawing
 from lowprec.frontend.schemes import FixedPoint
 from lowprec.quantized_reference import evaluate
 from lowprec.quantizing import quantize
@@ -261,3 +263,41 @@ def test_random_networks_keep_names_and_run(tmp_path: Path, seed: int) -> None:
         assert (found.inputs, found.outputs) == (graph.inputs, graph.outputs)
         results: list[Any] = run(to_onnx(found), dict(feeds))
         assert [array.shape for array in results] == [spec.shape for spec in graph.outputs]
+
+
+SUMS = {
+    "of one scale": ({}, {"one", "other"}),
+    "of coarser numbers": ({"one": (-7.0, 7.0), "other": (-3.0, 3.0), "y": (-1.5, 1.5)}, {"one", "other"}),
+    "of finer numbers": ({"one": (-7.0, 7.0), "other": (-1.0, 1.0), "y": (-7.0, 7.0)}, {"one", "other", "y"}),
+}
+
+
+@pytest.mark.parametrize("case", SUMS)
+@pytest.mark.parametrize("rectified", [False, True])
+def test_a_sum_of_whole_steps_draws_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str, rectified: bool
+) -> None:
+    """And has the same codes as if it did."""
+    ranges, drawn = SUMS[case]
+    nodes = [helper.make_node("Conv", ["x", name], [result]) for name, result in (("v", "one"), ("w", "other"))]
+    nodes.append(helper.make_node("Sum", ["one", "other"], ["s" if rectified else "y"]))
+    nodes += [helper.make_node("Relu", ["s"], ["y"])] if rectified else []
+    weights = {name: random(5, 3, 1, 1, seed=seed) for seed, name in enumerate("vw")}
+    graph = load(chain(nodes, weights, [1, 3, 6, 6], "y"), tmp_path)
+    layers = frozenset(node.layer for node in graph.nodes)
+    scheme = FixedPoint(format=Fixed(2, 6), literal=not ranges)
+    options = QuantizationOptions(scheme=scheme, draws=Draws(seed=3, layers=layers))
+
+    def network() -> Graph:
+        return quantize_graph(graph, {"x": (-2.0, 1.9)} | ranges, options)[0]
+
+    found = network()
+    words = [node.outputs[0] for node in found.nodes if is_drawing(node, RANDOM_WORDS)]
+    assert {name.removesuffix("/words") for name in words} == drawn
+    monkeypatch.setattr(quantization._Rewrite, "_lies_on", lambda *_, **__: False)
+    expected = network()
+    assert sum(is_drawing(node, RANDOM_WORDS) for node in expected.nodes) == 3
+    x = {"x": random(1, 3, 6, 6, seed=9)}
+    for step in range(3):
+        given, wanted = (evaluate(net, x, wanted=["y/codes"], step=step)["y/codes"] for net in (found, expected))
+        assert np.array_equal(given, wanted)
