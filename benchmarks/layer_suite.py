@@ -96,37 +96,41 @@ def inputs(layer: BenchLayer, copies: int, *, seed: int) -> dict[str, Float32]:
 
 def bank(layer: BenchLayer, copies: int, *, seed: int) -> onnx.ModelProto:
     """The model: copy k computes y{k} from x{k}."""
-    nodes, weights = [], []
-    for copy in range(copies):
-        values = parameters(layer, copy, seed=seed)
-        weights.append(numpy_helper.from_array(values.weight, f"w{copy}"))
-        weights.append(numpy_helper.from_array(values.bias, f"b{copy}"))
-        nodes.append(_node(layer.geometry, copy))
-    graph = helper.make_graph(
-        nodes,
-        layer.name,
-        [helper.make_tensor_value_info(f"x{copy}", TensorProto.FLOAT, layer.input_shape) for copy in range(copies)],
-        [helper.make_tensor_value_info(f"y{copy}", TensorProto.FLOAT, layer.output_shape) for copy in range(copies)],
-        weights,
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.checker.check_model(model)
-    return model
+    nodes = [_node(layer.geometry, copy) for copy in range(copies)]
+    ends = [[f"{end}{copy}" for copy in range(copies)] for end in "xy"]
+    return _model(layer, nodes, ends, _weights(layer, copies, seed=seed))
 
 
 def chain(layer: BenchLayer, copies: int, *, seed: int, rectified: bool) -> onnx.ModelProto:
     """The model: copy k reads what copy k - 1 gives, rectified or as it is; for layers that give what they can read."""
     assert layer.input_shape == layer.output_shape, layer.name
-    nodes, weights = [], []
-    gain = np.float32(math.sqrt(2) if rectified else 1)
+    between = "Relu" if rectified else "Identity"
+    nodes = []
+    for copy in range(copies):
+        nodes += [_node(layer.geometry, copy), helper.make_node(between, [f"y{copy}"], [f"x{copy + 1}"])]
+    gain = math.sqrt(2) if rectified else 1.0
+    return _model(layer, nodes, [["x0"], [f"x{copies}"]], _weights(layer, copies, seed=seed, gain=gain))
+
+
+def _weights(layer: BenchLayer, copies: int, *, seed: int, gain: float = 1.0) -> list[TensorProto]:
+    """Of all copies."""
+    found = []
     for copy in range(copies):
         values = parameters(layer, copy, seed=seed)
-        weights.append(numpy_helper.from_array(gain * values.weight, f"w{copy}"))
-        weights.append(numpy_helper.from_array(values.bias, f"b{copy}"))
-        nodes.append(_node(layer.geometry, copy))
-        nodes.append(helper.make_node("Relu" if rectified else "Identity", [f"y{copy}"], [f"x{copy + 1}"]))
-    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, layer.input_shape) for name in ("x0", f"x{copies}")]
-    graph = helper.make_graph(nodes, layer.name, ends[:1], ends[1:], weights)
+        found.append(numpy_helper.from_array(np.float32(gain) * values.weight, f"w{copy}"))
+        found.append(numpy_helper.from_array(values.bias, f"b{copy}"))
+    return found
+
+
+def _model(
+    layer: BenchLayer, nodes: list[onnx.NodeProto], ends: list[list[str]], weights: list[TensorProto]
+) -> onnx.ModelProto:
+    """With the names of its inputs and of its outputs."""
+    inputs, outputs = (
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in names]
+        for names, shape in zip(ends, (layer.input_shape, layer.output_shape), strict=True)
+    )
+    graph = helper.make_graph(nodes, layer.name, inputs, outputs, weights)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(model)
     return model

@@ -8,13 +8,11 @@ second, the others stopped; every round's outputs are compared with ONNX Runtime
 
 import argparse
 import math
-import os
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +24,7 @@ from benchmarks.layer_suite import BenchLayer, bank, copies_past
 from benchmarks.layer_suites import BATCHES, LAVIN_GRAY, SUITES, USUAL, suite
 from lowprec.choosing import named
 from lowprec.compilation import Options, compile_to
-from lowprec.engine_process import ALONE, Child
+from lowprec.engine_process import Child, child_process
 from lowprec.errors import LowprecError
 from lowprec.manifest import FILE_NAME, from_text
 from lowprec.targets import parse_target
@@ -37,6 +35,7 @@ REFERENCE = "onnxruntime"
 PEERS = Vocabulary(kind="engine", built=("onnxruntime", "openvino", "torch"))
 TURN_SECONDS = 0.1
 LEAST_TURNS = 3
+LAYER_ENGINES = ("-m", "benchmarks.layer_engines")
 DEFAULT_SECONDS = 1.0
 TOLERANCE = 1e-4
 L2_BYTES = 2 << 20
@@ -97,7 +96,7 @@ def measure_layer(
         for engine in engines:
             if engine in failures:
                 continue
-            child = stack.enter_context(_process(folder / f"{engine}.log"))
+            child = stack.enter_context(child_process(folder / f"{engine}.log", LAYER_ENGINES))
             request = {"engine": engine, "path": paths[engine], "layer": layer.name, "copies": copies}
             try:
                 child.ask({"do": "open", "threads": options.threads, "seed": options.seed} | request)
@@ -209,21 +208,6 @@ def _mean_and_least(gains: Mapping[str, float]) -> str:
     worst = min(gains, key=lambda name: gains[name])
     mean = math.exp(sum(map(math.log, gains.values())) / len(gains))
     return f"geometric mean {mean:.2f}, least {gains[worst]:.2f} ({worst})"
-
-
-@contextmanager
-def _process(log: Path) -> Iterator[Child]:
-    """A fresh engine process, killed at the end whatever happens."""
-    arguments = [sys.executable, "-m", "benchmarks.layer_engines"]
-    with log.open("wb") as stderr:
-        process = subprocess.Popen(
-            arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, env={**os.environ, **ALONE}
-        )
-    try:
-        yield Child(process, log)
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def _wrong(figures: Sequence[Figure]) -> dict[str, str]:

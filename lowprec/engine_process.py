@@ -98,10 +98,13 @@ ALONE = {"OPENBLAS_NUM_THREADS": "1"}
 """The environment of engines: NumPy's threads, which compare answers, would go on spinning on their cores."""
 
 
+ENGINES = ("-P", "-m", "lowprec.engines")
+
+
 @contextmanager
-def child_process(log: Path) -> Iterator[Child]:
-    """A fresh engine process, killed at the end whatever happens."""
-    command = [sys.executable, "-P", "-m", "lowprec.engines"]
+def child_process(log: Path, arguments: Sequence[str] = ENGINES) -> Iterator[Child]:
+    """A fresh engine process, Python with those arguments, killed at the end whatever happens."""
+    command = [sys.executable, *arguments]
     with log.open("wb") as stderr:
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, env={**os.environ, **ALONE}

@@ -3,6 +3,7 @@
 from lowprec.recipe import Recipe
 
 FLOAT = "fp32"
+INT8 = "int8"
 NARROW_FLOATS = ("bf16", "fp16")
 BINARY = "binary"
 BINARY_WEIGHTS = "binary weights"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lowprec.errors import Unsupported, UsageError
-from lowprec.format_names import BINARY, BINARY_WEIGHTS, FLOAT, UNROUNDED, base_of, takes_ranges
+from lowprec.format_names import BINARY, BINARY_WEIGHTS, FLOAT, INT8, UNROUNDED, base_of, takes_ranges
 from lowprec.formats import Fixed, Int, parse_format
 from lowprec.frontend.binarization import LAYERS as BINARY_LAYERS
 from lowprec.frontend.binarization import binarize, binarize_weights, is_nearly_binary
@@ -39,7 +39,6 @@ from lowprec.seen import Question, Seen
 from lowprec.vocabulary import LITERAL, NEAREST, STOCHASTIC
 
 BYTES = Int(8, signed=False)
-BYTE_NAME = "int8"
 BYTE_SCALES = tuple(map(str, Method))
 WORD_SCALES = (LITERAL, str(Method.MINMAX), str(Method.PERCENTILE))
 """Ways to find scales that fit bytes, and qI.F."""
@@ -102,7 +101,7 @@ def draws_of(graph: Graph, request: Mapping[str, Any]) -> Draws:
 def scales_of(graph: Graph, request: Mapping[str, Any], name: str) -> dict[str, str]:
     """What a recipe says of how scales are found, by layer or input; refused where it is not for the format `name`."""
     found = {layer: scale for layer, scale in _settings(graph, request, "scale").items() if scale is not None}
-    allowed = BYTE_SCALES if name == BYTE_NAME else WORD_SCALES
+    allowed = BYTE_SCALES if name == INT8 else WORD_SCALES
     for scale in found.values():
         if scale not in allowed:
             others = ", ".join(map(repr, allowed))
@@ -112,7 +111,7 @@ def scales_of(graph: Graph, request: Mapping[str, Any], name: str) -> dict[str, 
 
 def methods_for(graph: Graph, tensors: Iterable[str], scales: Mapping[str, str], name: str) -> dict[str, Method]:
     """How the range of each tensor is found: as `scales` has it for its layer, or as is usual for the format `name`."""
-    usual = Method.MSE if name == BYTE_NAME else Method.MINMAX
+    usual = Method.MSE if name == INT8 else Method.MINMAX
     layers = {result: node.layer for node in graph.nodes for result in node.outputs}
     wished = {tensor: scales.get(layers.get(tensor, tensor), LITERAL) for tensor in tensors}
     return {tensor: usual if wish == LITERAL else Method(wish) for tensor, wish in wished.items()}

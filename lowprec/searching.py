@@ -21,7 +21,7 @@ from typing import Any
 from lowprec.artifact import Artifact
 from lowprec.comparison import compare
 from lowprec.errors import BuildFailed, Unsupported
-from lowprec.format_names import FLOAT, NARROW_FLOATS, takes_ranges
+from lowprec.format_names import FLOAT, INT8, NARROW_FLOATS, takes_ranges
 from lowprec.frontend.graph import Array, Graph
 from lowprec.frontend.quantization import inputs_to_average
 from lowprec.isolation import Notify
@@ -31,8 +31,7 @@ from lowprec.recipe import Recipe, Rule
 from lowprec.seen import Question, Seen
 from lowprec.tradeoff import Cost, Mix, Options, front, noise_of
 
-BYTES = "int8"
-CANDIDATES = (FLOAT, *NARROW_FLOATS, BYTES)
+CANDIDATES = (FLOAT, *NARROW_FLOATS, INT8)
 DEFAULT_SQNR = 30.0
 """Decibels, where no bound is given."""
 MARGIN = 0.5
@@ -114,15 +113,15 @@ class _Work:
         own = Recipe.from_json(self.request.get("recipe") or [])
         self.wishes = {layer: fmt for layer, fmt in _own_formats(self.graph, own).items()}
         for layer, fmt in self.wishes.items():
-            if takes_ranges(fmt) and fmt != BYTES:
+            if takes_ranges(fmt) and fmt != INT8:
                 raise Unsupported(
-                    f"precision 'auto' tries {BYTES}, the recipe has {layer!r} in {fmt}, and one network takes one"
+                    f"precision 'auto' tries {INT8}, the recipe has {layer!r} in {fmt}, and one network takes one"
                     " format of integers: leave that rule out, or name a precision"
                 )
         made = [name for node in self.graph.nodes for name in node.outputs if name]
         tensors = (*self.graph.inputs, *(self.graph.types[name] for name in made))
         floats = tuple(spec.name for spec in tensors if spec.dtype == "float32")
-        methods = methods_for(self.graph, floats, scales_of(self.graph, self.request, BYTES), BYTES)
+        methods = methods_for(self.graph, floats, scales_of(self.graph, self.request, INT8), INT8)
         self.seen = observe(self.graph, Question(methods=methods, averages=inputs_to_average(self.graph)))
         for fmt in CANDIDATES:
             self.prepared[fmt] = prepare(self.graph, self._asking(fmt), _never)
@@ -193,11 +192,11 @@ class _Work:
         """At the output, of each layer alone in integers; of those that cannot be, none is known, so the mean."""
         sample = dict(self.inputs[0])
         exact = evaluate(self.graph, sample)
-        layers = self.prepared[BYTES].formats
+        layers = self.prepared[INT8].formats
         found: dict[str, float] = {}
-        for layer in (layer for layer, fmt in layers.items() if fmt == BYTES):
+        for layer in (layer for layer, fmt in layers.items() if fmt == INT8):
             rules = [Rule(layer=other, weights=FLOAT) for other in map(escaped, layers.keys() - {layer})]
-            request = self._asking(BYTES, Recipe(rules=tuple(rules)))
+            request = self._asking(INT8, Recipe(rules=tuple(rules)))
             alone = evaluate(prepare(self.graph, request, _never).graph, sample)
             found[layer] = max(noise_of(compare(exact[name], alone[name]).sqnr_db) for name in alone)
         mean = statistics.fmean(found.values()) if found else 1.0
@@ -297,7 +296,7 @@ def escaped(layer: str) -> str:
 def _own_formats(graph: Graph, own: Recipe) -> dict[str, str]:
     """The layers whose formats a recipe has."""
     with_rules = layer_formats(graph, {"precision": FLOAT, "recipe": own.to_json()})
-    without = layer_formats(graph, {"precision": BYTES, "recipe": own.to_json()})
+    without = layer_formats(graph, {"precision": INT8, "recipe": own.to_json()})
     return {layer: fmt for layer, fmt in with_rules.items() if without[layer] == fmt}
 
 

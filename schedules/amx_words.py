@@ -68,9 +68,14 @@ class Words:
         return self.view.strides[3] == 1 and even and not self.whole
 
     @property
+    def in_blocks(self) -> bool:
+        """Whether a block serves four pixels."""
+        return self.whole or self.shifted
+
+    @property
     def together(self) -> int:
         """Blocks of a channel, or elements, that are drawn at once."""
-        return max(1, BLOCKS // self.spec.grid.wide) if self.whole or self.shifted else 1
+        return max(1, BLOCKS // self.spec.grid.wide) if self.in_blocks else 1
 
     @property
     def draws(self) -> int:
@@ -86,13 +91,13 @@ class Words:
         """Where the words of a pixel of the grid are, whose element is at `place`, for a vector of its tile."""
         tile = tirx.floordiv(pixel, self.spec.line.rows)
         row = tirx.floormod(pixel, self.spec.line.rows)
-        if self.whole or self.shifted:
+        if self.in_blocks:
             row = place - load(self.begins, half * self.spec.grid.high + tile, 1) + (BLOCK if self.shifted else 0)
         return self._place(tile, vector, half) + row * LANES
 
     def begin(self, table: tirx.Buffer, pixel: Index, half: Index) -> None:
         """Before the draws of the grid whose first pixel is number `pixel` of the table."""
-        for tile in range(self.spec.grid.high) if self.whole or self.shifted else ():
+        for tile in range(self.spec.grid.high) if self.in_blocks else ():
             first = load(table, pixel + tile * self.spec.line.rows, 1)
             begin = tirx.bitwise_and(first, tirx.const(-BLOCK, "int32"))
             store(self.begins, half * self.spec.grid.high + tile, begin, 1)

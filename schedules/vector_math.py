@@ -17,6 +17,8 @@ from tvm import tirx
 from tvm.ir import Call, Expr, PrimType
 from tvm.tirx import BufferStore, PrimFunc, Stmt
 
+from lowprec.schedules.affine import uses
+
 LOG2_E = 1.4426950408889634
 # ln 2 split so that the product of the first part with any exponent is exact (Cody and Waite).
 LN2_HIGH, LN2_LOW = 0.693359375, -2.12194440e-4
@@ -358,7 +360,7 @@ def _unnest_vector(loop: tirx.For) -> Stmt:
     if loop.kind != tirx.ForKind.VECTORIZED or not isinstance(loop.body, BufferStore):
         return loop
     value = loop.body.value
-    if lanes_of(value) == 1 and _calls_in(value) and not _uses(value, loop.loop_var):
+    if lanes_of(value) == 1 and _calls_in(value) and not uses(value, {loop.loop_var}):
         return _computed_once(loop)
     return _unnested(loop.body, int(loop.extent.value), loop.loop_var)
 
@@ -404,12 +406,6 @@ def _for_lanes(lane: tirx.Var, lanes: int, statement: Stmt) -> Stmt:
     own = tirx.Var(lane.name, lane.ty)
     body = tvm_ffi.structural_map(statement, (tirx.Var, lambda var: own if var.same_as(lane) else var), order="post")
     return tirx.For(own, tirx.const(0, lane.ty), tirx.const(lanes, lane.ty), tirx.ForKind.VECTORIZED, body)
-
-
-def _uses(value: Expr, var: tirx.Var) -> bool:
-    found: list[tirx.Var] = []
-    tvm_ffi.structural_walk(value, (tirx.Var, found.append), order="post")
-    return any(other.same_as(var) for other in found)
 
 
 def _calls_in(node: object) -> list[Call]:

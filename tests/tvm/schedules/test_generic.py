@@ -101,7 +101,8 @@ def test_broadcast_of_channels(rows: int, channels: int, target: Target) -> None
 @pytest.mark.parametrize("width", [2, 3, 16, 35])
 @pytest.mark.parametrize("target", CHOICES, ids=lambda target: target.name)
 def test_what_is_the_same_in_all_lanes(width: int, target: Target) -> None:
-    """A rounded quotient has names for its parts, and TVM once made no vector of it."""
+    """A rounded quotient, which has names for its parts. (What TVM made no vector of is number 589 of the random
+    formats.)"""
 
     def repeated(x: Expr) -> Expr:
         steps = op.clip(op.round(op.divide(x, constant(0.1))), -128, 127)
