@@ -45,6 +45,7 @@ from lowprec.schedules.noise import Noise, build_noise
 from lowprec.schedules.plane_rows import PlaneRows, build_plane_rows, pack_plane_rows
 from lowprec.schedules.planes import Planes, build_planes, pack_planes
 from lowprec.schedules.popcount import Popcount, build_popcount, pack_popcount
+from lowprec.schedules.powers import unscaled
 from lowprec.schedules.product import ProductRequest, pack_product, product_kernel
 from lowprec.schedules.two_codes import by_pairs
 from lowprec.schedules.views import FLOAT, UPPER_HALVES, View
@@ -123,7 +124,7 @@ def lower_by_template(
 ) -> KernelCall:
     """The kernel call that replaces a call of the unit, written at `place`; Declined says why there is none."""
     reading = read_unit(function)
-    reading.epilogue = by_pairs(by_instruction(reading.epilogue, target), target)
+    reading.epilogue = unscaled(by_pairs(by_instruction(reading.epilogue, target), target))
     facts = facts or Facts()
     if place is not None:
         reading.result = place

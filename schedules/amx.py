@@ -39,8 +39,9 @@ from lowprec.schedules.views import FLOAT, UPPER_HALVES, View
 from lowprec.tiles import LANES, ROW_BYTES, WORD_BYTES, row_depth
 
 CHAINS = 8
-"""Vectors that go through the epilogue together, half as many where each is made of several sums: one's steps wait for
-each other. More would keep tiles waiting: the processor looks only so many instructions ahead."""
+"""Vectors that go through the epilogue together, half as many where each is made of several sums, and half of that
+where random words are drawn besides: one's steps wait for each other. More would keep tiles waiting: the processor
+looks only so many instructions ahead."""
 
 SPLIT = ("int8", "uint8")
 """The higher byte of a number of 16 bits, and the lower one."""
@@ -105,7 +106,7 @@ class Amx(Grouped):
     @property
     def may_overwrite(self) -> bool:
         """Whether it can write each element once, and read it no more: channels must come out even."""
-        return self.out_channels % self.panel == 0 and not self.epilogue.draws
+        return self.out_channels % self.panel == 0
 
     @property
     def lanes(self) -> int:
@@ -228,7 +229,8 @@ class Amx(Grouped):
     @property
     def bundle(self) -> int:
         """Rows that go through the epilogue together."""
-        return min(self.pixels, CHAINS // (self.grid.wide * self.parts))
+        apart = 2 if self.epilogue.draws else 1
+        return min(self.pixels, max(1, CHAINS // (self.grid.wide * self.parts * apart)))
 
     @property
     def tile_bytes(self) -> int:

@@ -10,7 +10,7 @@ from lowprec.schedules.amx import Amx
 from lowprec.schedules.buffers import Buffers
 from lowprec.schedules.noise import positions, quads, source_of
 from lowprec.schedules.philox import Stream, element_word
-from lowprec.schedules.tasks import decode, start_of
+from lowprec.schedules.tasks import decode
 from lowprec.schedules.tiling import ceil_div
 from lowprec.schedules.views import WORDS, Drawn, Index, load, named, splat, store
 from lowprec.tiles import LANES
@@ -27,9 +27,9 @@ class Words:
     `begins` have two halves, one for the grid before.
 
     A tile's pixels follow each other, as blocks do, which have the words of four pixels each if planes have whole ones:
-    then all that a tile may touch are computed, several at once. If planes have a part of a block besides, blocks of
+    then all that a tile touches are computed, several at once. If planes have a part of a block besides, blocks of
     neighbouring channels begin at different pixels: a row is put together from a block and the next, by the channel.
-    Else each element has a block of its own.
+    Else each element has a block of its own. `counts` says how many blocks a tile takes.
     """
 
     spec: Amx
@@ -37,14 +37,19 @@ class Words:
     source: Stream
     kept: tirx.Buffer
     begins: tirx.Buffer
+    counts: tirx.Buffer
     last: tirx.Buffer
+
+    @staticmethod
+    def aligned(spec: Amx) -> bool:
+        """Whether each tile begins with a block."""
+        line = spec.line
+        return line.pitch == line.width and line.length % BLOCK == 0 and line.rows % BLOCK == 0
 
     @staticmethod
     def rows(spec: Amx) -> int:
         """Of words that a tile has room for: one block more than its pixels fill where it may begin inside of one."""
-        line = spec.line
-        aligned = line.pitch == line.width and line.length % BLOCK == 0 and line.rows % BLOCK == 0
-        return line.rows if aligned else BLOCK * (ceil_div(line.rows - 1, BLOCK) + 1)
+        return spec.line.rows if Words.aligned(spec) else BLOCK * (ceil_div(spec.line.rows - 1, BLOCK) + 1)
 
     @staticmethod
     def room(spec: Amx) -> int:
@@ -78,11 +83,14 @@ class Words:
         return max(1, BLOCKS // self.spec.grid.wide) if self.in_blocks else 1
 
     @property
+    def most(self) -> int:
+        """Blocks that a tile may take; a row needs the next one, too, if they are shifted."""
+        return self.rows(self.spec) // BLOCK + (1 if self.shifted else 0)
+
+    @property
     def draws(self) -> int:
         """Of a tile."""
-        if self.shifted:  # a row needs the next block, too
-            return ceil_div(self.rows(self.spec) // BLOCK + 1, self.together)
-        return ceil_div(self.rows(self.spec) // BLOCK, self.together) if self.whole else self.spec.line.rows
+        return ceil_div(self.most, self.together) if self.in_blocks else self.spec.line.rows
 
     def _place(self, tile: Index, vector: int, half: Index) -> Index:
         return half * self.size(self.spec) + (tile * self.spec.grid.wide + vector) * self.room(self.spec) * LANES
@@ -97,20 +105,19 @@ class Words:
 
     def begin(self, table: tirx.Buffer, pixel: Index, half: Index) -> None:
         """Before the draws of the grid whose first pixel is number `pixel` of the table."""
-        for tile in range(self.spec.grid.high) if self.in_blocks else ():
-            first = load(table, pixel + tile * self.spec.line.rows, 1)
-            begin = tirx.bitwise_and(first, tirx.const(-BLOCK, "int32"))
-            store(self.begins, half * self.spec.grid.high + tile, begin, 1)
+        high, rows = self.spec.grid.high, self.spec.line.rows
+        for tile in range(high) if self.in_blocks else ():
+            first, last = (load(table, pixel + tile * rows + row, 1) for row in (0, rows - 1))
+            begin = T.bind(tirx.bitwise_and(first, tirx.const(-BLOCK, "int32")))
+            store(self.begins, half * high + tile, begin, 1)
+            store(self.counts, tile, tirx.floordiv(last - begin, BLOCK) + (2 if self.shifted else 1), 1)
 
     def draw(self, number: Index, at: "Drawing") -> None:
         """One of all draws of a grid."""
         tile, part = decode(number, (self.spec.grid.high, self.draws))
         channels = [tirx.Cast("int64", at.channel + vector) * self.view.strides[4] for vector in at.vectors]
-        if self.whole:
-            self._draw_blocks(tile, part, channels, at)
-            return
-        if self.shifted:
-            self._draw_shifted(tile, part, channels, at)
+        if self.in_blocks:
+            self._draw_some(tile, part * self.together, channels, at)
             return
         place = T.bind(load(at.table, at.pixel + tile * self.spec.line.rows + part, 1))
         for j, start in enumerate(channels):
@@ -118,39 +125,43 @@ class Words:
             word = element_word(self.source, named(element))
             store(self.kept, self._place(tile, j, at.half) + part * LANES, word, at.width)
 
-    def _draw_blocks(self, tile: Index, part: Index, channels: list[ir.Expr], at: "Drawing") -> None:
-        stride, count = self.view.strides[4] // BLOCK, self.rows(self.spec) // BLOCK
+    def _draw_some(self, tile: Index, first: Index, channels: list[ir.Expr], at: "Drawing") -> None:
+        """As many blocks as are drawn together, or those of them that the tile takes."""
+        draw = self._draw_shifted if self.shifted else self._draw_blocks
+        if self.aligned(self.spec) and self.most % self.together == 0:
+            draw(tile, first, self.together, channels, at)
+            return
+        left = T.bind(load(self.counts, tile, 1) - first)
+        with T.If(left >= self.together):
+            with T.Then():
+                draw(tile, first, self.together, channels, at)
+            if self.together > 1:
+                with T.Else(), T.If(left > 0), T.Then():
+                    draw(tile, first, 1, channels, at)
+
+    def _draw_blocks(self, tile: Index, first: Index, count: int, channels: list[ir.Expr], at: "Drawing") -> None:
         begin = load(self.begins, at.half * self.spec.grid.high + tile, 1)
-        numbers = [start_of(part, self.together, count) + i for i in range(min(self.together, count))]
-        starts = [
-            tirx.Cast("int64", tirx.floordiv(begin, BLOCK) + number) + tirx.floordiv(start, BLOCK)
-            for number in numbers
-            for start in channels
-        ]
-        found = iter(quads(self.source, [positions(start, stride, at.width) for start in starts]))
+        numbers = [first + i for i in range(count)]
+        starts = [tirx.Cast("int64", begin + number * BLOCK) + start for number in numbers for start in channels]
+        found = iter(quads(self.source, starts, self.view.strides[4], at.width, aligned=True))
         for number in numbers:
             for j in range(len(channels)):
                 for row, word in enumerate(next(found)):
                     store(self.kept, self._place(tile, j, at.half) + (number * BLOCK + row) * LANES, word, at.width)
 
-    def _draw_shifted(self, tile: Index, part: Index, channels: list[ir.Expr], at: "Drawing") -> None:
+    def _draw_shifted(self, tile: Index, first: Index, count: int, channels: list[ir.Expr], at: "Drawing") -> None:
         """Blocks, and with the last one of the draw before the rows of all but the last."""
         stride = self.view.strides[4]
         begin = load(self.begins, at.half * self.spec.grid.high + tile, 1)
-        numbers = [part * self.together + i for i in range(self.together)]
-        places = [
-            positions(tirx.Cast("int64", begin + number * BLOCK) + start, stride, LANES)
-            for number in numbers
-            for start in channels
-        ]
-        two = splat(tirx.const(2, "uint64"), LANES)
-        found = quads(self.source, [place >> two for place in places])
+        numbers = [first + i for i in range(count)]
+        starts = [tirx.Cast("int64", begin + number * BLOCK) + start for number in numbers for start in channels]
+        found = quads(self.source, starts, stride, LANES, aligned=False)
         ahead = [lane * stride % BLOCK for lane in range(LANES)]
         for j in range(len(channels)):
             kept = j * BLOCK * LANES
             before = [named(load(self.last, kept + row * LANES, LANES)) for row in range(BLOCK)]
             for i, number in enumerate(numbers):
-                after = [named(word) for word in found[i * len(channels) + j]]
+                after = list(found[i * len(channels) + j])
                 words = [*before, *after]
                 for row in range(BLOCK):
                     word = words[row]
@@ -196,6 +207,7 @@ def words_of(spec: Amx, buffers: Buffers, task: ir.Expr) -> dict[int, Words]:
                 source=source_of(key, buffers.step, task),
                 kept=T.alloc_buffer((2 * Words.size(spec),), WORDS, scope="global"),
                 begins=T.alloc_buffer((2 * spec.grid.high,), "int32", scope="global"),
+                counts=T.alloc_buffer((spec.grid.high,), "int32", scope="global"),
                 last=T.alloc_buffer((BLOCK * spec.panel,), WORDS, scope="global"),
             )
     return found

@@ -90,7 +90,7 @@ class Direct(Grouped):
     @property
     def may_overwrite(self) -> bool:
         """Whether it can write each element once, and read it no more: vectors of channels must come out even."""
-        return self.out_channels % self.lanes == 0 and not self.epilogue.draws
+        return self.out_channels % self.lanes == 0
 
     @property
     def panel(self) -> int:

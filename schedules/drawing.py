@@ -34,6 +34,13 @@ def draw(x: Expr, word: Expr, keep: Keep | None = None) -> Expr:
     return _named(_draw, x, word, keep)
 
 
+def draw_digits(x: Expr, word: Expr, digits: int) -> Expr:
+    """An int32, for a number with so many of its binary digits behind the point, to a whole one: up if there is a carry
+    from those and as many of the word."""
+    drawn = tirx.reinterpret(_typed("int32", x), word >> _uint(32 - digits, x))
+    return (x + drawn) >> splat(tirx.const(digits, "int32"), lanes_of(x))
+
+
 def draw_bfloat16(x: Expr, word: Expr, keep: Keep | None = None) -> Expr:
     """float32 to a bfloat16, as float32."""
     return _named(lambda x, word, keep: _cut(x, word, "bfloat16"), x, word, keep)

@@ -6,6 +6,7 @@ A step's arguments are earlier values, operands (tensors read at the same coordi
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias, assert_never
 
 import numpy as np
@@ -168,6 +169,10 @@ def nearest(x: Expression) -> Expression:
     return tirx.call_llvm_pure_intrin(dtype, f"llvm.lrint.{wide}i32.{wide}f32", x)
 
 
+def _draw_digits(digits: int, x: Expression, word: Expression) -> Expression:
+    return drawing.draw_digits(nearest(x), word, digits)
+
+
 def _relu(x: Expression) -> Expression:
     return tirx.max(x, splat(tirx.const(0, x.ty.dtype.with_lanes(1)), x.ty.dtype.lanes))
 
@@ -239,10 +244,20 @@ SPECIAL: dict[str, Callable[..., Expression]] = {
 }
 """What `simplifying`, `bounding`, `halving` and `two_codes` make of operators."""
 
+DRAWN_DIGITS = range(1, 32)
+"""Of whole numbers that stand for numbers with so many binary digits behind the point."""
+
+
+def drawn_by(digits: int) -> str:
+    """The step that draws such a number, held between -2^30 and 2^30, to an int32."""
+    return f"draw {digits}"
+
+
 DRAWS: dict[str, Callable[..., Expression]] = {
     "draw": _kept_in(drawing.draw),
     "draw bfloat16": _kept_in(drawing.draw_bfloat16),
     "draw float16": _kept_in(drawing.draw_float16),
+    **{drawn_by(digits): partial(_draw_digits, digits) for digits in DRAWN_DIGITS},
 }
 """Roundings by random words, which are their second argument."""
 

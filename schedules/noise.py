@@ -3,11 +3,13 @@
     Y[n, h, w, c] = Philox(i div 4)[i mod 4]      i = ((n * C + c) * H + h) * W + w
 
 A Philox block has the words of four elements in a row. Where rows lie across the vectors, as with channels innermost, a
-vector of blocks gives four vectors of words, one for each of four pixels. That needs whole blocks in every plane; else,
-and where the row itself is innermost, each element computes a block for itself.
+vector of blocks gives four vectors of words, one for each of four pixels; where the row itself is innermost, words are
+put in order. Both need whole blocks in every plane, or row; else each element computes a block for itself.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 
 from tvm import tirx
@@ -16,10 +18,19 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from lowprec.philox import BLOCK
-from lowprec.schedules.philox import Stream, blocks, element_word, stream
+from lowprec.schedules.philox import (
+    Interleaved,
+    Stream,
+    Words,
+    blocks,
+    element_word,
+    first_product,
+    places_in_rows,
+    rows_of_words,
+    stream,
+)
 from lowprec.schedules.tasks import decode, start_of
 from lowprec.schedules.tiling import ceil_div
-from lowprec.schedules.vector_math import lanes_of
 from lowprec.schedules.views import WORDS, Index, load, named, splat, store
 from lowprec.schedules.walkers import TASK_BITS
 from lowprec.schedules.windows import logical_strides
@@ -28,7 +39,11 @@ WORK = 1 << 14
 """Words of a task, about."""
 VECTORS = 2
 """Of blocks in flight: a round is a chain of instructions, and each vector of words takes two registers."""
+PIECES = 4
+"""The same where blocks lie as they come."""
 STEP_SHAPE, STEP_TYPE = (1,), "int64"
+_TWO, _HIGH = tirx.const(2, "uint64"), tirx.const(0, "uint64")
+"""The binary digits of a place within a block; and the high half of a block's number, as tensors are small."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,13 +85,23 @@ class Noise:
         whole = bool(others) and row.stride == 1 and row.extent % BLOCK == 0
         return BLOCK if whole and all(axis.stride % BLOCK == 0 for axis in (*others[:-1], inner)) else 1
 
+    @property
+    def piece(self) -> int:
+        """Elements of the innermost axis that are drawn together as blocks have them; 0 where it cuts blocks."""
+        *others, inner = self.axes
+        whole = inner.stride == 1 and all(number % BLOCK == 0 for number in (inner.extent, *(a.stride for a in others)))
+        count = PIECES * BLOCK * self.lanes // 2
+        return count if whole and inner.extent >= count and self.lanes > 2 else 0
+
 
 def build_noise(spec: Noise) -> tirx.PrimFunc:
     """The kernel for a CPU."""
     *others, inner = spec.axes
     extents = tuple(axis.extent for axis in others)
-    rows = prod(extents) // spec.together
-    share = max(1, min(rows, WORK // (inner.extent * spec.together)))
+    rows, size = prod(extents) // spec.together, inner.extent * spec.together
+    if spec.piece:
+        rows, size = prod(extents) * ceil_div(inner.extent, spec.piece), spec.piece
+    share = max(1, min(rows, WORK // size))
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name("main")
         key = T.arg("key", T.buffer((2,), WORDS))
@@ -87,7 +112,10 @@ def build_noise(spec: Noise) -> tirx.PrimFunc:
             source = source_of(key, step, task)
             with T.serial(0, share) as number:
                 row = T.bind(start_of(task, share, rows) + number)
-                _Row(spec=spec, source=source, y=y, number=T.bind(row * spec.together)).emit(extents)
+                if spec.piece:
+                    _draw_piece(spec, source, y, row)
+                else:
+                    _Row(spec=spec, source=source, y=y, number=T.bind(row * spec.together)).emit(extents)
     return builder.get()
 
 
@@ -107,12 +135,43 @@ def positions(first: Expr, stride: int, lanes: int) -> Expr:
     return splat(begin, lanes) + tirx.Cast(f"uint64x{lanes}", ramp)
 
 
-def quads(source: Stream, numbers: list[Expr]) -> list[list[Expr]]:
-    """The four words of vectors of blocks, by their numbers."""
-    lanes = lanes_of(numbers[0])
-    kind = WORDS if lanes == 1 else f"{WORDS}x{lanes}"
-    found = blocks(source, [named(number) for number in numbers], tirx.const(0, "uint64"))
-    return [[tirx.Cast(kind, word) for word in words] for words in found]
+def quads(source: Stream, firsts: Sequence[Expr], stride: int, lanes: int, *, aligned: bool) -> list[Words]:
+    """The four words of vectors of blocks: those of the elements at `firsts`, int64, and of their neighbours that are
+    `stride` places apart; if `aligned`, each begins its block."""
+    if lanes % 2:
+        numbers = [named(positions(first, stride, lanes) >> splat(_TWO, lanes)) for first in firsts]
+        kind = WORDS if lanes == 1 else f"{WORDS}x{lanes}"
+        found = blocks(source, numbers, _HIGH)
+        return [(cast(a), cast(b), cast(c), cast(d)) for a, b, c, d in found for cast in (partial(tirx.Cast, kind),)]
+    steps = [tirx.const(place * stride, "uint64") for place in places_in_rows(lanes)]
+    begins = [named(tirx.Cast("uint64", first)) for first in firsts]
+    if aligned:
+        ramp = _constants([first_product(step >> _TWO) for step in steps])
+        products = [splat(named(first_product(begin >> _TWO)), lanes) + ramp for begin in begins]
+    else:
+        numbers = [splat(begin, lanes) + _constants(steps) for begin in begins]
+        products = [first_product(number >> splat(_TWO, lanes)) for number in numbers]
+    return rows_of_words(source, [named(product) for product in products], _HIGH)
+
+
+def _wide(place: Index) -> Expr:
+    return tirx.const(place, "int64") if isinstance(place, int) else tirx.Cast("int64", place)
+
+
+def _constants(values: Sequence[Expr]) -> Expr:
+    return tirx.Shuffle(list(values), [tirx.const(lane, "int32") for lane in range(len(values))])
+
+
+def _draw_piece(spec: Noise, source: Stream, y: tirx.Buffer, number: Expr) -> None:
+    """One of all pieces of the innermost axis, which has its elements in order."""
+    *others, inner = spec.axes
+    *places, part = decode(number, (*(axis.extent for axis in others), ceil_div(inner.extent, spec.piece)))
+    start = start_of(part, spec.piece, inner.extent)
+    first = _wide(sum((place * axis.stride for place, axis in zip(places, others, strict=True)), start=start))
+    block = named(tirx.Cast("uint64", first) >> _TWO)
+    begin = T.bind(tirx.floordiv(number, ceil_div(inner.extent, spec.piece)) * inner.extent + start)
+    for vector, complement in enumerate(Interleaved(source, spec.lanes // 2).complements(block, PIECES)):
+        store(y, begin + vector * spec.lanes, ~complement, spec.lanes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,23 +186,22 @@ class _Row:
     def emit(self, extents: tuple[int, ...]) -> None:
         *others, inner = self.spec.axes
         places = decode(self.number, extents)
-        first: Index = sum((place * axis.stride for place, axis in zip(places, others, strict=True)), start=0)
-        first = tirx.Cast("int64", first) if not isinstance(first, int) else tirx.const(first, "int64")
+        first = _wide(sum((place * axis.stride for place, axis in zip(places, others, strict=True)), start=0))
         lanes = min(self.spec.lanes, inner.extent)
         vectors = min(VECTORS, ceil_div(inner.extent, lanes))
         with T.serial(0, ceil_div(inner.extent, lanes * vectors)) as group:
             begin = start_of(group, lanes * vectors, inner.extent)
             starts = [T.bind(tirx.min(begin + i * lanes, inner.extent - lanes)) for i in range(vectors)]
             places = [first + tirx.Cast("int64", start) * inner.stride for start in starts]
-            self._store(starts, [named(positions(place, inner.stride, lanes)) for place in places], lanes)
+            self._store(starts, places, lanes)
 
     def _store(self, starts: list[Expr], places: list[Expr], lanes: int) -> None:
-        width = self.spec.axes[-1].extent
+        width, stride = self.spec.axes[-1].extent, self.spec.axes[-1].stride
         if self.spec.together == 1:
             for start, place in zip(starts, places, strict=True):
-                store(self.y, self.number * width + start, element_word(self.source, place), lanes)
+                word = element_word(self.source, named(positions(place, stride, lanes)))
+                store(self.y, self.number * width + start, word, lanes)
             return
-        numbers = [place >> splat(tirx.const(2, "uint64"), lanes) for place in places]
-        for start, words in zip(starts, quads(self.source, numbers), strict=True):
+        for start, words in zip(starts, quads(self.source, places, stride, lanes, aligned=True), strict=True):
             for row, word in enumerate(words):
                 store(self.y, (self.number + row) * width + start, word, lanes)

@@ -58,13 +58,51 @@ def blocks(source: Stream, numbers: Sequence[Expr], high: Expr) -> list[Words]:
 
     Numbers are uint64 vectors or scalars whose own high half is not looked at; so are the words.
     """
-    return _round(_before_last(source, numbers, high), source, ROUNDS - 1)
+    products = [_product(number, MULTIPLIERS[0]) for number in numbers]
+    return _round(_before_last(source, products, high), source, ROUNDS - 1)
 
 
-def _before_last(source: Stream, numbers: Sequence[Expr], high: Expr) -> list[Words]:
-    lanes = lanes_of(numbers[0])
-    states: list[Words] = [(number, high, source.step, tirx.const(0, "uint64")) for number in numbers]
-    for place in range(STRAIGHT):
+def rows_of_words(source: Stream, products: Sequence[Expr], high: Expr) -> list[Words]:
+    """The same of vectors of blocks, by each number's `first_product`, as uint32 in the order of `places_in_rows`: in
+    the last round halves are put beside each other as they come, in place of each into its own half and then together.
+    """
+    return [_last_rows(state, source) for state in _before_last(source, products, high)]
+
+
+def first_product(number: Expr) -> Expr:
+    """What the first round makes of a block's number, of 32 bits: numbers that are sums have sums of products."""
+    return number * splat(tirx.const(MULTIPLIERS[0], "uint64"), lanes_of(number))
+
+
+def places_in_rows(lanes: int) -> tuple[int, ...]:
+    """Which element of a row of words each lane's block belongs to: the even ones of them come first."""
+    return (*range(0, lanes, 2), *range(1, lanes, 2))
+
+
+def _last_rows(state: Words, source: Stream) -> Words:
+    c0, c1, c2, c3 = state
+    a, b = _product(c0, MULTIPLIERS[0]), _product(c2, MULTIPLIERS[1])
+    lanes = lanes_of(c0)
+    key0, key1 = (splat(tirx.Cast("uint32", load(keys, ROUNDS - 1, 1)), lanes) for keys in source.keys)
+    first, third = _row(b, 1) ^ _row(c1, 0) ^ key0, _row(a, 1) ^ _row(c3, 0) ^ key1
+    return named(first), named(_row(b, 0)), named(third), named(_row(a, 0))
+
+
+def _row(words: Expr, half: int) -> Expr:
+    """One half of each 64-bit lane, in the order of elements."""
+    lanes = lanes_of(words)
+    halves = tirx.reinterpret(_kind("uint32", 2 * lanes), words)
+    return _shuffled([halves], [half + place + odd for place in range(0, lanes, 2) for odd in (0, lanes)])
+
+
+def _before_last(source: Stream, products: Sequence[Expr], high: Expr) -> list[Words]:
+    """The states of blocks whose numbers were multiplied, before the last round."""
+    lanes = lanes_of(products[0])
+    key0, key1 = (load(keys, 0, 1) for keys in source.keys)
+    step = _product(source.step, MULTIPLIERS[1])
+    first, second = _xor(_high(step), high, key0), step
+    states: list[Words] = [(first, second, _xor(_high(product), key1), product) for product in products]
+    for place in range(1, STRAIGHT):
         states = _round(states, source, place)
     rooms = [[_room(word, lanes) for word in state] for state in states]
     with T.serial(0, source.pairs) as pair:
@@ -130,7 +168,8 @@ class Interleaved:
         order = load(self._order, 0, self.lanes)
         starts = [named(first + tirx.const(i * self.lanes, "uint64")) for i in range(vectors)]
         numbers = [named(splat(start, self.lanes) + order) for start in starts]
-        states = _before_last(self._source, numbers, named(_high(first)))
+        products = [_product(number, MULTIPLIERS[0]) for number in numbers]
+        states = _before_last(self._source, products, named(_high(first)))
         return [half for state in states for half in self._last_round(state)]
 
     def _last_round(self, state: Words) -> tuple[Expr, Expr]:

@@ -1,12 +1,15 @@
 """An epilogue's steps, read by NumPy."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lowprec.schedules.epilogue import Argument, Constant, Operand, Step, Value
+from lowprec.formats import Fixed
+from lowprec.rounding import Rounding, round_to
+from lowprec.schedules.epilogue import DRAWN_DIGITS, Argument, Constant, Operand, Step, Value, drawn_by
 
 Numbers = NDArray[Any]
 
@@ -31,10 +34,24 @@ def evaluate(steps: tuple[Step, ...], sums: Numbers, operands: tuple[Numbers, ..
     return values[-1]
 
 
+def draw(x: Numbers, words: Numbers) -> Numbers:
+    """To a whole number, which all floats from 2^23 on are."""
+    near = np.abs(x) < 2.0**23
+    drawn = round_to(np.where(near, x, 0).astype(np.float32), Fixed(25, 0), Rounding.STOCHASTIC, bits=words)
+    return np.where(near, drawn, x).astype(np.float32)
+
+
+def draw_digits(digits: int, x: Numbers, words: Numbers) -> Numbers:
+    """The same of x / 2^digits: the carry of a sum with 32 binary digits behind the point."""
+    assert np.array_equal(x, np.rint(x))
+    assert np.abs(x).max(initial=0) <= 2.0**30
+    return (((x.astype(np.int64) << (32 - digits)) + words) >> 32).astype(np.int32)
+
+
 _MEANINGS: dict[str, Callable[..., Numbers]] = {
     "nearest": lambda x: np.rint(x).astype(np.int32),
     "round": np.rint,
-    "relu": lambda x: np.maximum(x, np.float32(0)),
+    "relu": lambda x: np.maximum(x, x.dtype.type(0)),
     "fma": lambda x, y, z: (x.astype(np.float64) * y.astype(np.float64) + z.astype(np.float64)).astype(np.float32),
     "quotient": np.divide,
     "near quotient": np.divide,
@@ -43,6 +60,8 @@ _MEANINGS: dict[str, Callable[..., Numbers]] = {
     "subtract": np.subtract,
     "maximum": np.maximum,
     "minimum": np.minimum,
+    "draw": draw,
+    **{drawn_by(digits): partial(draw_digits, digits) for digits in DRAWN_DIGITS},
 }
 
 
