@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from math import frexp, ldexp
+from typing import TypeAlias
 
 from lowprec.schedules.bounding import ENDS
 from lowprec.schedules.epilogue import (
@@ -38,6 +39,7 @@ DRAWN = float(1 << 30)
 SMALL = float(1 << 24)
 """Up to here every whole number is a float32, and a sum of integers that of floats."""
 QUOTIENTS = ("divide", "quotient", "near quotient")
+Holds: TypeAlias = tuple[tuple[str, float], ...]
 HOLDS: dict[str, Callable[[float, float], float]] = {"maximum": max, "minimum": min}
 
 
@@ -184,45 +186,43 @@ class _Work:
 
     def _rounded(self, step: Step, value: Value) -> bool:
         """What is rounded and held between small whole numbers."""
-        low, high, last = self._held(value)
+        holds = tuple(self._holds(value))
+        low, high = _ends(holds)
         if step.op != "round" or not -SMALL < low <= high < SMALL:
             return False
-        held = self._between(self.as_it_was(step.arguments[0]), low, high)
-        self._drop(value, last, self._emit(NEAREST, (held,)), max(abs(low), abs(high)))
+        held = self._between(self.as_it_was(step.arguments[0]), holds, 0)
+        self._drop(value, len(holds), self._emit(NEAREST, (held,)), max(abs(low), abs(high)))
         return True
 
     def _drawn(self, step: Step, value: Value) -> bool:
         """A draw of a number with so many digits behind the point, held between whole numbers."""
-        first = step.arguments[0]
+        first, holds = step.arguments[0], tuple(self._holds(value))
         if step.op != "draw" or not isinstance(first, Value):
             return False
-        found, (low, high, last) = self.moved[first], self._held(value)
+        found, (low, high) = self.moved[first], _ends(holds)
         digits = -found.power
         if digits not in DRAWN_DIGITS or not -DRAWN <= ldexp(low, digits) <= ldexp(high, digits) <= DRAWN:
             return False
-        held = self._between(self._float(found.value), ldexp(low, digits), ldexp(high, digits))
-        self._drop(value, last, self._emit(drawn_by(digits), (held, step.arguments[1])), max(abs(low), abs(high)))
+        held = self._between(self._float(found.value), holds, digits)
+        self._drop(value, len(holds), self._emit(drawn_by(digits), (held, step.arguments[1])), max(abs(low), abs(high)))
         return True
 
-    def _drop(self, first: Value, last: Value, new: Value, size: float) -> None:
-        """An integer in the place of the last of some steps; of those between nothing else is read."""
+    def _drop(self, first: Value, count: int, new: Value, size: float) -> None:
+        """An integer in the place of what the last of `count` steps makes of a value; of those nothing else is read."""
         self.sizes[new] = size
-        self.moved[last] = _Moved(new)
-        self.passed.update(range(first.index + 1, last.index + 1))
+        self.moved[Value(first.index + count)] = _Moved(new)
+        self.passed.update(range(first.index + 1, first.index + count + 1))
 
-    def _between(self, value: Argument, low: float, high: float) -> Value:
+    def _between(self, value: Argument, holds: Holds, digits: int) -> Argument:
+        """The value times 2^digits, held in the same order: what is no number becomes the first one's."""
         inner = self.steps[value.index - 1] if isinstance(value, Value) and value.index else None
-        if inner is not None and inner.op == "relu":
-            low, value = max(low, 0.0), inner.arguments[0]
-        return self._emit("minimum", (self._emit("maximum", (value, Constant(low))), Constant(high)))
-
-    def _held(self, value: Value) -> tuple[float, float, Value]:
-        """The whole numbers between which a value is held at once, and the last step of those that hold it."""
-        low, high = float("-inf"), float("inf")
-        for op, number in self._holds(value):
-            low, high = HOLDS[op](low, number), HOLDS[op](high, number)
-            value = Value(value.index + 1)
-        return low, high, value
+        least = float("-inf")
+        if inner is not None and inner.op == "relu" and holds[0][0] == "maximum":
+            least, value = 0.0, inner.arguments[0]
+        for op, number in holds:
+            value = self._emit(op, (value, Constant(max(least, ldexp(number, digits)))))
+            least = float("-inf")
+        return value
 
     def _holds(self, value: Value) -> Iterator[tuple[str, float]]:
         """By what each of the steps that follow holds the one before, which nothing else reads."""
@@ -237,6 +237,14 @@ class _Work:
             else:
                 return
             value = Value(value.index + 1)
+
+
+def _ends(holds: Holds) -> tuple[float, float]:
+    """Between what a value is held at once."""
+    low, high = float("-inf"), float("inf")
+    for op, number in holds:
+        low, high = HOLDS[op](low, number), HOLDS[op](high, number)
+    return low, high
 
 
 def _exponent(argument: Argument) -> int | None:

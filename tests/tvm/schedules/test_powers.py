@@ -86,6 +86,13 @@ def test_a_draw_reads_the_sum_and_its_word() -> None:
     assert ops(steps) == ["float32", "maximum", "minimum", "draw 14", "int16"]
 
 
+def test_ends_keep_their_order() -> None:
+    """What is no number becomes the first one's."""
+    steps = codes(step("draw", Value(2), Operand(0)), step("minimum", Value(3), Constant(32767)),
+                  step("maximum", Value(4), Constant(-32768)), step("int16", Value(5)))  # fmt: skip
+    assert ops(steps) == ["float32", "minimum", "maximum", "draw 14", "int16"]
+
+
 @pytest.mark.parametrize(("scale", "integers"), [(STEP, True), (STEP / 2, False), (0.3, False)])
 def test_a_residual_of_the_same_scale_is_added_in_integers(scale: float, integers: bool) -> None:
     steps = codes(step("round", Value(2)), step("maximum", Value(3), Constant(-32768)),
