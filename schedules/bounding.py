@@ -14,7 +14,7 @@ take the second where the first is none.
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from math import isfinite, trunc
+from math import inf, isfinite, trunc
 
 from lowprec.schedules.epilogue import NEAREST, Argument, Constant, Operand, Step, Value
 from lowprec.schedules.simplifying import needed
@@ -22,6 +22,8 @@ from lowprec.schedules.vector_math import HELD
 from lowprec.schedules.views import FLOAT, View
 
 Interval = tuple[float, float]
+Holds = tuple[tuple[str, float], ...]
+"""`maximum` and `minimum` with constants, one after the other."""
 
 ENDS: dict[str, Interval] = {"uint8": (0.0, 255.0), "int8": (-128.0, 127.0), "int16": (-32768.0, 32767.0)}
 MONOTONE: dict[str, Callable[[float], float]] = {
@@ -43,6 +45,15 @@ def bounded(steps: tuple[Step, ...], operands: Sequence[View]) -> tuple[Step, ..
     for number, step in enumerate(steps, 1):
         work.take(number, step)
     return needed(work.steps, work.new[Value(len(steps))])
+
+
+def held_between(holds: Holds) -> Interval:
+    """The ends of what is held so, whatever it was."""
+    low, high = -inf, inf
+    for op, number in holds:
+        pick = max if op == "maximum" else min
+        low, high = pick(low, number), pick(high, number)
+    return low, high
 
 
 @dataclass(slots=True)
@@ -188,7 +199,7 @@ class _Work:
             whole = self._emit("add", (whole, Constant(chain.moved)))
         return self._emit(op, (whole,))
 
-    def _hold(self, value: Argument, holds: tuple[tuple[str, float], ...], by: float) -> Argument:
+    def _hold(self, value: Argument, holds: Holds, by: float) -> Argument:
         for op, number in holds:
             arguments = value, Constant(number + by)
             value = self._held_twice(op, arguments) or self._emit(op, arguments)
@@ -220,4 +231,4 @@ class _Chain:
 
     source: Argument
     moved: float
-    holds: tuple[tuple[str, float], ...]
+    holds: Holds

@@ -12,12 +12,11 @@ number of so many binary digits behind the point is drawn to a whole one by addi
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from math import frexp, ldexp
-from typing import TypeAlias
 
-from lowprec.schedules.bounding import ENDS
+from lowprec.schedules.bounding import ENDS, Holds, held_between
 from lowprec.schedules.epilogue import (
     DRAWN_DIGITS,
     NEAREST,
@@ -39,8 +38,7 @@ DRAWN = float(1 << 30)
 SMALL = float(1 << 24)
 """Up to here every whole number is a float32, and a sum of integers that of floats."""
 QUOTIENTS = ("divide", "quotient", "near quotient")
-Holds: TypeAlias = tuple[tuple[str, float], ...]
-HOLDS: dict[str, Callable[[float, float], float]] = {"maximum": max, "minimum": min}
+HOLDS = ("maximum", "minimum")
 
 
 def unscaled(epilogue: Epilogue) -> Epilogue:
@@ -187,7 +185,7 @@ class _Work:
     def _rounded(self, step: Step, value: Value) -> bool:
         """What is rounded and held between small whole numbers."""
         holds = tuple(self._holds(value))
-        low, high = _ends(holds)
+        low, high = held_between(holds)
         if step.op != "round" or not -SMALL < low <= high < SMALL:
             return False
         held = self._between(self.as_it_was(step.arguments[0]), holds, 0)
@@ -199,7 +197,7 @@ class _Work:
         first, holds = step.arguments[0], tuple(self._holds(value))
         if step.op != "draw" or not isinstance(first, Value):
             return False
-        found, (low, high) = self.moved[first], _ends(holds)
+        found, (low, high) = self.moved[first], held_between(holds)
         digits = -found.power
         if digits not in DRAWN_DIGITS or not -DRAWN <= ldexp(low, digits) <= ldexp(high, digits) <= DRAWN:
             return False
@@ -237,14 +235,6 @@ class _Work:
             else:
                 return
             value = Value(value.index + 1)
-
-
-def _ends(holds: Holds) -> tuple[float, float]:
-    """Between what a value is held at once."""
-    low, high = float("-inf"), float("inf")
-    for op, number in holds:
-        low, high = HOLDS[op](low, number), HOLDS[op](high, number)
-    return low, high
 
 
 def _exponent(argument: Argument) -> int | None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lowprec.schedules.bounding import ENDS
+from lowprec.schedules.bounding import ENDS, Holds, held_between
 from lowprec.schedules.epilogue import FMA, NEAREST, Argument, Constant, Epilogue, Operand, Step, Value
 from lowprec.schedules.simplifying import needed
 from lowprec.schedules.views import FLOAT, INTEGERS
@@ -56,7 +56,7 @@ class _Sum:
     ends: tuple[float, float]
     operand: Operand
     bytes: tuple[float, float]
-    holds: tuple[tuple[str, float], ...]
+    holds: Holds
     whole: int
     steps: tuple[Step, ...]
 
@@ -132,7 +132,7 @@ def _find(epilogue: Epilogue) -> _Sum | None:
     )
 
 
-def _unheld(steps: tuple[Step, ...], value: Argument) -> tuple[Argument, tuple[tuple[str, float], ...]]:
+def _unheld(steps: tuple[Step, ...], value: Argument) -> tuple[Argument, Holds]:
     """What a value was before it was held by constants, and those, in order."""
     holds: list[tuple[str, float]] = []
     while isinstance(value, Value) and value.index:
@@ -151,9 +151,7 @@ def _code_ends(steps: tuple[Step, ...], value: Value) -> tuple[float, float] | N
         return None
     if {op for op, _ in holds} != set(HOLDS) or not all(number.is_integer() for _, number in holds):
         return None
-    low, high = -np.inf, np.inf
-    for op, number in holds:
-        low, high = (max(low, number), max(high, number)) if op == "maximum" else (min(low, number), min(high, number))
+    low, high = held_between(holds)
     return (low, high) if 0 < high - low < CODES else None
 
 

@@ -69,5 +69,22 @@ def _value(op: str, *arguments: Numbers) -> Numbers:
     return np.asarray(_MEANINGS[op](*arguments)) if op in _MEANINGS else arguments[0].astype(op)
 
 
+class Writer:
+    """Steps one after the other."""
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+
+    @property
+    def last(self) -> Value:
+        """The value of the last one, or the sum."""
+        return Value(len(self.steps))
+
+    def then(self, op: str, *others: Argument, of: Argument | None = None) -> Value:
+        """One more, of the last value if not `of` another."""
+        self.steps.append(step(op, self.last if of is None else of, *others))
+        return self.last
+
+
 def step(op: str, *arguments: Argument) -> Step:
     return Step(op=op, arguments=arguments)

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lowprec.schedules.bounding import bounded
-from lowprec.schedules.epilogue import Argument, Constant, Operand, Step, Value
+from lowprec.schedules.epilogue import Constant, Operand, Step, Value
 from lowprec.schedules.windows import whole
 from tests.quantized import limits
-from tests.tvm.schedules.steps import evaluate, step
+from tests.tvm.schedules.steps import Writer, evaluate, step
 
 SHAPE = (1, 4, 4, 16)
 VIEWS = (whole((16,)).view(SHAPE), whole(SHAPE, "uint8").view(), whole(SHAPE, "int8").view())
@@ -20,11 +20,8 @@ VIEWS = (whole((16,)).view(SHAPE), whole(SHAPE, "uint8").view(), whole(SHAPE, "i
 @st.composite
 def epilogues(draw: st.DrawFn) -> tuple[Step, ...]:
     """Quantized, perhaps made a float again and added to another tensor, and quantized again."""
-    steps: list[Step] = []
-
-    def then(op: str, *others: Argument, of: Argument | None = None) -> Value:
-        steps.append(Step(op=op, arguments=(Value(len(steps)) if of is None else of, *others)))
-        return Value(len(steps))
+    writer = Writer()
+    then = writer.then
 
     def quantized(zero: int, low: int, high: int) -> None:
         if draw(st.booleans()):
@@ -52,7 +49,7 @@ def epilogues(draw: st.DrawFn) -> tuple[Step, ...]:
     dtype = draw(st.sampled_from(("uint8", "int8")))
     quantized(draw(st.sampled_from((0, 5))), *limits(dtype))
     then(dtype)
-    return tuple(steps)
+    return tuple(writer.steps)
 
 
 SCALES = st.sampled_from((0.02, 0.3, 0.5, 1.0, 1.5, 2.6330831050872803, 7.0))

@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lowprec.schedules.bounding import bounded
-from lowprec.schedules.epilogue import Argument, Constant, Epilogue, Operand, Step, Value
+from lowprec.schedules.epilogue import Constant, Epilogue, Operand, Step, Value
 from lowprec.schedules.powers import unscaled
 from lowprec.schedules.simplifying import simplified
 from lowprec.schedules.windows import whole
-from tests.tvm.schedules.steps import evaluate, step
+from tests.tvm.schedules.steps import Writer, evaluate, step
 
 SHAPE = (1, 4, 4, 16)
 VIEWS = tuple(whole(SHAPE, dtype).view() for dtype in ("uint32", "int16", "int8"))
@@ -20,11 +20,8 @@ STEP = 2.0**-14
 @st.composite
 def epilogues(draw: st.DrawFn) -> tuple[Step, ...]:
     """Sums made codes of 16 bits, perhaps added to another tensor's numbers, and made codes again."""
-    steps: list[Step] = []
-
-    def then(op: str, *others: Argument, of: Argument | None = None) -> Value:
-        steps.append(Step(op=op, arguments=(Value(len(steps)) if of is None else of, *others)))
-        return Value(len(steps))
+    writer = Writer()
+    then = writer.then
 
     def rounded() -> Value:
         if draw(st.booleans()):
@@ -32,7 +29,7 @@ def epilogues(draw: st.DrawFn) -> tuple[Step, ...]:
         then("draw", Operand(0)) if draw(st.booleans()) else then("round")
         for op, number in draw(st.permutations((("maximum", -32768.0), ("minimum", 32767.0)))):
             then(op, Constant(number))
-        return then("relu") if draw(st.booleans()) else Value(len(steps))
+        return then("relu") if draw(st.booleans()) else writer.last
 
     then("float32")
     then("product", Constant(draw(SCALES)))
@@ -45,7 +42,7 @@ def epilogues(draw: st.DrawFn) -> tuple[Step, ...]:
         then("near quotient", Constant(draw(SCALES)))
     code = rounded()
     then("int16", of=code) if draw(st.booleans()) else then("product", Constant(draw(SCALES)), of=code)
-    return tuple(steps)
+    return tuple(writer.steps)
 
 
 SCALES = st.sampled_from((STEP, STEP, STEP, 1.0, 0.5, 2.0**-7, 2.0**-31, 8.0, 0.3, 1.5))

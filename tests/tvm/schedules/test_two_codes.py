@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from lowprec.schedules.bounding import bounded
-from lowprec.schedules.epilogue import Argument, Constant, Epilogue, Operand, Step, Value
+from lowprec.schedules.epilogue import Constant, Epilogue, Operand, Step
 from lowprec.schedules.two_codes import by_pairs
 from lowprec.schedules.windows import whole
 from lowprec.targets import parse_target
 from tests.quantized import limits
-from tests.tvm.schedules.steps import evaluate
+from tests.tvm.schedules.steps import Writer, evaluate
 
 V3, PLAIN = parse_target("x86-64-v3"), parse_target("x86-64")
 SHAPE = (256, 256)
@@ -32,11 +32,8 @@ def residual(
     relu: bool = True,
 ) -> Epilogue:
     """The sum of a kernel's code and another's, as ONNX has it: steps of `passes` as they are read."""
-    steps: list[Step] = []
-
-    def then(op: str, *others: Argument, of: Argument | None = None) -> Value:
-        steps.append(Step(op=op, arguments=(Value(len(steps)) if of is None else of, *others)))
-        return Value(len(steps))
+    writer = Writer()
+    then = writer.then
 
     def quantized(zero: int, dtype: str) -> None:
         then("round")
@@ -58,7 +55,7 @@ def residual(
     quantized(zeros[2], types[2])
     then(types[2])
     view = VIEWS[types[1]]
-    return Epilogue(steps=bounded(tuple(steps), (view,)), operands=(view,))
+    return Epilogue(steps=bounded(tuple(writer.steps), (view,)), operands=(view,))
 
 
 def pairs(dtype: str) -> tuple[NDArray[np.int32], NDArray[np.generic]]:
