@@ -29,7 +29,7 @@ class Words:
     A tile's pixels follow each other, as blocks do, which have the words of four pixels each if planes have whole ones:
     then all that a tile touches are computed, several at once. If planes have a part of a block besides, blocks of
     neighbouring channels begin at different pixels: a row is put together from a block and the next, by the channel.
-    Else each element has a block of its own. `counts` says how many blocks a tile takes.
+    Else each element has a block of its own. `counts` says how many blocks a tile takes, where not all are `steady`.
     """
 
     spec: Amx
@@ -88,6 +88,11 @@ class Words:
         return self.rows(self.spec) // BLOCK + (1 if self.shifted else 0)
 
     @property
+    def steady(self) -> bool:
+        """Whether all tiles take the same blocks, and none is left over where some are drawn together."""
+        return self.aligned(self.spec) and self.most % self.together == 0
+
+    @property
     def draws(self) -> int:
         """Of a tile."""
         return ceil_div(self.most, self.together) if self.in_blocks else self.spec.line.rows
@@ -110,7 +115,8 @@ class Words:
             first, last = (load(table, pixel + tile * rows + row, 1) for row in (0, rows - 1))
             begin = T.bind(tirx.bitwise_and(first, tirx.const(-BLOCK, "int32")))
             store(self.begins, half * high + tile, begin, 1)
-            store(self.counts, tile, tirx.floordiv(last - begin, BLOCK) + (2 if self.shifted else 1), 1)
+            if not self.steady:
+                store(self.counts, tile, tirx.floordiv(last - begin, BLOCK) + (2 if self.shifted else 1), 1)
 
     def draw(self, number: Index, at: "Drawing") -> None:
         """One of all draws of a grid."""
@@ -128,7 +134,7 @@ class Words:
     def _draw_some(self, tile: Index, first: Index, channels: list[ir.Expr], at: "Drawing") -> None:
         """As many blocks as are drawn together, or those of them that the tile takes."""
         draw = self._draw_shifted if self.shifted else self._draw_blocks
-        if self.aligned(self.spec) and self.most % self.together == 0:
+        if self.steady:
             draw(tile, first, self.together, channels, at)
             return
         left = T.bind(load(self.counts, tile, 1) - first)
